@@ -1,0 +1,123 @@
+# Lanner: every task of the project, each in one word.
+#
+#   make chat     talks to a small model; sets up all it needs
+#   make test     passes the tests; sets up all it needs
+#   make help     lists the rest
+#
+# Make only orders the steps: CMake builds (CMakePresets.json), scripts/ does what is more than a line.
+# Variables: PREFIX DESTDIR MODEL CHAT_ARGS ROOMS SECONDS FULL JOBS CMAKE_ARGS CTEST_ARGS PYTHON SETUP
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := all
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PREFIX     ?= $(HOME)/.local
+DESTDIR    ?=
+MODEL      ?=
+CHAT_ARGS  ?=
+ROOMS      ?= engine text model
+SECONDS    ?= 60
+FULL       ?= 0
+JOBS       ?=
+CMAKE_ARGS ?=
+CTEST_ARGS ?=
+PYTHON     ?= python3
+SETUP      ?= 1
+
+BUILD      := build
+VENV       := .venv
+setup       = $(if $(filter 0,$(SETUP)),true,scripts/setup.sh)
+compile     = scripts/with_cargo.sh cmake --build $(1) $(if $(JOBS),--parallel $(JOBS)) $(if $(2),--target $(2)) </dev/null
+fetch_model = $(PYTHON) scripts/fetch_default_model.py </dev/null
+room_tests  = $(foreach room,$(ROOMS),$(room)_test)
+
+## Everyday
+.PHONY: all build chat test full
+all: build ## the same as build
+
+build: $(BUILD)/.configured ## build the program, build/lanner
+	@$(call compile,$(BUILD))
+
+# The answer alone goes to stdout and the user's stdin reaches the program untouched, so that it works in a pipe.
+chat: ## talk to the default model (MODEL=path another one, CHAT_ARGS=... its flags)
+	@$(MAKE) build </dev/null >&2
+	@model='$(MODEL)'; [[ -n $$model ]] || model=$$($(fetch_model)); exec $(BUILD)/lanner chat "$$model" $(CHAT_ARGS)
+
+test: build $(VENV)/.requirements-test ## run the tests (CTEST_ARGS='-L unit' some of them)
+	@model=$$($(fetch_model)); venv=$$PWD/$(VENV); \
+	  folder=$$PWD/$(BUILD)/test-model; \
+	  $$venv/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \
+	  export LANNER_TEST_GGUF="$$model" LANNER_TEST_MODEL_DIR="$$folder" LANNER_PYTHON="$$venv/bin/python"; \
+	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error $(CTEST_ARGS) </dev/null
+	@$(VENV)/bin/python -m pytest -q tests/house </dev/null
+
+full: layers format-check test ## everything: all tests, all checks, all sanitizers, the fuzzers
+	@$(MAKE) lint FULL=1
+	@$(MAKE) asan tsan fuzz
+
+## Checks
+.PHONY: asan tsan fuzz format format-check lint layers
+asan: build-asan/.configured ## unit tests under address and undefined-behaviour sanitizers (ROOMS='engine text model')
+	@$(call compile,build-asan,$(room_tests))
+	@scripts/sanitized_tests.sh build-asan $(ROOMS)
+
+tsan: build-tsan/.configured ## unit tests under the thread sanitizer (ROOMS='engine text model')
+	@$(call compile,build-tsan,$(room_tests))
+	@scripts/sanitized_tests.sh build-tsan $(ROOMS)
+
+fuzz: build-fuzz/.configured ## run every fuzzer (SECONDS=60 each)
+	@scripts/fuzz.sh build-fuzz $(SECONDS)
+
+format: setup-lint ## rewrite the C++ and Rust sources in the project's format
+	@scripts/format.sh
+
+format-check: setup-lint ## fail where format would change something
+	@scripts/format.sh --check
+
+lint: setup-lint $(BUILD)/.configured ## clang-tidy over the files that changed (FULL=1 all of them)
+	@scripts/lint.sh $(BUILD) $(if $(filter-out 0,$(FULL)),--all) </dev/null
+
+layers: ## check that includes point down (ARCHITECTURE.md, "Layers")
+	@$(PYTHON) scripts/check_layers.py
+
+## Installing and cleaning
+.PHONY: install uninstall clean distclean help
+install: build ## install to PREFIX (default ~/.local); DESTDIR is respected
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 $(BUILD)/lanner '$(DESTDIR)$(PREFIX)/bin/lanner'
+
+uninstall: ## remove what install put there
+	rm -f '$(DESTDIR)$(PREFIX)/bin/lanner'
+
+clean: ## remove everything that was built
+	rm -rf build build-debug build-asan build-tsan build-fuzz
+
+distclean: clean ## also remove the Python environment of the tests
+	rm -rf $(VENV)
+
+help: ## this list
+	@awk -F ':.*## ' '/^## / { printf "%s%s\n", (n++ ? "\n" : ""), substr($$0, 4) } \
+	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+# Setting up. A setup check takes a tenth of a second, so it runs every time; the rest leaves a stamp.
+.PHONY: setup-build setup-test setup-lint setup-fuzz
+setup-build setup-test setup-lint setup-fuzz: setup-%:
+	@$(setup) --for $* </dev/null
+
+configure = @scripts/with_cargo.sh cmake --preset $(1) $(CMAKE_ARGS) </dev/null && touch $@
+
+$(BUILD)/.configured: CMakePresets.json | setup-build
+	$(call configure,release)
+build-asan/.configured: CMakePresets.json | setup-build
+	$(call configure,asan-ubsan)
+build-tsan/.configured: CMakePresets.json | setup-build
+	$(call configure,tsan)
+build-fuzz/.configured: CMakePresets.json | setup-fuzz
+	$(call configure,fuzz)
+
+$(VENV)/.requirements-test: scripts/requirements-test.txt | setup-test
+	@$(VENV)/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $< </dev/null && touch $@

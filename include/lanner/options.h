@@ -1,0 +1,37 @@
+#pragma once
+// How an engine is set up. The names are those of the command line's flags and of Python's TurbomindEngineConfig.
+
+#include <cstdint>
+
+namespace lanner {
+
+/// Arithmetic and KV cache.
+enum class ComputeType : std::uint8_t {
+  kAuto,     // CPU: quantized weights with int8 activations, dense ones in fp32; the KV cache in fp16
+  kFloat32,  // fp32 throughout: quantized weights are widened at load, the KV cache is fp32
+  kFloat16,  // as kAuto on the CPU
+  kBFloat16, // as kAuto on the CPU, with the KV cache in bf16
+};
+
+struct EngineOptions {
+  ComputeType dtype = ComputeType::kAuto;
+  /// Share of the memory that is free after weights and workspace which the KV cache may take.
+  double cache_max_entry_count = 0.8;
+  /// Longest context, prompt and answer together; 0: what the model was trained for.
+  std::int32_t session_len = 0;
+  /// Sequences that run at once.
+  std::int32_t max_batch_size = 128;
+  /// Prompt tokens of one step; longer prompts are computed in chunks, while others go on decoding.
+  std::int32_t max_prefill_token_num = 512;
+  /// Requests that may wait; one more is refused with kResourceExhausted. 0: no limit.
+  std::int32_t max_queue = 0;
+  bool enable_prefix_caching = true;
+  /// A row's result depends on that row and its cache alone. Always so on the CPU, where it costs nothing.
+  bool deterministic = false;
+  /// CPU threads; 0: as many processors as this process may use.
+  std::int32_t threads = 0;
+  /// For tests: exactly this many KV blocks; 0: by cache_max_entry_count.
+  std::int64_t kv_blocks = 0;
+};
+
+}  // namespace lanner

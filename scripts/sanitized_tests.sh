@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the unit tests of some rooms from a build folder that was built with sanitizers.
+#
+#   scripts/sanitized_tests.sh BUILD_FOLDER ROOM...
+set -euo pipefail
+build=$1
+shift
+pattern="^($(IFS='|'; echo "$*"))\$"
+
+# Every finding ends the program that has it; nothing is only printed.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-strict_string_checks=1:detect_stack_use_after_return=1:check_initialization_order=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
+
+exec ctest --test-dir "$build" --output-on-failure --no-tests=error --label-regex unit --tests-regex "$pattern" </dev/null

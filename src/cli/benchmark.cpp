@@ -1,0 +1,172 @@
+// lanner benchmark: how fast a model runs here, as times and as shares of what the machine can do.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "cli/engine_flags.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/verbs.h"
+#include "eval/generation_benchmark.h"
+#include "eval/report.h"
+#include "eval/roofline.h"
+
+namespace lanner::cli {
+namespace {
+
+struct BenchmarkOptions {
+  EngineFlags engine;
+  eval::GenerationBenchmarkOptions generation;
+  std::string json;
+};
+
+/// The speeds with what they are compared to.
+struct Figures {
+  eval::Roofline limits;
+  eval::DecoderCost cost;
+  eval::GenerationSpeeds speeds;
+
+  double product_ops_per_s() const { return cost.int8_products ? limits.int8_ops_per_s : limits.float32_ops_per_s; }
+  /// A multiplication and an addition for each parameter of the layers; attention is not counted.
+  double prefill_share(double tokens_per_s) const {
+    return 2.0 * static_cast<double>(cost.layer_parameters) * tokens_per_s / product_ops_per_s();
+  }
+  /// Each step reads the weights once for the whole batch; the KV cache is not counted.
+  double decode_share(double tokens_per_s, std::int32_t batch_size) const {
+    return static_cast<double>(cost.weight_bytes_per_step) * tokens_per_s / batch_size / limits.read_bytes_per_s;
+  }
+};
+
+std::string table(const Figures& figures, const Pipeline& pipeline) {
+  const char* unit = figures.cost.int8_products ? "int8" : "fp32";
+  std::string text = fmt::format(
+      "{} on {}\n"
+      "limits here and now: reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, int8 {:.0f} GOP/s\n\n"
+      "prefill, one request\n"
+      "{:>7}{:>27}{:>10}   of {} peak\n",
+      pipeline.model_name(), pipeline.device(), figures.limits.read_bytes_per_s / 1e9,
+      figures.limits.float32_ops_per_s / 1e9, figures.limits.int8_ops_per_s / 1e9, "prompt", "tok/s min / median",
+      "max", unit);
+  for (const eval::PrefillSpeed& row : figures.speeds.prefill) {
+    const eval::Spread& speed = row.tokens_per_s;
+    text += fmt::format("{:>7}{:>14.1f} / {:>10.1f}{:>10.1f}   {:.1f} %\n", row.prompt_tokens, speed.min, speed.median,
+                        speed.max, 100 * figures.prefill_share(speed.median));
+  }
+  text += fmt::format("\ndecode, whole batch\n{:>7}{:>7}{:>27}{:>10}   of bandwidth\n", "prompt", "batch",
+                      "tok/s min / median", "max");
+  for (const eval::DecodeSpeed& row : figures.speeds.decode) {
+    const eval::Spread& speed = row.tokens_per_s;
+    text += fmt::format("{:>7}{:>7}{:>14.1f} / {:>10.1f}{:>10.1f}   {:.1f} %\n", row.prompt_tokens, row.batch_size,
+                        speed.min, speed.median, speed.max, 100 * figures.decode_share(speed.median, row.batch_size));
+  }
+  return text;
+}
+
+nlohmann::ordered_json spread_json(const eval::Spread& spread) {
+  return {{"min", spread.min}, {"median", spread.median}, {"max", spread.max}};
+}
+
+nlohmann::ordered_json figures_json(const Figures& figures, const eval::GenerationBenchmarkOptions& options) {
+  nlohmann::ordered_json json;
+  json["output_tokens"] = options.output_tokens;
+  json["repetitions"] = options.repetitions;
+  json["seed"] = options.seed;
+  json["limits"] = {{"threads", figures.limits.threads},
+                    {"read_buffer_bytes", figures.limits.buffer_bytes},
+                    {"read_bytes_per_s", figures.limits.read_bytes_per_s},
+                    {"float32_ops_per_s", figures.limits.float32_ops_per_s},
+                    {"int8_ops_per_s", figures.limits.int8_ops_per_s}};
+  json["layer_parameters"] = figures.cost.layer_parameters;
+  json["weight_bytes_per_step"] = figures.cost.weight_bytes_per_step;
+  json["products"] = figures.cost.int8_products ? "int8" : "float32";
+  json["prefill"] = nlohmann::ordered_json::array();
+  for (const eval::PrefillSpeed& row : figures.speeds.prefill) {
+    json["prefill"].push_back({{"prompt_tokens", row.prompt_tokens},
+                               {"tokens_per_s", spread_json(row.tokens_per_s)},
+                               {"share_of_peak", figures.prefill_share(row.tokens_per_s.median)}});
+  }
+  json["decode"] = nlohmann::ordered_json::array();
+  for (const eval::DecodeSpeed& row : figures.speeds.decode) {
+    json["decode"].push_back({{"prompt_tokens", row.prompt_tokens},
+                              {"batch_size", row.batch_size},
+                              {"tokens_per_s", spread_json(row.tokens_per_s)},
+                              {"share_of_bandwidth", figures.decode_share(row.tokens_per_s.median, row.batch_size)}});
+  }
+  return json;
+}
+
+/// Room for the largest batch of the longest requests, and every prompt computed from its start.
+PipelineOptions for_generation(PipelineOptions options, const eval::GenerationBenchmarkOptions& generation) {
+  const std::int32_t prompt = *std::ranges::max_element(generation.prompt_tokens);
+  if (options.engine.session_len == 0) options.engine.session_len = prompt + generation.output_tokens;
+  options.engine.max_batch_size = *std::ranges::max_element(generation.batch_sizes);
+  options.engine.enable_prefix_caching = false;
+  return options;
+}
+
+Status run_generation(const BenchmarkOptions& options) {
+  LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(options.engine));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine.model));
+  pipeline_flags = for_generation(std::move(pipeline_flags), options.generation);
+  LANNER_ASSIGN_OR_RETURN(const auto pipeline, open_with_progress(path, pipeline_flags, stderr_is_terminal()));
+  Figures figures;
+  LANNER_ASSIGN_OR_RETURN(
+      figures.cost, eval::decoder_cost(path, pipeline_flags.engine, pipeline->engine().memory_plan().weight_bytes));
+  LANNER_ASSIGN_OR_RETURN(figures.limits, eval::measure_roofline({.threads = pipeline_flags.engine.threads}));
+
+  ProgressBar bar("measuring");
+  eval::GenerationBenchmarkOptions generation = options.generation;
+  generation.progress = [&bar](std::int64_t done, std::int64_t total) {
+    bar.set(static_cast<double>(done) / static_cast<double>(total));
+  };
+  auto speeds = eval::measure_generation(pipeline->engine(), generation);
+  bar.clear();
+  LANNER_RETURN_IF_ERROR(speeds.status());
+  figures.speeds = *std::move(speeds);
+
+  if (!options.json.empty()) {
+    nlohmann::ordered_json report = eval::report_head("generation", *pipeline, pipeline_flags.engine);
+    report.update(figures_json(figures, generation));
+    LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
+  }
+  return write_stdout(table(figures, *pipeline));
+}
+
+}  // namespace
+
+void add_benchmark(CLI::App& program, Run& run) {
+  CLI::App* group = program.add_subcommand("benchmark", "Measure how fast a model runs");
+  auto options = std::make_shared<BenchmarkOptions>();
+  CLI::App* verb = group->add_subcommand("generation", "Prompts alone, and decoding at several batch sizes");
+  add_model_argument(*verb, options->engine, /*required=*/true);
+  eval::GenerationBenchmarkOptions& generation = options->generation;
+  const CLI::Range sizes(1, 1 << 25);
+  verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together")
+      ->check(sizes)
+      ->type_name("INT");
+  verb->add_option("--prompt-tokens", generation.prompt_tokens, "Lengths of the random prompts")
+      ->check(sizes)
+      ->type_name("INT");
+  verb->add_option("--output-tokens", generation.output_tokens, "New tokens of a request")
+      ->check(CLI::Range(2, 1 << 25))
+      ->type_name("INT");
+  verb->add_option("--repetitions", generation.repetitions, "Counted runs of each shape, after one that is not")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("INT");
+  verb->add_option("--seed", generation.seed, "Of the random prompts");
+  verb->add_option("--json", options->json, "Write the figures into this file")->type_name("FILE");
+  add_engine_flags(*verb, options->engine);
+  verb->callback([&run, options] {
+    run = [options] {
+      const Status status = run_generation(*options);
+      return status.ok() ? kExitOk : report(status);
+    };
+  });
+}
+
+}  // namespace lanner::cli

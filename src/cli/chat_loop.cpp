@@ -1,0 +1,213 @@
+#include "cli/chat_loop.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <utility>
+
+#include "cli/output.h"
+#include "cli/reply_queue.h"
+#include "cli/verbs.h"
+
+namespace lanner::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::string_view kPrompt = "\ndouble enter to end input >>> ";
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r\n";
+  const std::size_t first = text.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+double rate(double count, double time_seconds) { return time_seconds > 0.0 ? count / time_seconds : 0.0; }
+
+}  // namespace
+
+struct ChatLoop::Reply {
+  ReplyQueue queue;
+  std::string text;
+  Chunk final;
+  bool interrupted = false;
+  Clock::time_point start = Clock::now();
+  Clock::time_point first_token;
+  Clock::time_point last_token;
+  std::int32_t tokens = 0;
+
+  void count(const Chunk& chunk) {
+    if (chunk.token_ids.empty()) return;
+    last_token = Clock::now();
+    if (tokens == 0) first_token = last_token;
+    tokens += static_cast<std::int32_t>(chunk.token_ids.size());
+  }
+
+  std::string figures() const {
+    const double first_seconds = tokens > 0 ? seconds(first_token - start) : seconds(Clock::now() - start);
+    const double computed = final.prompt_tokens - final.cached_tokens;
+    std::string line =
+        fmt::format("prompt {} tokens ({} cached), generated {} tokens, first token {:.0f} ms, prefill {:.1f} tok/s",
+                    final.prompt_tokens, final.cached_tokens, final.generated_tokens, first_seconds * 1000.0,
+                    rate(computed, first_seconds));
+    if (tokens > 1) line += fmt::format(", decode {:.1f} tok/s", rate(tokens - 1, seconds(last_token - first_token)));
+    return line + "\n";
+  }
+};
+
+ChatLoop::ChatLoop(Pipeline& pipeline, LineReader& lines, Interrupts& interrupts, ChatOptions options)
+    : pipeline_(pipeline),
+      lines_(lines),
+      interrupts_(interrupts),
+      options_(std::move(options)),
+      clean_output_(stdout_is_terminal()) {
+  start_over();
+}
+
+void ChatLoop::start_over() {
+  messages_.clear();
+  if (!options_.system.empty()) messages_.push_back({"system", options_.system});
+  std::random_device random;
+  const std::uint64_t drawn = (static_cast<std::uint64_t>(random()) << 32U) | random();
+  seed_ = options_.generation.seed.value_or(drawn);
+}
+
+int ChatLoop::run() {
+  while (true) {
+    const Block block = read_block();
+    if (block.kind == Block::Kind::kInterrupted) {
+      const Status written = write_stdout("\nexiting...\n");
+      return written.ok() ? exit_code_ : report_write(written);
+    }
+    if (handle(block) == Turn::kStop) return exit_code_;
+    if (block.kind == Block::Kind::kEnd) {
+      if (options_.interactive) write_stdout("\n").ok();  // the shell's prompt belongs on a line of its own
+      return exit_code_;
+    }
+  }
+}
+
+ChatLoop::Block ChatLoop::read_block() {
+  Block block;
+  for (std::string_view prompt = kPrompt;; prompt = {}) {
+    LineReader::Line line = lines_.read(prompt);
+    if (line.kind == LineReader::Line::Kind::kInterrupted) return {Block::Kind::kInterrupted, {}};
+    if (!line.text.empty()) {
+      if (!block.text.empty()) block.text += '\n';
+      block.text += line.text;
+    }
+    if (line.kind == LineReader::Line::Kind::kEnd) block.kind = Block::Kind::kEnd;
+    if (line.text.empty() || line.kind == LineReader::Line::Kind::kEnd) return block;
+  }
+}
+
+ChatLoop::Turn ChatLoop::handle(const Block& block) {
+  const std::string_view words = trimmed(block.text);
+  if (words.empty()) return Turn::kGoOn;
+  if (words == "exit") {
+    finish(write_stdout("exiting...\n"));
+    return Turn::kStop;
+  }
+  if (words == "end") {
+    start_over();
+    return Turn::kGoOn;
+  }
+  if (words == "/image" || words.starts_with("/image ")) {
+    const bool bare = words == "/image";
+    return finish(write_stdout(bare ? "Error: /image requires an image path or URL\n"
+                                    : "Error: images are not available yet in this version\n"));
+  }
+  return answer(block.text);
+}
+
+ChatLoop::Turn ChatLoop::finish(Status written) {
+  if (written.ok()) return Turn::kGoOn;
+  exit_code_ = report_write(written);
+  return Turn::kStop;
+}
+
+void ChatLoop::report_refusal(const Status& status) {
+  if (status.code() == StatusCode::kTooLong) {
+    warn(fmt::format("the conversation fills the context of {} tokens; `end` starts a new one",
+                     pipeline_.engine().session_len()));
+  } else {
+    report(status);
+  }
+  if (!options_.interactive) exit_code_ = kExitFailure;
+}
+
+ChatLoop::Turn ChatLoop::answer(std::string text) {
+  messages_.push_back({"user", std::move(text)});
+  const auto reply = std::make_shared<Reply>();
+  GenerationRequest request{.messages = messages_, .prompt = std::nullopt, .config = options_.generation};
+  request.config.seed = seed_;
+  interrupts_.take();  // a Ctrl-C of before is not meant for this answer
+  const Result<RequestId> id =
+      pipeline_.submit(std::move(request), [reply](Chunk chunk) { reply->queue.push(std::move(chunk)); });
+  if (!id.ok()) {
+    messages_.pop_back();
+    report_refusal(id.status());
+    return Turn::kGoOn;
+  }
+  Status written = follow(*id, *reply);
+  if (written.ok()) written = write_stdout("\n");
+  if (!written.ok()) return finish(written);
+
+  const Chunk& final = reply->final;
+  const FinishReason reason = final.reasons.empty() ? FinishReason::kError : final.reasons.front();
+  if (reason == FinishReason::kAbort || reason == FinishReason::kError) {
+    messages_.pop_back();
+    if (!final.status.ok()) report_refusal(final.status);
+    if (!reply->interrupted && !options_.interactive) exit_code_ = kExitFailure;
+  } else {
+    messages_.push_back({"assistant", std::move(reply->text)});
+  }
+  if (reason == FinishReason::kLength && (options_.interactive || options_.verbose)) {
+    const bool full = final.prompt_tokens + final.generated_tokens >= pipeline_.engine().session_len();
+    note(full ? fmt::format("the conversation fills the context of {} tokens; `end` starts a new one",
+                            pipeline_.engine().session_len())
+              : fmt::format("cut after {} tokens (--max-new-tokens)", final.generated_tokens));
+  }
+  if (options_.verbose) write_stderr(reply->figures());
+  return Turn::kGoOn;
+}
+
+Status ChatLoop::follow(RequestId id, Reply& reply) {
+  while (true) {
+    std::array<pollfd, 2> watched{{{reply.queue.descriptor(), POLLIN, 0}, {interrupts_.descriptor(), POLLIN, 0}}};
+    if (::poll(watched.data(), watched.size(), -1) < 0 && errno != EINTR && errno != EAGAIN) {
+      return internal_error("poll failed");
+    }
+    if (interrupts_.take()) {
+      reply.interrupted = true;
+      pipeline_.cancel(id);
+    }
+    std::string fresh;
+    bool done = false;
+    for (Chunk& chunk : reply.queue.take()) {
+      reply.count(chunk);
+      fresh += chunk.text;
+      if (!chunk.final) continue;
+      reply.final = std::move(chunk);
+      done = true;
+    }
+    reply.text += fresh;
+    // After Ctrl-C what was on its way is not shown.
+    const Status written = reply.interrupted ? Status() : write_stdout(clean_output_ ? printable(fresh) : fresh);
+    if (!written.ok()) {
+      pipeline_.cancel(id);
+      return written;
+    }
+    if (done) return {};
+  }
+}
+
+}  // namespace lanner::cli

@@ -1,0 +1,185 @@
+#include "cli/engine_flags.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <utility>
+
+#include "cli/verbs.h"
+
+namespace lanner::cli {
+namespace {
+
+constexpr const char* kEngineGroup = "Engine";
+constexpr const char* kCompatibleGroup = "Accepted for scripts written for LMDeploy";
+constexpr const char* kLaterGroup = "Not available yet in this version";
+
+Status not_yet(const std::string& what) {
+  return unsupported(fmt::format("{} is not available yet in this version", what));
+}
+
+/// A flag with a few possible values.
+CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::string& value,
+                        const std::vector<std::string>& choices, const std::string& description) {
+  std::string type;
+  for (const std::string& choice : choices) type += (type.empty() ? "" : "|") + choice;
+  CLI::Option* option = verb.add_option(name, value, description);
+  option->check([name, choices, type](const std::string& given) {
+    if (std::ranges::find(choices, given) != choices.end()) return std::string();
+    return fmt::format("'{}' is not one of {}", given, type);
+  });
+  option->type_name(type);
+  return option;
+}
+
+void add_own_flags(CLI::App& verb, EngineFlags& flags) {
+  std::vector<CLI::Option*> options;
+  options.push_back(verb.add_option("--cache-max-entry-count", flags.cache_max_entry_count,
+                                    "Share of the memory that is free after the weights which the KV cache may take"));
+  options.push_back(verb.add_option("--session-len", flags.session_len, "Longest context, prompt and answer together")
+                        ->default_str("what the model was trained for"));
+  options.push_back(verb.add_option("--max-batch-size", flags.max_batch_size, "Sequences that run at once"));
+  options.push_back(verb.add_option("--max-prefill-token-num", flags.max_prefill_token_num,
+                                    "Prompt tokens that are computed in one step"));
+  options.push_back(
+      add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
+  options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
+  options.push_back(verb.add_flag("--deterministic", flags.deterministic,
+                                  "The same answer whatever else runs beside it (on the CPU always so)"));
+  options.push_back(verb.add_flag("--enable-prefix-caching", flags.enable_prefix_caching,
+                                  "Reuse what prompts have in common (the default)"));
+  options.push_back(
+      verb.add_flag("--disable-prefix-caching", flags.disable_prefix_caching, "Compute every prompt from its start"));
+  options.push_back(verb.add_option("--chat-template", flags.chat_template,
+                                    "A built-in template's name, a .jinja file, a JSON file or JSON text")
+                        ->default_str("the model's own"));
+  for (CLI::Option* option : options) option->group(kEngineGroup);
+}
+
+void add_compatible_flags(CLI::App& verb, EngineFlags& flags) {
+  std::vector<CLI::Option*> options;
+  options.push_back(add_choice(verb, "--backend", flags.backend, {"turbomind", "pytorch"}, "There is one engine"));
+  options.push_back(add_choice(verb, "--model-format", flags.model_format,
+                               {"hf", "llama", "awq", "gptq", "compressed-tensors", "fp8", "mxfp4"},
+                               "Read from the model itself; of the others only hf so far"));
+  options.push_back(
+      add_choice(verb, "--quant-policy", flags.quant_policy,
+                 {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
+                 "KV cache: only 0, 16 bits, so far"));
+  options.push_back(
+      add_choice(verb, "--device", flags.device, {"cpu", "cuda", "ascend", "maca", "camb"}, "Only cpu so far"));
+  options.push_back(verb.add_option("--tp", flags.tp, "Devices that share the model; only 1 so far"));
+  options.push_back(add_choice(verb, "--communicator", flags.communicator, {"nccl", "native", "cuda-ipc"},
+                               "Without effect on one device"));
+  options.push_back(
+      verb.add_option("--async", flags.async, "Without effect")->check(CLI::Range(0, 1))->type_name("0|1"));
+  options.push_back(verb.add_flag("--trust-remote-code", flags.trust_remote_code, "No code of a model is ever run"));
+  options.push_back(verb.add_flag("--language-model-only", flags.language_model_only, "Always so until images come"));
+  options.push_back(verb.add_option("--cp", flags.cp, "Ignored, with a warning"));
+  options.push_back(verb.add_flag("--eager-mode", flags.eager_mode, "Ignored, with a warning"));
+  options.push_back(verb.add_option("--dllm-block-length", flags.dllm_block_length, "Ignored, with a warning"));
+  options.push_back(
+      verb.add_option("--prefix-cache-state-budget", flags.prefix_cache_state_budget, "Ignored, with a warning"));
+  options.push_back(verb.add_option("--prefix-cache-decode-state-interval", flags.prefix_cache_decode_state_interval,
+                                    "Ignored, with a warning"));
+  for (CLI::Option* option : options) option->group(kCompatibleGroup);
+}
+
+void add_later_flags(CLI::App& verb, EngineFlags& flags) {
+  std::vector<CLI::Option*> options;
+  options.push_back(verb.add_option("--adapters", flags.adapters, "LoRA adapters"));
+  options.push_back(verb.add_option("--rope-scaling-factor", flags.rope_scaling_factor, "Dynamic NTK"));
+  options.push_back(verb.add_option("--revision", flags.revision, "Of a model on a hub"));
+  options.push_back(verb.add_option("--download-dir", flags.download_dir, "For models from a hub"));
+  options.push_back(verb.add_option("--speculative-algorithm", flags.speculative_algorithm, "Speculative decoding"));
+  options.push_back(verb.add_option("--speculative-draft-model", flags.speculative_draft_model, "Its draft model"));
+  options.push_back(verb.add_option("--speculative-num-draft-tokens", flags.speculative_num_draft_tokens,
+                                    "Tokens it drafts in one step"));
+  for (CLI::Option* option : options) option->group(kLaterGroup);
+}
+
+/// What is a flag of LMDeploy but has nothing behind it here yet.
+Status check_available(const EngineFlags& flags) {
+  const std::string& format = flags.model_format;
+  if (!format.empty() && format != "hf") return not_yet("--model-format " + format);
+  const std::string& policy = flags.quant_policy;
+  if (policy != "0" && policy != "none") return not_yet("--quant-policy " + policy);
+  if (flags.device == "cuda") return unsupported("--device cuda: this program was built without CUDA");
+  if (!flags.device.empty() && flags.device != "cpu") return not_yet("--device " + flags.device);
+  if (flags.tp < 1) return invalid_argument("--tp must be at least 1");
+  if (flags.tp > 1) return not_yet(fmt::format("--tp {}", flags.tp));
+  if (!flags.adapters.empty()) return not_yet("--adapters");
+  if (flags.rope_scaling_factor != 0.0) return not_yet("--rope-scaling-factor");
+  if (!flags.revision.empty()) return not_yet("--revision (downloading from a hub)");
+  if (!flags.download_dir.empty()) return not_yet("--download-dir (downloading from a hub)");
+  if (!flags.speculative_algorithm.empty()) return not_yet("--speculative-algorithm");
+  if (!flags.speculative_draft_model.empty()) return not_yet("--speculative-draft-model");
+  if (flags.speculative_num_draft_tokens != 1) return not_yet("--speculative-num-draft-tokens");
+  return {};
+}
+
+void tell_about_ignored(const EngineFlags& flags) {
+  if (!flags.backend.empty())
+    note(fmt::format("--backend {}: there is one engine, the flag changes nothing", flags.backend));
+  const std::array<std::pair<const char*, bool>, 5> ignored{{
+      {"--cp", flags.cp != 1},
+      {"--eager-mode", flags.eager_mode},
+      {"--dllm-block-length", !flags.dllm_block_length.empty()},
+      {"--prefix-cache-state-budget", !flags.prefix_cache_state_budget.empty()},
+      {"--prefix-cache-decode-state-interval", !flags.prefix_cache_decode_state_interval.empty()},
+  }};
+  for (const auto& [name, given] : ignored) {
+    if (given) warn(fmt::format("{} belongs to another engine and is ignored", name));
+  }
+}
+
+Result<ComputeType> compute_type(const std::string& name) {
+  if (name == "auto") return ComputeType::kAuto;
+  if (name == "float16") return ComputeType::kFloat16;
+  if (name == "bfloat16") return ComputeType::kBFloat16;
+  if (name == "float32") return ComputeType::kFloat32;
+  return invalid_argument("--dtype: unknown type " + name);
+}
+
+}  // namespace
+
+void add_model_argument(CLI::App& verb, EngineFlags& flags, bool required) {
+  CLI::Option* option = verb.add_option("MODEL", flags.model, "A Hugging Face model folder or a GGUF file");
+  option->required(required);
+  if (!required) option->description("A Hugging Face model folder or a GGUF file; without it the small default model");
+}
+
+void add_engine_flags(CLI::App& verb, EngineFlags& flags) {
+  add_own_flags(verb, flags);
+  add_compatible_flags(verb, flags);
+  add_later_flags(verb, flags);
+}
+
+Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
+  LANNER_RETURN_IF_ERROR(check_available(flags));
+  if (!(flags.cache_max_entry_count > 0.0 && flags.cache_max_entry_count <= 1.0)) {
+    return invalid_argument("--cache-max-entry-count must be above 0 and at most 1");
+  }
+  if (flags.session_len < 0) return invalid_argument("--session-len must not be negative");
+  if (flags.max_batch_size < 1) return invalid_argument("--max-batch-size must be at least 1");
+  if (flags.max_prefill_token_num < 1) return invalid_argument("--max-prefill-token-num must be at least 1");
+  if (flags.threads < 0 || flags.threads > 1024) return invalid_argument("--threads must be 0 (all) to 1024");
+  if (flags.enable_prefix_caching && flags.disable_prefix_caching) {
+    return invalid_argument("--enable-prefix-caching and --disable-prefix-caching exclude each other");
+  }
+  tell_about_ignored(flags);
+  PipelineOptions options;
+  LANNER_ASSIGN_OR_RETURN(options.engine.dtype, compute_type(flags.dtype));
+  options.engine.cache_max_entry_count = flags.cache_max_entry_count;
+  options.engine.session_len = flags.session_len;
+  options.engine.max_batch_size = flags.max_batch_size;
+  options.engine.max_prefill_token_num = flags.max_prefill_token_num;
+  options.engine.enable_prefix_caching = !flags.disable_prefix_caching;
+  options.engine.deterministic = flags.deterministic;
+  options.engine.threads = flags.threads;
+  options.chat_template = flags.chat_template;
+  return options;
+}
+
+}  // namespace lanner::cli

@@ -1,0 +1,76 @@
+#pragma once
+// The flags of every verb that opens a model, with the names and meanings of LMDeploy's.
+//
+//   EngineFlags flags;                       // lives until the verb runs
+//   add_engine_flags(*verb, flags);
+//   …
+//   LANNER_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(flags));
+//   LANNER_ASSIGN_OR_RETURN(std::string path, resolve_model(flags.model));
+//   LANNER_ASSIGN_OR_RETURN(auto pipeline, open_with_progress(path, options, /*show_plan=*/true));
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lanner/pipeline.h"
+#include "lanner/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace lanner::cli {
+
+struct EngineFlags {
+  std::string model;  // filled by add_model_argument
+  double cache_max_entry_count = EngineOptions{}.cache_max_entry_count;
+  int session_len = 0;
+  int max_batch_size = EngineOptions{}.max_batch_size;
+  int max_prefill_token_num = EngineOptions{}.max_prefill_token_num;
+  std::string dtype = "auto";
+  int threads = 0;
+  bool deterministic = false;
+  bool enable_prefix_caching = false;  // the default already; accepted for scripts
+  bool disable_prefix_caching = false;
+  std::string chat_template;
+  // Accepted in one or two values so far; pipeline_options() says what is missing for the others.
+  std::string backend;
+  std::string model_format;
+  std::string quant_policy = "0";
+  std::string device;
+  std::string communicator;
+  std::string revision;
+  std::string download_dir;
+  std::string speculative_algorithm;
+  std::string speculative_draft_model;
+  std::vector<std::string> adapters;
+  int tp = 1;
+  int cp = 1;
+  int async = 1;
+  int speculative_num_draft_tokens = 1;
+  double rope_scaling_factor = 0.0;
+  bool trust_remote_code = false;
+  bool language_model_only = false;
+  // Of LMDeploy's other engine: accepted with a warning.
+  bool eager_mode = false;
+  std::string dllm_block_length;
+  std::string prefix_cache_state_budget;
+  std::string prefix_cache_decode_state_interval;
+};
+
+/// The positional MODEL.
+void add_model_argument(CLI::App& verb, EngineFlags& flags, bool required);
+void add_engine_flags(CLI::App& verb, EngineFlags& flags);
+
+/// Checks the flags. Notes and warnings about values that change nothing go to stderr. kUnsupported for what is not
+/// available yet.
+Result<PipelineOptions> pipeline_options(const EngineFlags& flags);
+
+/// The model to open: `model` if it exists here; when empty, the default one that `make chat` fetches.
+Result<std::string> resolve_model(const std::string& model);
+
+/// Pipeline::open. `show` (usually: stderr is a terminal, or --verbose): a progress bar while it loads, where stderr is
+/// a terminal, and then the memory plan, both on stderr.
+Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, PipelineOptions options, bool show);
+
+}  // namespace lanner::cli

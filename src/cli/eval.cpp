@@ -1,0 +1,165 @@
+// lanner eval: how good a model is, and what a faster arithmetic costs it.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "cli/engine_flags.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/verbs.h"
+#include "eval/dataset.h"
+#include "eval/divergence.h"
+#include "eval/perplexity.h"
+#include "eval/report.h"
+
+namespace lanner::cli {
+namespace {
+
+struct EvalOptions {
+  EngineFlags engine;
+  std::string dataset = "wikitext2";
+  std::int64_t seqlen = 1024;
+  std::int64_t max_windows = 0;
+  std::string json;
+  std::string reference_dtype = "float32";  // divergence
+};
+
+void add_eval_flags(CLI::App& verb, EvalOptions& options) {
+  add_model_argument(verb, options.engine, /*required=*/true);
+  verb.add_option(
+      "--dataset", options.dataset,
+      "A data set (wikitext2 comes with the program), a text file, or a .jsonl file of {\"text\": …} lines");
+  verb.add_option("--seqlen", options.seqlen, "Tokens of a window")->check(CLI::Range(2, 1 << 25))->type_name("INT");
+  verb.add_option("--max-windows", options.max_windows, "Stop after this many windows; 0: the whole text")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("INT");
+  verb.add_option("--json", options.json, "Write the figures into this file")->type_name("FILE");
+  add_engine_flags(verb, options.engine);
+}
+
+/// One window after the other: nothing is shared, nothing runs beside it, and the KV cache holds one window.
+PipelineOptions for_windows(PipelineOptions options, std::int64_t seqlen) {
+  if (options.engine.session_len == 0) options.engine.session_len = static_cast<std::int32_t>(seqlen);
+  options.engine.max_batch_size = 1;
+  options.engine.enable_prefix_caching = false;
+  return options;
+}
+
+eval::WindowOptions window_options(const EvalOptions& options, ProgressBar& bar) {
+  return {.seqlen = options.seqlen,
+          .max_windows = options.max_windows,
+          .progress = [&bar](std::int64_t done, std::int64_t total) {
+            bar.set(static_cast<double>(done) / static_cast<double>(total));
+          }};
+}
+
+nlohmann::ordered_json dataset_json(const EvalOptions& options, std::size_t text_tokens) {
+  return {{"name", options.dataset},
+          {"text_tokens", text_tokens},
+          {"seqlen", options.seqlen},
+          {"max_windows", options.max_windows}};
+}
+
+Status run_perplexity(const EvalOptions& options) {
+  LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(options.engine));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine.model));
+  LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset, eval::read_dataset(options.dataset, eval::data_folders()));
+  pipeline_flags = for_windows(std::move(pipeline_flags), options.seqlen);
+  LANNER_ASSIGN_OR_RETURN(const auto pipeline, open_with_progress(path, pipeline_flags, stderr_is_terminal()));
+  LANNER_ASSIGN_OR_RETURN(const auto tokens, pipeline->encode(dataset.text, /*add_special_tokens=*/false));
+
+  ProgressBar bar("perplexity");
+  const auto measured = eval::measure_perplexity(pipeline->engine(), tokens, window_options(options, bar));
+  bar.clear();
+  LANNER_RETURN_IF_ERROR(measured.status());
+  const eval::Perplexity& result = *measured;
+  if (!options.json.empty()) {
+    nlohmann::ordered_json report = eval::report_head("perplexity", *pipeline, pipeline_flags.engine);
+    report["dataset"] = dataset_json(options, tokens.size());
+    report["windows"] = result.windows;
+    report["tokens"] = result.tokens;
+    report["predictions"] = result.predictions;
+    report["mean_nll"] = result.mean_nll;
+    report["perplexity"] = result.perplexity;
+    report["window_nll"] = result.window_nll;
+    LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
+  }
+  return write_stdout(
+      fmt::format("tokens      {} in {} windows of {}\n"
+                  "mean NLL    {:.6f}\n"
+                  "perplexity  {:.4f}\n",
+                  result.tokens, result.windows, options.seqlen, result.mean_nll, result.perplexity));
+}
+
+Status run_divergence(const EvalOptions& options) {
+  LANNER_ASSIGN_OR_RETURN(PipelineOptions test_flags, pipeline_options(options.engine));
+  EngineFlags reference_engine = options.engine;
+  reference_engine.dtype = options.reference_dtype;
+  LANNER_ASSIGN_OR_RETURN(PipelineOptions reference_flags, pipeline_options(reference_engine));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine.model));
+  LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset, eval::read_dataset(options.dataset, eval::data_folders()));
+  reference_flags = for_windows(std::move(reference_flags), options.seqlen);
+  test_flags = for_windows(std::move(test_flags), options.seqlen);
+  const bool show = stderr_is_terminal();
+  LANNER_ASSIGN_OR_RETURN(const auto reference, open_with_progress(path, reference_flags, show));
+  LANNER_ASSIGN_OR_RETURN(const auto test, open_with_progress(path, test_flags, show));
+  LANNER_ASSIGN_OR_RETURN(const auto tokens, reference->encode(dataset.text, /*add_special_tokens=*/false));
+
+  ProgressBar bar("divergence");
+  const auto measured =
+      eval::measure_divergence(reference->engine(), test->engine(), tokens, window_options(options, bar));
+  bar.clear();
+  LANNER_RETURN_IF_ERROR(measured.status());
+  const eval::Divergence& result = *measured;
+  if (!options.json.empty()) {
+    nlohmann::ordered_json report = eval::report_head("divergence", *test, test_flags.engine);
+    report["reference_dtype"] = options.reference_dtype;
+    report["dataset"] = dataset_json(options, tokens.size());
+    report["windows"] = result.windows;
+    report["predictions"] = result.predictions;
+    report["mean_kl"] = result.mean_kl;
+    report["percentile_99_kl"] = result.percentile_99_kl;
+    report["top1_agreement"] = result.top1_agreement;
+    report["reference_perplexity"] = result.reference_perplexity;
+    report["test_perplexity"] = result.test_perplexity;
+    report["perplexity_ratio"] = result.perplexity_ratio;
+    LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
+  }
+  return write_stdout(
+      fmt::format("predictions        {} in {} windows of {}\n"
+                  "mean KL            {:.3e}  (reference {}, test {})\n"
+                  "99th percentile    {:.3e}\n"
+                  "top-1 agreement    {:.3f} %\n"
+                  "perplexity         {:.4f} reference, {:.4f} test\n"
+                  "perplexity ratio   {:.6f}\n",
+                  result.predictions, result.windows, options.seqlen, result.mean_kl, options.reference_dtype,
+                  options.engine.dtype, result.percentile_99_kl, 100 * result.top1_agreement,
+                  result.reference_perplexity, result.test_perplexity, result.perplexity_ratio));
+}
+
+int exit_code(const Status& status) { return status.ok() ? kExitOk : report(status); }
+
+}  // namespace
+
+void add_eval(CLI::App& program, Run& run) {
+  CLI::App* group = program.add_subcommand("eval", "Measure how well a model predicts text");
+
+  auto perplexity = std::make_shared<EvalOptions>();
+  CLI::App* verb = group->add_subcommand("perplexity", "Perplexity on a text");
+  add_eval_flags(*verb, *perplexity);
+  verb->callback([&run, perplexity] { run = [perplexity] { return exit_code(run_perplexity(*perplexity)); }; });
+
+  auto divergence = std::make_shared<EvalOptions>();
+  verb = group->add_subcommand("divergence", "How far the chosen arithmetic is from a more exact one, on a text");
+  verb->add_option("--reference-dtype", divergence->reference_dtype, "Arithmetic of the reference")
+      ->check(CLI::IsMember({"auto", "float16", "bfloat16", "float32"}))
+      ->type_name("auto|float16|bfloat16|float32");
+  add_eval_flags(*verb, *divergence);
+  verb->callback([&run, divergence] { run = [divergence] { return exit_code(run_divergence(*divergence)); }; });
+}
+
+}  // namespace lanner::cli

@@ -1,0 +1,81 @@
+// What engine_flags.h says of finding and opening a model.
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <utility>
+
+#include "cli/engine_flags.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/verbs.h"
+
+namespace lanner::cli {
+namespace {
+
+constexpr const char* kDefaultModel = "lanner/models/smollm2-135m-instruct-q4_1.gguf";
+
+Result<std::string> default_model() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  std::filesystem::path folder;
+  if (cache != nullptr && *cache != '\0') {
+    folder = cache;
+  } else if (home != nullptr && *home != '\0') {
+    folder = std::filesystem::path(home) / ".cache";
+  } else {
+    return not_found("no MODEL is given, and neither HOME nor XDG_CACHE_HOME says where the default one is");
+  }
+  std::string path = (folder / kDefaultModel).string();
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return path;
+  return not_found(
+      fmt::format("the default model is not there ({}): run `make chat` to fetch it, or give the path of a "
+                  "model folder or GGUF file",
+                  path));
+}
+
+/// 1234567 as 1,234,567; not negative.
+std::string grouped(std::int64_t number) {
+  if (number < 1000) return std::to_string(number);
+  return fmt::format("{},{:03}", grouped(number / 1000), number % 1000);
+}
+
+void print_plan(const MemoryPlan& plan) {
+  const auto line = [](std::string_view what, std::int64_t bytes, const std::string& remark) {
+    return fmt::format("{:<12}{:>10}{}\n", what, format_bytes(static_cast<double>(bytes)), remark);
+  };
+  write_stderr(line("weights", plan.weight_bytes, "") + line("workspace", plan.workspace_bytes, "") +
+               line("KV cache", plan.kv_bytes,
+                    fmt::format("  {} blocks, {} tokens", grouped(plan.kv_blocks), grouped(plan.kv_tokens))) +
+               line("free memory", plan.free_bytes, "  before the KV cache"));
+}
+
+}  // namespace
+
+Result<std::string> resolve_model(const std::string& model) {
+  if (model.empty()) return default_model();
+  std::error_code error;
+  if (std::filesystem::exists(model, error)) return model;
+  return not_found(fmt::format("{}: not a local path; downloading from a hub is not available yet", model));
+}
+
+Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, PipelineOptions options, bool show) {
+  Result<std::unique_ptr<Pipeline>> pipeline = internal_error("not opened");
+  {
+    ProgressBar bar("loading");
+    if (show) options.load_progress = [&bar](double share) { bar.set(share); };
+    pipeline = Pipeline::open(path, options);
+  }
+  if (!pipeline.ok()) return pipeline;
+  for (const std::string& text : (*pipeline)->notes()) note(text);
+  if (show) {
+    write_stderr(printable(
+        fmt::format("{}, {}, on {}\n", (*pipeline)->model_name(), (*pipeline)->architecture(), (*pipeline)->device())));
+    print_plan((*pipeline)->engine().memory_plan());
+  }
+  return pipeline;
+}
+
+}  // namespace lanner::cli

@@ -1,0 +1,91 @@
+#include "core/cpu_info.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <optional>
+
+namespace lanner {
+namespace {
+
+std::optional<std::int64_t> read_number(const char* path) {
+  std::ifstream file(path);
+  std::int64_t value = 0;
+  if (file >> value) return value;
+  return std::nullopt;  // "max", or no such file
+}
+
+std::optional<CpuIsa> isa_by_name(std::string_view name) {
+  for (const CpuIsa isa : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (cpu_isa_name(isa) == name) return isa;
+  }
+  return std::nullopt;
+}
+
+CpuIsa select_cpu_isa() {
+  const CpuIsa detected = detected_cpu_isa();
+  const char* wanted = std::getenv("LANNER_CPU_ISA");
+  if (wanted == nullptr || *wanted == '\0') return detected;
+  const std::optional<CpuIsa> isa = isa_by_name(wanted);
+  if (isa && *isa <= detected) return *isa;
+  std::fprintf(stderr, "lanner: LANNER_CPU_ISA=%s: %s; using %s\n", wanted,
+               isa ? "this processor does not have it" : "known are generic, avx2, avx512",
+               std::string(cpu_isa_name(detected)).c_str());
+  return detected;
+}
+
+}  // namespace
+
+std::string_view cpu_isa_name(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kGeneric: return "generic";
+    case CpuIsa::kAvx2: return "avx2";
+    case CpuIsa::kAvx512: return "avx512";
+  }
+  return "unknown";
+}
+
+CpuIsa detected_cpu_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (!avx2) return CpuIsa::kGeneric;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
+  return avx512 ? CpuIsa::kAvx512 : CpuIsa::kAvx2;
+#else
+  return CpuIsa::kGeneric;
+#endif
+}
+
+CpuIsa selected_cpu_isa() {
+  static const CpuIsa isa = select_cpu_isa();
+  return isa;
+}
+
+std::string cpu_model_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const std::size_t colon = line.find(": ");
+    if (colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+std::int64_t available_memory_bytes() {
+  std::int64_t available = std::numeric_limits<std::int64_t>::max();
+  std::ifstream file("/proc/meminfo");
+  for (std::string key, rest; file >> key && std::getline(file, rest);) {
+    if (key == "MemAvailable:") available = std::strtoll(rest.c_str(), nullptr, 10) * 1024;
+  }
+  const auto limit = read_number("/sys/fs/cgroup/memory.max");
+  const auto used = read_number("/sys/fs/cgroup/memory.current");
+  if (limit && used) available = std::min(available, std::max<std::int64_t>(0, *limit - *used));
+  return available;
+}
+
+}  // namespace lanner

@@ -1,0 +1,32 @@
+#pragma once
+// What processor this is, and how much memory is left: read once, at start.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace lanner {
+
+/// The instruction sets that CPU kernels are written for, from the plainest to the widest.
+enum class CpuIsa : std::uint8_t {
+  kGeneric,  // any processor
+  kAvx2,     // AVX2, FMA, F16C
+  kAvx512,   // AVX-512 F, BW, DQ, VL and VNNI
+};
+
+std::string_view cpu_isa_name(CpuIsa isa);
+
+/// The best that this processor and operating system can run.
+CpuIsa detected_cpu_isa();
+
+/// The one that kernels use: the detected one, or a lower one that LANNER_CPU_ISA=generic|avx2|avx512 names.
+/// A name that is unknown or higher than the processor's is said on stderr, once, and ignored.
+CpuIsa selected_cpu_isa();
+
+/// Marketing name of the processor, or "unknown".
+std::string cpu_model_name();
+
+/// Bytes that can be allocated now without swapping: the lower of the machine's and of the cgroup's.
+std::int64_t available_memory_bytes();
+
+}  // namespace lanner

@@ -1,0 +1,181 @@
+#include "engine/batching_engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/check.h"
+
+namespace lanner {
+namespace {
+
+SchedulerLimits limits_of(const EngineParts& parts) {
+  const auto sequences = static_cast<std::int64_t>(parts.options.max_batch_size);
+  const std::int64_t rows = std::max<std::int64_t>(parts.options.max_prefill_token_num, sequences);
+  return {.max_sequences = sequences, .max_rows = rows, .max_output_rows = sequences};
+}
+
+ops::SamplingParams sampling_of(const SamplingOptions& options) {
+  return {.temperature = options.temperature,
+          .top_k = options.top_k,
+          .top_p = options.top_p,
+          .min_p = options.min_p,
+          .repetition_penalty = options.repetition_penalty,
+          .presence_penalty = options.presence_penalty,
+          .frequency_penalty = options.frequency_penalty,
+          .seed = options.seed,
+          .logprobs = options.logprobs};
+}
+
+}  // namespace
+
+BatchingEngine::BatchingEngine(EngineParts parts)
+    : parts_(std::move(parts)),
+      blocks_(parts_.plan.kv_blocks, parts_.options.enable_prefix_caching),
+      scheduler_(limits_of(parts_), blocks_),
+      runner_(*parts_.decoder, *parts_.backend, parts_.cache, parts_.options.session_len),
+      thread_([this] { loop(); }) {}
+
+BatchingEngine::~BatchingEngine() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+Result<RequestId> BatchingEngine::submit(Request request) {
+  LANNER_RETURN_IF_ERROR(check_request(request, vocab_size(), session_len(), parts_.plan.kv_blocks));
+  auto state = std::make_shared<RequestState>();
+  state->sampling = sampling_of(request.sampling);
+  for (const auto& [token, bias] : request.sampling.logit_bias) state->logit_bias.push_back({token, bias});
+  state->reasons.resize(static_cast<std::size_t>(request.n), FinishReason::kAbort);
+  state->unfinished = request.n;
+  state->request = std::move(request);
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return Status(StatusCode::kCancelled, "the engine is shutting down");
+    const auto queued = stats_.waiting + static_cast<std::int32_t>(arrivals_.size());
+    if (parts_.options.max_queue > 0 && queued >= parts_.options.max_queue) {
+      return resource_exhausted(fmt::format("the queue is full: {} requests wait", queued));
+    }
+    state->id = ++last_id_;
+    arrivals_.push_back(state);
+  }
+  wake_.notify_one();
+  return state->id;
+}
+
+void BatchingEngine::cancel(RequestId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    cancels_.push_back(id);
+  }
+  wake_.notify_one();
+}
+
+EngineStats BatchingEngine::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void BatchingEngine::loop() {
+  while (receive()) {
+    const Scheduler::Step step = scheduler_.plan();
+    for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
+    if (!step.items.empty()) {
+      for (StepResult& result : runner_.run(step, scheduler_)) {
+        if (result.finished) finish(*result.sequence, result.reason, std::move(result.status));
+      }
+      ++steps_;
+    }
+    publish_stats();
+  }
+  while (!requests_.empty()) finish_all(*requests_.begin()->second);
+  publish_stats();
+}
+
+bool BatchingEngine::receive() {
+  std::vector<std::shared_ptr<RequestState>> arrivals;
+  std::vector<RequestId> cancels;
+  bool stopping = false;
+  {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return stopping_ || !arrivals_.empty() || !cancels_.empty() || !scheduler_.idle(); });
+    arrivals.swap(arrivals_);
+    cancels.swap(cancels_);
+    stopping = stopping_;
+  }
+  for (const auto& request : arrivals) start(request);
+  for (const RequestId id : cancels) {
+    const auto found = requests_.find(id);
+    if (found != requests_.end()) finish_all(*found->second);
+  }
+  if (!arrivals.empty() || !cancels.empty()) publish_stats();
+  return !stopping;
+}
+
+void BatchingEngine::start(const std::shared_ptr<RequestState>& request) {
+  requests_.emplace(request->id, request);
+  for (std::int32_t choice = 0; choice < request->request.n; ++choice) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->request = request;
+    sequence->choice = choice;
+    sequence->tokens = request->request.prompt;
+    sequence->sampling = request->sampling;
+    sequence->sampling.seed += static_cast<std::uint64_t>(choice) * 0x9E3779B97F4A7C15U;  // a stream of its own
+    scheduler_.add(std::move(sequence));
+  }
+}
+
+void BatchingEngine::finish_all(RequestState& request) {
+  for (Sequence* sequence : scheduler_.all()) {
+    if (sequence->request.get() == &request) finish(*sequence, FinishReason::kAbort, {});
+  }
+}
+
+void BatchingEngine::finish(Sequence& sequence, FinishReason reason, Status status) {
+  const std::unique_ptr<Sequence> removed = scheduler_.remove(sequence);
+  removed->state = SequenceState::kFinished;
+  const std::shared_ptr<RequestState> request = removed->request;
+  request->reasons[static_cast<std::size_t>(removed->choice)] = reason;
+  if (reason == FinishReason::kError) {
+    ++corrupted_;
+    request->status = std::move(status);
+  }
+  if (--request->unfinished > 0) return;
+  requests_.erase(request->id);
+  send_final(*request);
+}
+
+void BatchingEngine::send_final(const RequestState& request) {
+  if (!request.request.on_event) return;
+  Event event;
+  event.kind = Event::Kind::kFinal;
+  event.request = request.id;
+  event.reasons = request.reasons;
+  event.status = request.status;
+  event.prompt_tokens = static_cast<std::int32_t>(request.request.prompt.size());
+  event.cached_tokens = request.cached_tokens;
+  event.generated_tokens = request.generated_tokens;
+  request.request.on_event(event);
+}
+
+void BatchingEngine::publish_stats() {
+  const EngineStats stats{.running = static_cast<std::int32_t>(scheduler_.running()),
+                          .waiting = static_cast<std::int32_t>(scheduler_.waiting()),
+                          .kv_blocks_used = blocks_.used(),
+                          .kv_blocks_cached = blocks_.cached(),
+                          .steps = steps_,
+                          .prompt_tokens = runner_.prompt_tokens(),
+                          .cached_tokens = scheduler_.prefix_hits(),
+                          .generated_tokens = runner_.generated_tokens(),
+                          .preemptions = scheduler_.preemptions(),
+                          .corrupted_requests = corrupted_};
+  const std::lock_guard lock(mutex_);
+  stats_ = stats;
+}
+
+}  // namespace lanner

@@ -1,0 +1,489 @@
+// The engine over a small random model: every promise of include/lanner/engine.h, with the real scheduler, decoder and
+// kernels.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "engine/open_engine.h"
+#include "engine/random_checkpoint.h"
+
+namespace lanner {
+namespace {
+
+std::vector<std::int32_t> random_prompt(std::mt19937& random, std::size_t length) {
+  std::vector<std::int32_t> prompt(length);
+  for (std::int32_t& token : prompt) token = static_cast<std::int32_t>(random() % 96);
+  return prompt;
+}
+
+std::unique_ptr<Engine> open(const EngineOptions& options, const RandomModel& shape = {}) {
+  auto opened = open_engine(make_random_checkpoint(shape), options, nullptr);
+  EXPECT_TRUE(opened.ok()) << opened.status().message();
+  return opened.ok() ? std::move(opened->engine) : nullptr;
+}
+
+EngineOptions small_options() {
+  EngineOptions options;
+  options.session_len = 1024;
+  options.max_batch_size = 16;
+  options.max_prefill_token_num = 64;
+  options.threads = 2;
+  options.kv_blocks = 256;
+  return options;
+}
+
+/// What came of the requests of one test, by id.
+class Collector {
+ public:
+  struct Record {
+    std::map<std::int32_t, std::vector<std::int32_t>> tokens;  // by choice
+    std::map<std::int32_t, float> logits;                      // by position: a checksum of the row
+    std::vector<float> hidden;
+    std::vector<Event> finals;
+    bool after_final = false;
+  };
+
+  std::function<void(const Event&)> listener() {
+    return [this](const Event& event) { take(event); };
+  }
+
+  void wait_for(std::size_t requests) {
+    std::unique_lock lock(mutex_);
+    const bool in_time = changed_.wait_for(lock, std::chrono::seconds(240), [&] { return ended_ >= requests; });
+    ASSERT_TRUE(in_time) << ended_ << " of " << requests << " requests ended";
+  }
+
+  Record record(RequestId id) {
+    const std::lock_guard lock(mutex_);
+    return records_[id];
+  }
+
+ private:
+  void take(const Event& event) {
+    const std::lock_guard lock(mutex_);
+    Record& record = records_[event.request];
+    if (!record.finals.empty()) record.after_final = true;
+    switch (event.kind) {
+      case Event::Kind::kToken: record.tokens[event.choice].push_back(event.token); break;
+      case Event::Kind::kLogits: take_logits(event, record); break;
+      case Event::Kind::kHidden: record.hidden.assign(event.values.begin(), event.values.end()); break;
+      case Event::Kind::kFinal:
+        record.finals.push_back(event);
+        ++ended_;
+        changed_.notify_all();
+        break;
+    }
+  }
+  static void take_logits(const Event& event, Record& record) {
+    const std::size_t vocab = event.values.size() / static_cast<std::size_t>(event.rows);
+    for (std::int32_t row = 0; row < event.rows; ++row) {
+      const auto values = event.values.subspan(static_cast<std::size_t>(row) * vocab, vocab);
+      float sum = 0;
+      for (std::size_t i = 0; i < vocab; ++i) sum += values[i] * static_cast<float>(i + 1);
+      EXPECT_FALSE(record.logits.contains(event.first_position + row)) << "a row was delivered twice";
+      record.logits[event.first_position + row] = sum;
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<RequestId, Record> records_;
+  std::size_t ended_ = 0;
+};
+
+/// Submits the requests together and returns each one's record.
+std::vector<Collector::Record> run(Engine& engine, std::vector<Request> requests) {
+  Collector collector;
+  std::vector<RequestId> ids;
+  for (Request& request : requests) {
+    request.on_event = collector.listener();
+    auto id = engine.submit(std::move(request));
+    EXPECT_TRUE(id.ok()) << id.status().message();
+    if (id.ok()) ids.push_back(*id);
+  }
+  collector.wait_for(ids.size());
+  std::vector<Collector::Record> records;
+  for (const RequestId id : ids) records.push_back(collector.record(id));
+  return records;
+}
+
+/// Mixed lengths and samplings; the same list for the same seed. Short prompts with long answers are what preemption
+/// is made for.
+std::vector<Request> mixed_requests(std::size_t count, unsigned seed, bool answers_grow = false) {
+  std::mt19937 random(seed);
+  std::vector<Request> requests;
+  const auto shared = random_prompt(random, 150);
+  for (std::size_t i = 0; i < count; ++i) {
+    Request request;
+    if (i % 3 == 0 && !answers_grow) request.prompt.assign(shared.begin(), shared.begin() + 70 + random() % 80);
+    const auto own = random_prompt(random, 1 + random() % (answers_grow ? 50 : 300));
+    request.prompt.insert(request.prompt.end(), own.begin(), own.end());
+    request.max_new_tokens = static_cast<std::int32_t>(1 + random() % 40) + (answers_grow ? 120 : 0);
+    if (i % 2 == 1) {
+      request.sampling = {.temperature = 0.9F, .top_k = 20, .top_p = 0.95F, .seed = i};
+    }
+    if (i % 5 == 2) request.sampling.repetition_penalty = 1.2F;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+std::vector<std::vector<std::int32_t>> tokens_of(const std::vector<Collector::Record>& records) {
+  std::vector<std::vector<std::int32_t>> tokens;
+  for (const Collector::Record& record : records) {
+    EXPECT_EQ(record.finals.size(), 1U);
+    EXPECT_FALSE(record.after_final);
+    tokens.push_back(record.tokens.contains(0) ? record.tokens.at(0) : std::vector<std::int32_t>{});
+  }
+  return tokens;
+}
+
+void expect_no_leak(const Engine& engine) {
+  // The counters follow the last final event by an instant.
+  EngineStats stats = engine.stats();
+  for (int i = 0; i < 5000 && stats.running + stats.waiting > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stats = engine.stats();
+  }
+  EXPECT_EQ(stats.running, 0);
+  EXPECT_EQ(stats.waiting, 0);
+  EXPECT_EQ(stats.kv_blocks_used, 0);
+}
+
+// The promise behind --deterministic: the same tokens together and alone, in chunks of any size, with the prefix cache
+// cold, warm or off, and under preemption.
+class Determinism : public testing::TestWithParam<ops::WeightFormat> {};
+
+TEST_P(Determinism, TokensDependOnTheRequestAlone) {
+  const RandomModel shape{.format = GetParam()};
+  EngineOptions options = small_options();
+  options.max_batch_size = 1;
+  options.enable_prefix_caching = false;
+  options.threads = 1;
+  auto alone = open(options, shape);
+  const auto expected = tokens_of(run(*alone, mixed_requests(32, 1)));
+  const auto grown = tokens_of(run(*alone, mixed_requests(16, 2, true)));
+
+  auto together = open(small_options(), shape);
+  EXPECT_EQ(tokens_of(run(*together, mixed_requests(32, 1))), expected) << "32 together, prefix cache cold";
+  const auto warm = run(*together, mixed_requests(32, 1));
+  EXPECT_EQ(tokens_of(warm), expected) << "prefix cache warm";
+  EXPECT_GT(together->stats().cached_tokens, 1000);
+  expect_no_leak(*together);
+
+  for (const std::int32_t chunk : {16, 100, 512}) {
+    options = small_options();
+    options.max_prefill_token_num = chunk;
+    options.threads = 3;
+    EXPECT_EQ(tokens_of(run(*open(options, shape), mixed_requests(32, 1))), expected) << "chunks of " << chunk;
+  }
+
+  options = small_options();
+  options.kv_blocks = 10;
+  auto pressed = open(options, shape);
+  EXPECT_EQ(tokens_of(run(*pressed, mixed_requests(32, 1))), expected) << "with little room";
+  EXPECT_EQ(tokens_of(run(*pressed, mixed_requests(16, 2, true))), grown) << "with preemption";
+  EXPECT_GT(pressed->stats().preemptions, 0);
+  expect_no_leak(*pressed);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Determinism,
+                         testing::Values(ops::WeightFormat::kF32, ops::WeightFormat::kInt4, ops::WeightFormat::kInt8),
+                         [](const auto& format) { return std::string(ops::weight_format_name(format.param)); });
+
+TEST(Engine, ManyRequestsFinishWithRoomForFew) {
+  EngineOptions options = small_options();
+  options.max_batch_size = 64;
+  options.kv_blocks = 48;  // eight sequences of 384 tokens
+  auto engine = open(options);
+  std::vector<Request> requests;
+  std::mt19937 random(3);
+  for (int i = 0; i < 64; ++i) {
+    Request request;
+    request.prompt = random_prompt(random, 300);
+    request.max_new_tokens = 80;
+    requests.push_back(std::move(request));
+  }
+  for (const Collector::Record& record : run(*engine, std::move(requests))) {
+    ASSERT_EQ(record.finals.size(), 1U);
+    EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kLength);
+    EXPECT_EQ(record.tokens.at(0).size(), 80U);
+  }
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, CancelsAtRandomLeakNothing) {
+  EngineOptions options = small_options();
+  options.kv_blocks = 64;
+  auto engine = open(options);
+  Collector collector;
+  std::mt19937 random(11);
+  constexpr std::size_t kRequests = 2000;
+  std::vector<RequestId> ids;
+  for (std::size_t i = 0; i < kRequests; ++i) {
+    Request request;
+    request.prompt = random_prompt(random, 1 + random() % 200);
+    request.max_new_tokens = static_cast<std::int32_t>(random() % 30);
+    request.n = i % 7 == 0 ? 3 : 1;
+    request.on_event = collector.listener();
+    const auto id = engine->submit(std::move(request));
+    ASSERT_TRUE(id.ok());
+    ids.push_back(*id);
+    if (random() % 4 != 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 300));
+    engine->cancel(ids[ids.size() - 1 - random() % std::min<std::size_t>(ids.size(), 8)]);
+  }
+  for (const RequestId id : ids) engine->cancel(id);
+  collector.wait_for(kRequests);
+  std::size_t aborted = 0;
+  for (const RequestId id : ids) {
+    const Collector::Record record = collector.record(id);
+    ASSERT_EQ(record.finals.size(), 1U);
+    EXPECT_FALSE(record.after_final);
+    aborted += record.finals[0].reasons[0] == FinishReason::kAbort ? 1 : 0;
+  }
+  EXPECT_GT(aborted, kRequests / 10);
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, ShuttingDownEndsEveryRequestOnce) {
+  Collector collector;
+  std::vector<RequestId> ids;
+  {
+    auto engine = open(small_options());
+    std::mt19937 random(5);
+    for (int i = 0; i < 40; ++i) {
+      Request request;
+      request.prompt = random_prompt(random, 100);
+      request.max_new_tokens = 900;
+      request.on_event = collector.listener();
+      ids.push_back(*engine->submit(std::move(request)));
+    }
+  }
+  for (const RequestId id : ids) {
+    const Collector::Record record = collector.record(id);
+    ASSERT_EQ(record.finals.size(), 1U);
+    EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kAbort);
+  }
+}
+
+TEST(Engine, ChoicesShareThePromptAndDiffer) {
+  auto engine = open(small_options());
+  std::mt19937 random(6);
+  Request request;
+  request.prompt = random_prompt(random, 200);
+  request.max_new_tokens = 20;
+  request.n = 4;
+  request.sampling = {.temperature = 1.0F, .seed = 9};
+  const auto records = run(*engine, {request, request});
+  ASSERT_EQ(records[0].tokens.size(), 4U);
+  EXPECT_EQ(records[0].tokens, records[1].tokens);  // the same seed repeats
+  EXPECT_NE(records[0].tokens.at(0), records[0].tokens.at(1));
+  EXPECT_GE(engine->stats().cached_tokens, 3 * 192);
+  ASSERT_EQ(records[0].finals.size(), 1U);
+  EXPECT_EQ(records[0].finals[0].generated_tokens, 80);
+}
+
+TEST(Engine, StopIdsEndAndMinNewTokensHoldsThemBack) {
+  auto engine = open(small_options());
+  std::mt19937 random(8);
+  Request request;
+  request.prompt = random_prompt(random, 20);
+  request.max_new_tokens = 30;
+  const auto free_run = run(*engine, {request})[0].tokens.at(0);
+  const std::int32_t stop = free_run[5];
+  const auto first = std::find(free_run.begin(), free_run.end(), stop) - free_run.begin();
+  request.stop_ids = {stop};
+  auto record = run(*engine, {request})[0];
+  EXPECT_EQ(record.tokens.at(0).size(), static_cast<std::size_t>(first) + 1);
+  EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kStop);
+  request.min_new_tokens = static_cast<std::int32_t>(first) + 4;
+  record = run(*engine, {request})[0];
+  const auto& tokens = record.tokens.at(0);
+  EXPECT_GT(tokens.size(), static_cast<std::size_t>(first) + 4);
+  for (std::ptrdiff_t i = 0; i < first + 4; ++i) EXPECT_NE(tokens[static_cast<std::size_t>(i)], stop);
+}
+
+TEST(Engine, BadWordsNeverAppear) {
+  auto engine = open(small_options());
+  std::mt19937 random(9);
+  Request request;
+  request.prompt = random_prompt(random, 20);
+  request.max_new_tokens = 40;
+  const auto before = run(*engine, {request})[0].tokens.at(0);
+  request.bad_words = {{before[3]}, {before[7], before[8]}};
+  const auto after = run(*engine, {request})[0].tokens.at(0);
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    EXPECT_NE(after[i], before[3]);
+    const bool follows = i > 0 && after[i - 1] == before[7];
+    EXPECT_FALSE(follows && after[i] == before[8]);
+  }
+}
+
+TEST(Engine, EndsAtTheContextAndAtTheCache) {
+  EngineOptions options = small_options();
+  options.session_len = 100;
+  auto engine = open(options);
+  std::mt19937 random(10);
+  Request request;
+  request.prompt = random_prompt(random, 90);
+  request.max_new_tokens = 500;
+  auto record = run(*engine, {request})[0];
+  EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kLength);
+  EXPECT_EQ(record.tokens.at(0).size(), 10U);
+
+  options.session_len = 1024;
+  options.kv_blocks = 2;
+  engine = open(options);
+  record = run(*engine, {request})[0];
+  EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kLength);
+  EXPECT_EQ(record.tokens.at(0).size(), 128U - 90U + 1U);  // the last one needs no room
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, RefusesWhatCanNeverRun) {
+  EngineOptions options = small_options();
+  options.kv_blocks = 2;
+  options.max_queue = 1;
+  auto engine = open(options);
+  const auto code = [&](const Request& request) { return engine->submit(request).status().code(); };
+  EXPECT_EQ(code({.prompt = {}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {96}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {-1}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = std::vector<std::int32_t>(129, 1)}), StatusCode::kTooLong);
+  EXPECT_EQ(code({.prompt = std::vector<std::int32_t>(1024, 1)}), StatusCode::kTooLong);
+  EXPECT_EQ(code({.prompt = {1}, .n = 0}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {1}, .n = 129}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {1}, .sampling = {.temperature = NAN}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {1}, .sampling = {.top_p = 1.5F}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {1}, .sampling = {.logit_bias = {{96, 1.0F}}}}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({.prompt = {1}, .bad_words = {{}}}), StatusCode::kInvalidArgument);
+}
+
+TEST(Engine, LogitsOfAllRowsComeOnceAndAgreeHoweverTheyAreComputed) {
+  std::mt19937 random(12);
+  Request request;
+  request.prompt = random_prompt(random, 150);
+  request.max_new_tokens = 5;
+  request.wants.logits = RequestWants::Logits::kAll;
+  auto engine = open(small_options());
+  const auto records = run(*engine, {request, request, request});
+  EXPECT_EQ(records[0].logits.size(), 154U);  // the last token's own prediction is never computed
+  EXPECT_EQ(records[0].logits, records[1].logits);
+  EXPECT_EQ(records[2].finals[0].cached_tokens, 0);
+  request.wants.logits = RequestWants::Logits::kGenerated;
+  const auto generated = run(*engine, {request})[0].logits;
+  ASSERT_EQ(generated.size(), 5U);
+  for (const auto& [position, sum] : generated) EXPECT_EQ(sum, records[0].logits.at(position));
+
+  EngineOptions pressed = small_options();
+  pressed.kv_blocks = 4;
+  request.wants.logits = RequestWants::Logits::kAll;
+  for (const auto& record : run(*open(pressed), {request, request, request})) {
+    EXPECT_EQ(record.logits, records[0].logits);
+  }
+}
+
+TEST(Engine, HiddenStatesOfThePrompt) {
+  std::mt19937 random(13);
+  Request request;
+  request.prompt = random_prompt(random, 100);
+  request.max_new_tokens = 0;
+  request.wants.hidden = RequestWants::Hidden::kLast;
+  auto engine = open(small_options());
+  const auto last = run(*engine, {request})[0];
+  ASSERT_EQ(last.hidden.size(), 64U);
+  EXPECT_TRUE(last.tokens.empty());
+  EXPECT_EQ(last.finals[0].reasons[0], FinishReason::kLength);
+  request.wants.hidden = RequestWants::Hidden::kMean;
+  const auto mean = run(*engine, {request})[0].hidden;
+  // The mean over a prompt is the mean of the last states of all its beginnings.
+  std::vector<double> sum(64, 0.0);
+  request.wants.hidden = RequestWants::Hidden::kLast;
+  const auto prompt = request.prompt;
+  for (std::size_t length = 1; length <= prompt.size(); ++length) {
+    request.prompt.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(length));
+    const auto one = run(*engine, {request})[0].hidden;
+    for (std::size_t i = 0; i < 64; ++i) sum[i] += static_cast<double>(one[i]);
+  }
+  for (std::size_t i = 0; i < 64; ++i) EXPECT_NEAR(static_cast<double>(mean[i]), sum[i] / 100.0, 1e-4);
+}
+
+TEST(Engine, LogprobsAreThoseOfTheModel) {
+  std::mt19937 random(14);
+  Request request;
+  request.prompt = random_prompt(random, 10);
+  request.max_new_tokens = 1;
+  request.sampling.logprobs = 3;
+  auto engine = open(small_options());
+  std::vector<float> row;
+  std::vector<TokenLogprob> top;
+  float chosen = 1.0F;
+  Collector collector;
+  const auto forward = collector.listener();
+  request.wants.logits = RequestWants::Logits::kGenerated;
+  request.on_event = [&](const Event& event) {
+    if (event.kind == Event::Kind::kLogits) row.assign(event.values.begin(), event.values.end());
+    if (event.kind == Event::Kind::kToken) {
+      top.assign(event.top.begin(), event.top.end());
+      chosen = event.logprob;
+    }
+    forward(event);
+  };
+  ASSERT_TRUE(engine->submit(std::move(request)).ok());
+  collector.wait_for(1);
+  double sum = 0;
+  for (const float logit : row) sum += std::exp(static_cast<double>(logit));
+  ASSERT_EQ(top.size(), 3U);
+  EXPECT_EQ(chosen, top[0].logprob);
+  for (const TokenLogprob& entry : top) {
+    const double expected = static_cast<double>(row[static_cast<std::size_t>(entry.token)]) - std::log(sum);
+    EXPECT_NEAR(static_cast<double>(entry.logprob), expected, 1e-4);
+  }
+}
+
+TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
+  auto engine = open(small_options(), {.poisoned_tensor = "model.layers.1.post_attention_layernorm.weight"});
+  const auto record = run(*engine, {{.prompt = {1, 2, 3}}})[0];
+  ASSERT_EQ(record.finals.size(), 1U);
+  EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kError);
+  EXPECT_EQ(record.finals[0].status.code(), StatusCode::kInternal);
+  EXPECT_EQ(engine->stats().corrupted_requests, 1);
+  expect_no_leak(*engine);
+}
+
+TEST(OpenEngine, RefusesOptionsAndMemoryThatCannotBe) {
+  const auto code = [](const EngineOptions& options) {
+    return open_engine(make_random_checkpoint({}), options, nullptr).status().code();
+  };
+  EngineOptions options = small_options();
+  options.cache_max_entry_count = 1.5;
+  EXPECT_EQ(code(options), StatusCode::kInvalidArgument);
+  options = small_options();
+  options.max_batch_size = 0;
+  EXPECT_EQ(code(options), StatusCode::kInvalidArgument);
+  options = small_options();
+  options.kv_blocks = std::int64_t{1} << 40;
+  EXPECT_EQ(code(options), StatusCode::kResourceExhausted);
+}
+
+TEST(OpenEngine, TheCacheTakesItsShareAndNoMoreThanItCanUse) {
+  EngineOptions options = small_options();
+  options.kv_blocks = 0;
+  options.cache_max_entry_count = 0.5;
+  auto engine = open(options);
+  EXPECT_EQ(engine->memory_plan().kv_blocks, 16 * 16);  // 16 sequences of 1,024 tokens
+  options.cache_max_entry_count = 1e-9;
+  engine = open(options);
+  EXPECT_EQ(engine->memory_plan().kv_blocks, 16);  // one sequence
+}
+
+}  // namespace
+}  // namespace lanner

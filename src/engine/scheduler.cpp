@@ -1,0 +1,146 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+
+namespace lanner {
+namespace {
+
+using Queue = std::list<std::unique_ptr<Sequence>>;
+
+void insert_by_age(Queue& queue, std::unique_ptr<Sequence> sequence) {
+  auto place = queue.end();
+  while (place != queue.begin() && sequence->older_than(**std::prev(place))) --place;
+  queue.insert(place, std::move(sequence));
+}
+
+std::unique_ptr<Sequence> take(Queue& queue, const Sequence& wanted) {
+  for (auto it = queue.begin(); it != queue.end(); ++it) {
+    if (it->get() != &wanted) continue;
+    std::unique_ptr<Sequence> found = std::move(*it);
+    queue.erase(it);
+    return found;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void Scheduler::add(std::unique_ptr<Sequence> sequence) { insert_by_age(waiting_, std::move(sequence)); }
+
+std::unique_ptr<Sequence> Scheduler::remove(const Sequence& sequence) {
+  std::unique_ptr<Sequence> found = take(running_, sequence);
+  if (found == nullptr) found = take(waiting_, sequence);
+  LANNER_CHECK(found != nullptr);
+  blocks_.release(found->table);
+  return found;
+}
+
+std::vector<Sequence*> Scheduler::all() const {
+  std::vector<Sequence*> result;
+  for (const auto& sequence : running_) result.push_back(sequence.get());
+  for (const auto& sequence : waiting_) result.push_back(sequence.get());
+  return result;
+}
+
+void Scheduler::computed(Sequence& sequence, std::int64_t rows) {
+  sequence.computed += rows;
+  blocks_.publish(sequence.tokens, sequence.computed, sequence.table);
+}
+
+Scheduler::Step Scheduler::plan() {
+  Step step;
+  rows_left_ = limits_.max_rows;
+  output_rows_left_ = limits_.max_output_rows;
+  plan_decode(step);
+  plan_prefill(step);
+  admit(step);
+  return step;
+}
+
+void Scheduler::plan_decode(Step& step) {
+  for (auto it = running_.begin(); it != running_.end(); ++it) {
+    Sequence& sequence = **it;
+    if (sequence.state != SequenceState::kDecode) continue;
+    bool room = blocks_.extend(sequence.size(), sequence.table);
+    while (!room && std::prev(running_.end()) != it) {
+      preempt(std::prev(running_.end()));  // younger than this one, and not in the step yet
+      room = blocks_.extend(sequence.size(), sequence.table);
+    }
+    if (room) {
+      step.items.push_back({&sequence, 1});
+      --rows_left_;
+      --output_rows_left_;
+    } else if (running_.size() == 1) {
+      step.stuck.push_back(&sequence);
+    } else {  // the youngest itself: it waits until older ones end
+      preempt(it);
+      return;
+    }
+  }
+}
+
+void Scheduler::plan_prefill(Step& step) {
+  for (const auto& sequence : running_) {
+    if (sequence->state == SequenceState::kPrefill && !schedule_chunk(*sequence, step)) return;
+  }
+}
+
+void Scheduler::admit(Step& step) {
+  while (!waiting_.empty() && running() < limits_.max_sequences && rows_left_ > 0 && output_rows_left_ > 0) {
+    if (!try_admit(*waiting_.front())) return;
+    std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
+    waiting_.pop_front();
+    Sequence& admitted = *sequence;
+    admitted.state = SequenceState::kPrefill;
+    insert_by_age(running_, std::move(sequence));
+    if (!schedule_chunk(admitted, step)) return;
+  }
+}
+
+bool Scheduler::try_admit(Sequence& sequence) {
+  const RequestState& request = *sequence.request;
+  // The other choices wait for the first to compute the prompt, and then find it in the tree.
+  if (sequence.choice > 0 && !request.prompt_computed) return false;
+  std::int64_t matched = 0;
+  if (!sequence.wants_prompt_rows()) matched = blocks_.match(sequence.tokens, sequence.table);
+  // Room for the prompt, and a block for each that runs already, so that admission does not cause preemption at once.
+  const std::int64_t needed =
+      KvBlocks::blocks_for(sequence.size()) - static_cast<std::int64_t>(sequence.table.blocks().size());
+  const bool room = needed + running() <= blocks_.available() || (running_.empty() && needed <= blocks_.available());
+  if (!room) {
+    blocks_.release(sequence.table);
+    return false;
+  }
+  LANNER_CHECK(blocks_.extend(sequence.size(), sequence.table));
+  sequence.computed = matched;
+  prefix_hits_ += matched;
+  if (sequence.choice == 0 && sequence.generated() == 0) {
+    sequence.request->cached_tokens = static_cast<std::int32_t>(matched);
+  }
+  return true;
+}
+
+bool Scheduler::schedule_chunk(Sequence& sequence, Step& step) {
+  std::int64_t rows = std::min(sequence.pending(), rows_left_);
+  if (sequence.wants_prompt_rows()) rows = std::min(rows, output_rows_left_);
+  if (rows <= 0 || output_rows_left_ <= 0) return false;
+  step.items.push_back({&sequence, rows});
+  rows_left_ -= rows;
+  output_rows_left_ -= sequence.wants_prompt_rows() ? rows : 1;
+  return true;
+}
+
+void Scheduler::preempt(Queue::iterator victim) {
+  std::unique_ptr<Sequence> sequence = std::move(*victim);
+  running_.erase(victim);
+  blocks_.release(sequence->table);
+  sequence->computed = 0;
+  sequence->state = SequenceState::kWaiting;
+  sequence->hidden_sum.clear();
+  ++preemptions_;
+  insert_by_age(waiting_, std::move(sequence));
+}
+
+}  // namespace lanner

@@ -1,0 +1,76 @@
+#pragma once
+// What the next step computes.
+//
+// Decode rows first, one for each running sequence that has its prompt behind it; then prompt chunks, oldest first, up to
+// the token budget; then sequences that wait are admitted in order of arrival while blocks and slots last. When a
+// decoding sequence needs a block and none is left, the youngest running sequence gives up its own and waits again.
+// Admission takes the blocks of the whole prompt at once, so that chunks cannot run out half way.
+//
+// Used by the engine's thread alone.
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "engine/kv_blocks.h"
+#include "engine/sequence.h"
+
+namespace lanner {
+
+struct SchedulerLimits {
+  std::int64_t max_sequences = 1;
+  std::int64_t max_rows = 1;         // of a step
+  std::int64_t max_output_rows = 1;  // rows of a step whose logits or hidden states are wanted
+};
+
+class Scheduler {
+ public:
+  struct Item {
+    Sequence* sequence;
+    std::int64_t rows;
+  };
+  /// What one step computes, and who could not go on at all.
+  struct Step {
+    std::vector<Item> items;
+    std::vector<Sequence*> stuck;  // alone and out of blocks: to be finished by the caller
+  };
+
+  Scheduler(const SchedulerLimits& limits, KvBlocks& blocks) : limits_(limits), blocks_(blocks) {}
+
+  void add(std::unique_ptr<Sequence> sequence);
+  Step plan();
+  /// Takes a sequence out, whatever its state, and gives its blocks back.
+  std::unique_ptr<Sequence> remove(const Sequence& sequence);
+  /// Rows of a step have been computed: makes full blocks available to others.
+  void computed(Sequence& sequence, std::int64_t rows);
+
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+  std::int64_t running() const { return static_cast<std::int64_t>(running_.size()); }
+  std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
+  std::int64_t preemptions() const { return preemptions_; }
+  std::int64_t prefix_hits() const { return prefix_hits_; }  // tokens
+  /// All sequences, running and waiting.
+  std::vector<Sequence*> all() const;
+
+ private:
+  using Queue = std::list<std::unique_ptr<Sequence>>;
+
+  void plan_decode(Step& step);
+  void plan_prefill(Step& step);
+  void admit(Step& step);
+  bool try_admit(Sequence& sequence);
+  bool schedule_chunk(Sequence& sequence, Step& step);
+  void preempt(Queue::iterator victim);
+
+  const SchedulerLimits limits_;
+  KvBlocks& blocks_;
+  Queue running_;  // in order of arrival
+  Queue waiting_;  // in order of arrival
+  std::int64_t rows_left_ = 0;
+  std::int64_t output_rows_left_ = 0;
+  std::int64_t preemptions_ = 0;
+  std::int64_t prefix_hits_ = 0;
+};
+
+}  // namespace lanner

@@ -1,0 +1,115 @@
+#include "eval/dataset.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string_view>
+#include <utility>
+
+namespace lanner::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Only wikitext2 ships with the program.
+constexpr std::array<std::string_view, 4> kNamedSets{"wikitext2", "ptb", "c4", "pileval"};
+constexpr std::uintmax_t kMaxBytes = std::uintmax_t{1} << 30;
+
+std::string environment(const char* name, std::string_view otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? std::string(value) : std::string(otherwise);
+}
+
+bool is_within(const fs::path& path, const fs::path& folder) {
+  const auto [end, unused] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+  return end == folder.end();
+}
+
+Result<std::string> read_file(const fs::path& path) {
+  std::error_code error;
+  const std::uintmax_t bytes = fs::file_size(path, error);
+  if (error) return io_error(fmt::format("{}: {}", path.string(), error.message()));
+  if (bytes > kMaxBytes) {
+    return invalid_argument(fmt::format("{}: {} bytes are too many for one text; cut it", path.string(), bytes));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream content;
+  if (bytes > 0) content << file.rdbuf();
+  if (!file || !content) return io_error(fmt::format("{}: cannot be read", path.string()));
+  return std::move(content).str();
+}
+
+Result<std::string> join_json_lines(const std::string& lines, const std::string& path) {
+  std::istringstream input(lines);
+  std::string joined;
+  std::string line;
+  bool first = true;
+  for (std::int64_t number = 1; std::getline(input, line); ++number) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const auto text = object.is_object() ? object.find("text") : object.end();
+    if (!object.is_object() || text == object.end() || !text->is_string()) {
+      return corrupt(fmt::format("{}:{}: not a JSON object with a string \"text\"", path, number));
+    }
+    if (!first) joined += "\n\n";
+    joined += text->get_ref<const std::string&>();
+    first = false;
+  }
+  return joined;
+}
+
+Result<Dataset> read_named_set(const std::string& name, const std::vector<fs::path>& folders) {
+  for (const fs::path& folder : folders) {
+    const fs::path path = folder / name / "test.txt";
+    std::error_code ignored;
+    if (!fs::is_regular_file(path, ignored)) continue;
+    LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path));
+    return Dataset{.path = path.string(), .text = std::move(text)};
+  }
+  const std::string place = folders.empty() ? "" : (folders.front() / name / "test.txt").string();
+  return not_found(fmt::format("the data set {} is not here: put its text into {}, or name a file", name, place));
+}
+
+}  // namespace
+
+std::vector<fs::path> data_folders() {
+  std::vector<fs::path> folders;
+  const std::string own = environment("LANNER_DATA_DIR", "");
+  if (!own.empty()) folders.emplace_back(own);
+  const std::string home = environment("HOME", "");
+  const std::string xdg_home = environment("XDG_DATA_HOME", home.empty() ? "" : home + "/.local/share");
+  if (!xdg_home.empty()) folders.push_back(fs::path(xdg_home) / "lanner" / "data");
+  std::istringstream xdg_folders(environment("XDG_DATA_DIRS", "/usr/local/share:/usr/share"));
+  for (std::string folder; std::getline(xdg_folders, folder, ':');) {
+    if (!folder.empty()) folders.push_back(fs::path(folder) / "lanner" / "data");
+  }
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (error) return folders;
+  folders.push_back((program.parent_path().parent_path() / "share" / "lanner" / "data"));
+  if (is_within(program, LANNER_BUILD_FOLDER)) folders.emplace_back(LANNER_SOURCE_DATA_FOLDER);
+  return folders;
+}
+
+Result<Dataset> read_dataset(const std::string& name_or_file, const std::vector<fs::path>& folders) {
+  if (std::find(kNamedSets.begin(), kNamedSets.end(), name_or_file) != kNamedSets.end()) {
+    return read_named_set(name_or_file, folders);
+  }
+  std::error_code ignored;
+  if (!fs::is_regular_file(name_or_file, ignored)) {
+    return not_found(
+        fmt::format("{}: neither a file nor a data set by name ({})", name_or_file, fmt::join(kNamedSets, ", ")));
+  }
+  LANNER_ASSIGN_OR_RETURN(std::string text, read_file(name_or_file));
+  if (fs::path(name_or_file).extension() == ".jsonl") {
+    LANNER_ASSIGN_OR_RETURN(text, join_json_lines(text, name_or_file));
+  }
+  return Dataset{.path = name_or_file, .text = std::move(text)};
+}
+
+}  // namespace lanner::eval

@@ -1,0 +1,103 @@
+#include "eval/dataset.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+namespace lanner::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+class DatasetTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "lanner_dataset_XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string write(const fs::path& name, const std::string& content) const {
+    const fs::path path = folder_ / name;
+    fs::create_directories(path.parent_path());
+    std::ofstream(path, std::ios::binary) << content;
+    return path.string();
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(DatasetTest, TextFilesAreTakenWhole) {
+  const std::string path = write("a.txt", " \n = Title = \r\n\n");
+  const auto dataset = read_dataset(path, {});
+  ASSERT_TRUE(dataset.ok());
+  EXPECT_EQ(dataset->text, " \n = Title = \r\n\n");
+  EXPECT_EQ(dataset->path, path);
+  EXPECT_EQ(read_dataset(write("empty.txt", ""), {})->text, "");
+}
+
+TEST_F(DatasetTest, JsonLinesAreJoinedByAnEmptyLine) {
+  const std::string path =
+      write("a.jsonl", "{\"text\": \"one\\n\"}\n\n{\"id\": 2, \"text\": \"\"}\r\n{\"text\": \"\xE4\xB8\x89\"}");
+  const auto dataset = read_dataset(path, {});
+  ASSERT_TRUE(dataset.ok()) << dataset.status().message();
+  EXPECT_EQ(dataset->text, "one\n\n\n\n\n\xE4\xB8\x89");
+}
+
+TEST_F(DatasetTest, BadJsonLinesAreNamed) {
+  for (const char* bad : {"{\"text\": 5}", "{\"txt\": \"a\"}", "[1]", "\"text\"", "{\"text\": \"a\"", "7"}) {
+    const auto dataset = read_dataset(write("bad.jsonl", std::string("{\"text\": \"good\"}\n") + bad + "\n"), {});
+    EXPECT_EQ(dataset.status().code(), StatusCode::kCorrupt) << bad;
+    EXPECT_NE(dataset.status().message().find("bad.jsonl:2:"), std::string::npos) << dataset.status().message();
+  }
+}
+
+TEST_F(DatasetTest, NamedSetsComeFromTheFirstFolderThatHasThem) {
+  write("second/wikitext2/test.txt", "second");
+  const std::vector<fs::path> folders{folder_ / "first", folder_ / "second", folder_ / "third"};
+  EXPECT_EQ(read_dataset("wikitext2", folders)->text, "second");
+  write("third/wikitext2/test.txt", "third");
+  EXPECT_EQ(read_dataset("wikitext2", folders)->text, "second");
+  write("first/wikitext2/test.txt", "first");
+  EXPECT_EQ(read_dataset("wikitext2", folders)->text, "first");
+}
+
+TEST_F(DatasetTest, AMissingSetSaysWhereToPutIt) {
+  const auto dataset = read_dataset("ptb", {folder_ / "first", folder_ / "second"});
+  EXPECT_EQ(dataset.status().code(), StatusCode::kNotFound);
+  EXPECT_NE(dataset.status().message().find((folder_ / "first/ptb/test.txt").string()), std::string::npos)
+      << dataset.status().message();
+}
+
+TEST_F(DatasetTest, AnUnknownNameIsNotFound) {
+  const auto dataset = read_dataset("wikitext3", {folder_});
+  EXPECT_EQ(dataset.status().code(), StatusCode::kNotFound);
+  EXPECT_NE(dataset.status().message().find("wikitext2"), std::string::npos);
+  EXPECT_EQ(read_dataset(folder_.string(), {folder_}).status().code(), StatusCode::kNotFound);
+}
+
+TEST(DataFolders, TheEnvironmentComesFirst) {
+  setenv("LANNER_DATA_DIR", "/nowhere/data", 1);
+  setenv("XDG_DATA_HOME", "/nowhere/home", 1);
+  setenv("XDG_DATA_DIRS", "/nowhere/a:/nowhere/b", 1);
+  const auto folders = data_folders();
+  ASSERT_GE(folders.size(), 4U);
+  EXPECT_EQ(folders[0], "/nowhere/data");
+  EXPECT_EQ(folders[1], "/nowhere/home/lanner/data");
+  EXPECT_EQ(folders[2], "/nowhere/a/lanner/data");
+  EXPECT_EQ(folders[3], "/nowhere/b/lanner/data");
+  for (const char* name : {"LANNER_DATA_DIR", "XDG_DATA_HOME", "XDG_DATA_DIRS"}) unsetenv(name);
+}
+
+TEST(DataFolders, AProgramInTheBuildFolderFindsTheSourceTreesData) {
+  const auto dataset = read_dataset("wikitext2", {data_folders().back()});
+  ASSERT_TRUE(dataset.ok()) << dataset.status().message();
+  EXPECT_EQ(dataset->text.size(), 1'256'449U);
+}
+
+}  // namespace
+}  // namespace lanner::eval

@@ -1,0 +1,65 @@
+#include "eval/report.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+#include "core/cpu_info.h"
+#include "core/thread_pool.h"
+#include "lanner/version.h"
+
+namespace lanner::eval {
+
+std::string dtype_name(ComputeType type) {
+  switch (type) {
+    case ComputeType::kAuto: return "auto";
+    case ComputeType::kFloat32: return "float32";
+    case ComputeType::kFloat16: return "float16";
+    case ComputeType::kBFloat16: return "bfloat16";
+  }
+  return "unknown";
+}
+
+nlohmann::ordered_json report_head(const std::string& kind, const Pipeline& pipeline, const EngineOptions& options) {
+  const int threads = options.threads > 0 ? options.threads : available_processors();
+  nlohmann::ordered_json head;
+  head["kind"] = kind;
+  head["date"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  head["lanner"] = version();
+  head["machine"] = {{"cpu", cpu_model_name()}, {"isa", cpu_isa_name(selected_cpu_isa())}, {"threads", threads}};
+  head["model"] = pipeline.model_name();
+  head["architecture"] = pipeline.architecture();
+  head["device"] = pipeline.device();
+  head["settings"] = {{"dtype", dtype_name(options.dtype)},
+                      {"session_len", options.session_len},
+                      {"max_batch_size", options.max_batch_size},
+                      {"max_prefill_token_num", options.max_prefill_token_num}};
+  return head;
+}
+
+Status write_report(const nlohmann::ordered_json& report, const std::string& path) {
+  const std::string text = report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  const std::string unfinished = fmt::format("{}.{}.part", path, ::getpid());
+  errno = 0;
+  std::ofstream file(unfinished, std::ios::binary | std::ios::trunc);
+  file << text;
+  file.close();
+  if (!file) return io_error(fmt::format("{}: cannot be written: {}", unfinished, std::strerror(errno)));
+  std::error_code error;
+  std::filesystem::rename(unfinished, path, error);
+  if (error) {
+    std::error_code ignored;
+    std::filesystem::remove(unfinished, ignored);
+    return io_error(fmt::format("{}: {}", path, error.message()));
+  }
+  return {};
+}
+
+}  // namespace lanner::eval

@@ -1,0 +1,100 @@
+#pragma once
+// The one decoder: a DecoderSpec's layers as five operations each, on whatever backend it was loaded to.
+//
+// Ownership: keeps its weights; borrows the backend, which must outlive it. One thread at a time, the backend's.
+// forward() cannot fail: everything that can was checked or allocated by load() and reserve().
+//
+//   LANNER_ASSIGN_OR_RETURN(auto decoder, Decoder::load(*checkpoint, spec, backend, {}));
+//   LANNER_RETURN_IF_ERROR(decoder->reserve({.rows = 512, .output_rows = 128}));
+//   const StepOutput output = decoder->forward(batch, cache, {.logits = last_rows});
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "lanner/status.h"
+#include "model/checkpoint.h"
+#include "model/decoder_spec.h"
+#include "ops/backend.h"
+
+namespace lanner::model {
+
+struct LoadOptions {
+  ops::Arithmetic arithmetic = ops::Arithmetic::kFast;
+  /// Called with the share of the weights that is loaded, 0 to 1, on the loading thread; may be empty.
+  std::function<void(double)> progress;
+};
+
+/// The most that a step may ask for.
+struct StepLimits {
+  std::int64_t rows = 0;
+  std::int64_t output_rows = 0;  // rows whose logits, or hidden states, one step returns
+};
+
+/// Rows of the step, ascending, whose results the caller wants.
+struct StepWants {
+  std::span<const std::int32_t> logits;
+  std::span<const std::int32_t> hidden;
+};
+
+/// In backend memory, valid until the next forward().
+struct StepOutput {
+  const float* logits = nullptr;  // (wants.logits.size(), vocab)
+  const float* hidden = nullptr;  // (wants.hidden.size(), hidden), after the final norm
+};
+
+class Decoder {
+ public:
+  static Result<std::unique_ptr<Decoder>> load(const Checkpoint& checkpoint, const DecoderSpec& spec,
+                                               ops::Backend& backend, const LoadOptions& options);
+
+  const DecoderSpec& spec() const { return spec_; }
+  ops::KvLayout kv_layout(DType dtype) const;
+  std::int64_t weight_bytes() const { return weight_bytes_; }
+  /// Bytes that reserve(limits) will take.
+  std::int64_t workspace_bytes(const StepLimits& limits) const;
+  Status reserve(const StepLimits& limits);
+
+  StepOutput forward(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants);
+
+ private:
+  struct Layer {
+    ops::Linear qkv;
+    ops::Linear attention_out;
+    ops::Linear gate_up;
+    ops::Linear down;
+  };
+
+  Decoder(const DecoderSpec& spec, ops::Backend& backend) : spec_(spec), backend_(backend) {}
+  std::int64_t max_cols() const;
+
+  DecoderSpec spec_;
+  ops::Backend& backend_;
+  std::shared_ptr<const ops::PackedWeight> embedding_;
+  std::vector<Layer> layers_;
+  ops::Linear head_;
+  ops::Rope rope_;
+  std::int64_t weight_bytes_ = 0;
+
+  // Activations of a step, in backend memory; sized by reserve().
+  StepLimits limits_;
+  float* x_ = nullptr;          // (rows, hidden) residual stream
+  float* q_ = nullptr;          // (rows, heads, head_dim)
+  float* attended_ = nullptr;   // (rows, heads, head_dim)
+  float* mlp_ = nullptr;        // (rows, intermediate)
+  float* angles_ = nullptr;     // (rows, rotary_dim)
+  float* logits_ = nullptr;     // (output_rows, vocab)
+  float* hidden_ = nullptr;     // (output_rows, hidden)
+};
+
+/// Inverse frequencies (rotary_dim / 2) of a rope, after its scaling, and the factor on cosines and sines:
+/// Transformers' modeling_rope_utils.
+struct RopeFrequencies {
+  std::vector<float> inverse;
+  float scale = 1.0F;
+};
+RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position);
+
+}  // namespace lanner::model

@@ -1,0 +1,177 @@
+#include "model/folder_checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
+#include "core/mapped_file.h"
+#include "model/json_reader.h"
+#include "model/safetensors.h"
+#include "model/tensor_view.h"
+
+namespace lanner::model {
+namespace {
+
+constexpr std::int64_t kMaxTemplateBytes = 1 << 20;
+constexpr std::int64_t kMaxTokenizerBytes = 256 << 20;
+constexpr JsonLimits kSmallFile{16 << 20, 32, 1 << 20};
+
+/// Everything beside the weights that opening reads.
+struct FolderFiles {
+  Json config;
+  Json generation_config = Json::object();
+  std::optional<std::string> chat_template;
+  SpecialTokens special_tokens;
+};
+
+class FolderCheckpoint final : public Checkpoint {
+ public:
+  FolderCheckpoint(std::string folder, FolderFiles files, SafetensorsMap tensors)
+      : folder_(std::move(folder)), files_(std::move(files)), tensors_(std::move(tensors)) {}
+
+  CheckpointKind kind() const override { return CheckpointKind::kFolder; }
+  const std::string& path() const override { return folder_; }
+  const Json& config() const override { return files_.config; }
+  const Json& generation_config() const override { return files_.generation_config; }
+
+  bool has_tensor(std::string_view name) const override { return tensors_.contains(name); }
+
+  std::int64_t tensor_bytes() const override {
+    std::int64_t bytes = 0;
+    for (const auto& [name, tensor] : tensors_) bytes += static_cast<std::int64_t>(tensor.bytes.size());
+    return bytes;
+  }
+
+  Status check_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
+    return find(name, std::array{rows, cols}).status();
+  }
+
+  Status check_vector(std::string_view name, std::int64_t size) const override {
+    return find(name, std::array{size}).status();
+  }
+
+  Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
+    LANNER_ASSIGN_OR_RETURN(const SafetensorsTensor* tensor, find(name, std::array{rows, cols}));
+    return dense_matrix(*safetensors_format(tensor->dtype), tensor->bytes.data(), rows, cols, tensor->owner);
+  }
+
+  Result<std::vector<float>> vector(std::string_view name, std::int64_t size) const override {
+    LANNER_ASSIGN_OR_RETURN(const SafetensorsTensor* tensor, find(name, std::array{size}));
+    return widen(where(name), *safetensors_format(tensor->dtype), tensor->bytes.data(), size);
+  }
+
+  Result<std::shared_ptr<const Tokenizer>> tokenizer() const override {
+    Result<std::string> path = model_file(folder_, "tokenizer.json");
+    if (!path.ok()) {
+      if (path.status().code() != StatusCode::kNotFound) return path.status();
+      const bool sentence_piece = model_file(folder_, "tokenizer.model").ok();
+      return not_found(fmt::format("{}: tokenizer.json is not there{}", folder_,
+                                   sentence_piece ? "; tokenizer.model, which is, cannot be read by this build" : ""));
+    }
+    LANNER_ASSIGN_OR_RETURN(const std::string json, read_file(*path, kMaxTokenizerBytes));
+    return Tokenizer::from_json(json, *path);
+  }
+
+  std::optional<std::string> chat_template() const override { return files_.chat_template; }
+  SpecialTokens special_tokens() const override { return files_.special_tokens; }
+
+ private:
+  std::string where(std::string_view name) const { return fmt::format("{}: {}", folder_, name); }
+
+  /// The tensor, when its shape is `shape` and its dtype one that can be read.
+  Result<const SafetensorsTensor*> find(std::string_view name, std::span<const std::int64_t> shape) const {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return not_found(fmt::format("{}: is missing", where(name)));
+    const SafetensorsTensor& tensor = found->second;
+    LANNER_RETURN_IF_ERROR(check_shape(where(name), tensor.shape, shape));
+    if (!safetensors_format(tensor.dtype)) {
+      return unsupported(
+          fmt::format("{}: dtype {}; this build computes with F32, F16 and BF16", where(name), tensor.dtype));
+    }
+    return &tensor;
+  }
+
+  std::string folder_;
+  FolderFiles files_;
+  SafetensorsMap tensors_;
+};
+
+/// The object in a file of the folder, or an empty one when there is no such file.
+Result<Json> read_optional(const std::string& folder, std::string_view name) {
+  Result<std::string> path = model_file(folder, name);
+  if (path.ok()) return read_json_object(*path, kSmallFile);
+  if (path.status().code() == StatusCode::kNotFound) return Json::object();
+  return path.status();
+}
+
+/// A special token is a string, or an object whose "content" is one.
+std::string token_text(const Json& file, std::string_view key) {
+  const auto found = file.find(key);
+  if (found == file.end()) return {};
+  if (found->is_string()) return found->get<std::string>();
+  if (!found->is_object()) return {};
+  const auto content = found->find("content");
+  return content != found->end() && content->is_string() ? content->get<std::string>() : std::string();
+}
+
+/// tokenizer_config.json's chat_template: one text, or a list of named ones of which "default" counts.
+Result<std::optional<std::string>> config_template(const Json& tokenizer_config, const std::string& folder) {
+  const JsonFields fields(tokenizer_config, folder + "/tokenizer_config.json");
+  const Json* value = fields.find("chat_template");
+  if (value == nullptr) return std::optional<std::string>();
+  if (value->is_string()) return std::optional<std::string>(value->get<std::string>());
+  if (!value->is_array()) return fields.wrong("chat_template", "is neither a string nor a list");
+  for (const Json& entry : *value) {
+    if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") || !entry["name"].is_string() ||
+        !entry["template"].is_string()) {
+      return fields.wrong("chat_template", "has an entry without name and template");
+    }
+    if (entry["name"].get<std::string>() == "default") {
+      return std::optional<std::string>(entry["template"].get<std::string>());
+    }
+  }
+  return std::optional<std::string>();
+}
+
+/// chat_template.jinja wins over tokenizer_config.json, as in Transformers.
+Result<std::optional<std::string>> read_template(const std::string& folder, const Json& tokenizer_config) {
+  Result<std::string> path = model_file(folder, "chat_template.jinja");
+  if (!path.ok()) {
+    if (path.status().code() != StatusCode::kNotFound) return path.status();
+    return config_template(tokenizer_config, folder);
+  }
+  LANNER_ASSIGN_OR_RETURN(std::string source, read_file(*path, kMaxTemplateBytes));
+  return std::optional<std::string>(std::move(source));
+}
+
+Result<FolderFiles> read_files(const std::string& folder) {
+  FolderFiles files;
+  Result<std::string> config_path = model_file(folder, "config.json");
+  if (!config_path.ok()) return config_path.status();
+  LANNER_ASSIGN_OR_RETURN(files.config, read_json_object(*config_path, kSmallFile));
+  LANNER_ASSIGN_OR_RETURN(files.generation_config, read_optional(folder, "generation_config.json"));
+  LANNER_ASSIGN_OR_RETURN(const Json tokenizer_config, read_optional(folder, "tokenizer_config.json"));
+  LANNER_ASSIGN_OR_RETURN(const Json special_map, read_optional(folder, "special_tokens_map.json"));
+  LANNER_ASSIGN_OR_RETURN(files.chat_template, read_template(folder, tokenizer_config));
+  const auto text = [&](std::string_view key) {
+    std::string token = token_text(tokenizer_config, key);
+    return token.empty() ? token_text(special_map, key) : token;
+  };
+  files.special_tokens.bos = text("bos_token");
+  files.special_tokens.eos = text("eos_token");
+  files.special_tokens.unk = text("unk_token");
+  files.special_tokens.pad = text("pad_token");
+  return files;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::string& folder) {
+  LANNER_ASSIGN_OR_RETURN(FolderFiles files, read_files(folder));
+  LANNER_ASSIGN_OR_RETURN(SafetensorsMap tensors, open_safetensors_folder(folder));
+  return std::shared_ptr<const Checkpoint>(
+      std::make_shared<FolderCheckpoint>(folder, std::move(files), std::move(tensors)));
+}
+
+}  // namespace lanner::model

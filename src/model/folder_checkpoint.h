@@ -1,0 +1,14 @@
+#pragma once
+// A Hugging Face model folder as a Checkpoint.
+
+#include <memory>
+#include <string>
+
+#include "lanner/status.h"
+#include "model/checkpoint.h"
+
+namespace lanner::model {
+
+Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::string& folder);
+
+}  // namespace lanner::model

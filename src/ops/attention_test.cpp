@@ -1,0 +1,230 @@
+// Attention on the device against the reference: around every border of blocks (64) and chunks (256), for every
+// grouping of heads, alone and among other sequences.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ops/ops_test_support.h"
+
+namespace lanner::ops::testing {
+namespace {
+
+constexpr std::int64_t kLayers = 2;
+constexpr std::int64_t kLayer = 1;
+
+struct Shape {
+  std::int64_t group = 1;  // query heads of a KV head
+  std::int64_t kv_heads = 1;
+  std::int64_t head_dim = 16;
+  DType dtype = DType::kF32;
+  int threads = 1;
+  float query_size = 4.0F;
+
+  std::int64_t heads() const { return group * kv_heads; }
+  float scale() const { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
+};
+
+std::int64_t blocks_for(const std::vector<Step::Sequence>& sequences) {
+  std::int64_t blocks = 3;  // some that nobody has
+  for (const Step::Sequence& s : sequences) blocks += (s.first_position + s.rows + kKvBlockTokens - 1) / kKvBlockTokens;
+  return blocks;
+}
+
+/// The device's cache with random keys and values for each sequence, and the reference's with what the device kept.
+struct Caches {
+  TestCache device_cache;
+  TestCache reference_cache;
+
+  Caches(const Shape& shape, const Step& step, std::int64_t blocks, Random& random)
+      : device_cache({.layers = kLayers, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .dtype = shape.dtype},
+                     blocks),
+        reference_cache(
+            {.layers = kLayers, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .dtype = DType::kF32}, blocks) {
+    Backend& backend = device(shape.threads);
+    for (const SequenceSlice& slice : step.batch().slices) {
+      const std::int64_t count = (slice.first_position + slice.rows) * shape.kv_heads * shape.head_dim;
+      device_cache.write(backend, kLayer, slice.blocks, random.vector(count), random.vector(count));
+    }
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      for (std::int64_t h = 0; h < shape.kv_heads;
+           ++h) {  // the reference's heads are keys, then values: (64, head_dim)
+        auto* head = reinterpret_cast<float*>(reference_cache.view().head(block, kLayer, h));
+        backend.read_kv(device_cache.view(), block, kLayer, h, head, head + kKvBlockTokens * shape.head_dim);
+      }
+    }
+  }
+};
+
+/// How far one query's outputs may be off. An error of e in all scores changes each softmax weight by a share of at
+/// most 2e; the exponential is off by 4 roundings and that of its argument, which is below 88; sums run over 256
+/// tokens, then over chunks. All of it is relative to sum(weight * |value|).
+std::vector<double> query_bound(const float* q, std::int64_t tokens, const SequenceSlice& slice, std::int64_t kv_head,
+                                const Shape& shape, const KvCacheView& cache) {
+  const std::int64_t head_dim = shape.head_dim;
+  const auto scale = static_cast<double>(shape.scale());
+  std::vector<double> weights;
+  double score_error = 0;
+  const auto key_at = [&](std::int64_t t) {
+    const std::int32_t block = slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)];
+    return reinterpret_cast<const float*>(cache.head(block, kLayer, kv_head)) + t % kKvBlockTokens * head_dim;
+  };
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    double score = 0;
+    double terms = 0;
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      const double term = static_cast<double>(q[d]) * static_cast<double>(key_at(t)[d]) * scale;
+      score += term;
+      terms += std::fabs(term);
+    }
+    weights.push_back(score);
+    score_error = std::max(score_error, static_cast<double>(head_dim + 2) * kUnit * terms);
+  }
+  const double largest = *std::max_element(weights.begin(), weights.end());
+  double sum = 0;
+  for (double& weight : weights) sum += weight = std::exp(weight - largest);
+  const double share = 2 * score_error + (256 + 88 + 32 + static_cast<double>(tokens) / 64) * kUnit;
+  std::vector<double> bound(static_cast<std::size_t>(head_dim));
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const float* value = key_at(t) + kKvBlockTokens * head_dim;
+    const double weight = weights[static_cast<std::size_t>(t)] / sum * share;
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      bound[static_cast<std::size_t>(d)] += weight * static_cast<double>(std::fabs(value[d]));
+    }
+  }
+  return bound;
+}
+
+std::vector<double> step_bound(const std::vector<float>& q, const Step& step, const Shape& shape,
+                               const KvCacheView& cache) {
+  std::vector<double> bound;
+  for (const SequenceSlice& slice : step.batch().slices) {
+    for (std::int64_t i = 0; i < slice.rows; ++i) {
+      for (std::int64_t h = 0; h < shape.heads(); ++h) {
+        const float* query = q.data() + ((slice.first_row + i) * shape.heads() + h) * shape.head_dim;
+        const std::vector<double> one =
+            query_bound(query, slice.first_position + i + 1, slice, h / shape.group, shape, cache);
+        bound.insert(bound.end(), one.begin(), one.end());
+      }
+    }
+  }
+  return bound;
+}
+
+void check_attention_against_reference(const Shape& shape, const std::vector<Step::Sequence>& sequences,
+                                       Random& random) {
+  SCOPED_TRACE(::testing::Message() << shape.kv_heads << " KV heads of " << shape.head_dim << ", " << shape.group
+                                    << " queries each, " << dtype_name(shape.dtype) << ", " << shape.threads
+                                    << " threads, " << sequences.size() << " sequences, the first at "
+                                    << sequences[0].first_position << " + " << sequences[0].rows);
+  const std::int64_t blocks = blocks_for(sequences);
+  const Step step(sequences, blocks, random);
+  const Caches caches(shape, step, blocks, random);
+  const std::vector<float> q =
+      random.vector(step.batch().rows * shape.heads() * shape.head_dim, -shape.query_size, shape.query_size);
+  std::vector<float> expected(q.size());
+  std::vector<float> actual(q.size());
+  const AttentionArgs args{.q = q.data(), .heads = shape.heads(), .layer = kLayer, .scale = shape.scale()};
+  AttentionArgs reference_args = args;
+  reference_args.out = expected.data();
+  reference().attention(reference_args, step.batch(), caches.reference_cache.view());
+  AttentionArgs device_args = args;
+  device_args.out = actual.data();
+  device(shape.threads).attention(device_args, step.batch(), caches.device_cache.view());
+  expect_within(actual, expected, step_bound(q, step, shape, caches.reference_cache.view()));
+}
+
+constexpr std::int32_t kContexts[] = {1, 15, 16, 17, 63, 64, 65, 255, 256, 257, 511, 513, 1030};
+constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr std::int64_t kHeadDims[] = {16, 48, 64, 80, 128};
+constexpr std::int64_t kGroups[] = {1, 3, 4, 9};
+
+/// The next of all combinations of head size, grouping and threads, in turn.
+Shape shape_in_turn(std::size_t turn, DType dtype) {
+  return {.group = kGroups[(turn + turn / 5) % 4],
+          .kv_heads = 1 + static_cast<std::int64_t>(turn / 3 % 2),
+          .head_dim = kHeadDims[turn % 5],
+          .dtype = dtype,
+          .threads = 1 + static_cast<int>(turn / 2 % kMaxThreads)};
+}
+
+TEST(Attention, OfOneDecodingSequenceIsNearTheReferenceAtEveryBorder) {
+  Random random(40);
+  std::size_t turn = 0;
+  for (const std::int32_t context : kContexts) {
+    for (const DType dtype : kDTypes) {
+      check_attention_against_reference(shape_in_turn(turn++, dtype), {{context - 1, 1}}, random);
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Attention, OfAPromptChunkIsNearTheReferenceAtEveryBorder) {
+  Random random(41);
+  std::size_t turn = 0;
+  for (const std::int32_t context : kContexts) {
+    for (const std::int32_t rows : {2, 8, 33}) {
+      const std::int32_t taken = std::min(rows, context);
+      check_attention_against_reference(shape_in_turn(turn, kDTypes[turn % 3]), {{context - taken, taken}}, random);
+      if (::testing::Test::HasFatalFailure()) return;
+      ++turn;
+    }
+  }
+}
+
+TEST(Attention, OfManySequencesAtOnceIsNearTheReference) {
+  Random random(42);
+  const std::vector<std::vector<Step::Sequence>> steps = {
+      {{0, 1}, {14, 1}, {15, 1}, {16, 1}, {62, 1}, {63, 1}, {64, 1}, {254, 1}, {255, 1}, {256, 1}, {510, 1}, {512, 1}},
+      {{300, 1}, {0, 17}, {513, 1}, {60, 8}},
+      {{0, 33}, {0, 5}},
+      {{1029, 1}, {2, 1}},
+      {{250, 9}, {500, 20}, {3, 1}, {255, 2}},
+  };
+  std::size_t turn = 0;
+  for (const std::vector<Step::Sequence>& sequences : steps) {
+    for (const DType dtype : kDTypes) {
+      for (int i = 0; i < 2; ++i) {
+        check_attention_against_reference(shape_in_turn(turn++, dtype), sequences, random);
+        if (::testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(Attention, EveryGroupingOfHeadsWithEveryHeadSize) {
+  Random random(43);
+  std::size_t turn = 0;
+  for (const std::int64_t group : kGroups) {
+    for (const std::int64_t head_dim : kHeadDims) {
+      const Shape shape{.group = group,
+                        .kv_heads = 2,
+                        .head_dim = head_dim,
+                        .dtype = kDTypes[turn % 3],
+                        .threads = 1 + static_cast<int>(turn % kMaxThreads)};
+      check_attention_against_reference(shape, {{70, 1}, {11, 6}}, random);
+      if (::testing::Test::HasFatalFailure()) return;
+      ++turn;
+    }
+  }
+}
+
+TEST(Attention, OfMoreQueryHeadsThanATaskTakes) {
+  Random random(44);
+  for (const std::int64_t group : {47, 49, 100}) {
+    check_attention_against_reference({.group = group, .head_dim = 16, .dtype = DType::kF16, .threads = 3},
+                                      {{300, 1}, {5, 3}}, random);
+  }
+}
+
+TEST(Attention, SharpScoresNeitherOverflowNorLoseTheOthers) {
+  Random random(45);
+  for (const float size : {0.0F, 60.0F, 1000.0F}) {  // from the plain mean to one token that takes all
+    SCOPED_TRACE(size);
+    const Shape shape{.group = 3, .head_dim = 48, .dtype = DType::kF32, .threads = 2, .query_size = size};
+    check_attention_against_reference(shape, {{600, 1}, {250, 10}}, random);
+  }
+}
+
+}  // namespace
+}  // namespace lanner::ops::testing

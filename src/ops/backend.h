@@ -1,0 +1,105 @@
+#pragma once
+// A device that runs the model: its memory, and every arithmetic operation, one virtual function each.
+//
+// Implementations: CpuBackend (cpu/), and ReferenceBackend (reference/), plain fp32 loops that the tests hold all
+// others against and that never serve. Shapes are checked once, at the door of an operation, by the functions of
+// check_arguments.h; bodies trust them.
+//
+// A backend belongs to one thread at a time. Packed weights and vectors outlive nothing but themselves: they may be
+// released in any order. Pointers to activations are in backend memory, row major, fp32.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "lanner/status.h"
+#include "ops/batch.h"
+#include "ops/kv_cache.h"
+#include "ops/linear.h"
+#include "ops/sampling.h"
+
+namespace lanner::ops {
+
+enum class Gate : std::uint8_t { kSilu, kGelu, kGeluTanh };
+
+/// Rotary frequencies: element i of the first half turns by position * inverse_frequencies[i], then both are
+/// multiplied by `scale` (yarn's attention factor).
+struct Rope {
+  std::shared_ptr<const DeviceVector> inverse_frequencies;  // (rotary_dim / 2)
+  float scale = 1.0F;
+};
+
+/// How the backend computes products with quantized weights.
+enum class Arithmetic : std::uint8_t {
+  kFast,   // activations in int8 by groups of 32 columns where the weight is quantized
+  kExact,  // fp32 throughout; quantized weights are widened when they are packed
+};
+
+struct NormQkvArgs {
+  const float* x = nullptr;           // (rows, hidden)
+  const Linear* linear = nullptr;     // parts q, k, v
+  const float* rope_angles = nullptr; // (rows, rotary_dim): cosines, then sines
+  std::int64_t rotary_dim = 0;
+  std::int64_t heads = 0;
+  std::int64_t layer = 0;
+  float* q = nullptr;                 // out: (rows, heads, head_dim)
+};
+
+struct AttentionArgs {
+  const float* q = nullptr;  // (rows, heads, head_dim)
+  std::int64_t heads = 0;
+  std::int64_t layer = 0;
+  float scale = 0;           // multiplies the scores, usually 1 / sqrt(head_dim)
+  float* out = nullptr;      // (rows, heads, head_dim)
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// "cpu avx512, 2 threads": for logs and reports.
+  virtual std::string description() const = 0;
+  /// Bytes that may still be allocated on the device.
+  virtual std::int64_t available_bytes() const = 0;
+
+  // Memory. Sizes are in bytes; kResourceExhausted when there is none left.
+  virtual Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) = 0;
+  virtual Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) = 0;
+  virtual Result<std::byte*> allocate(std::int64_t bytes, const char* what) = 0;  // zeroed; freed with the backend
+  /// Makes room in the backend's scratch for steps of up to `rows` rows with at most `max_cols` columns.
+  virtual Status reserve(std::int64_t rows, std::int64_t max_cols) = 0;
+
+  // Before the layers: x[row] = table[token[row]]; and the cosines and sines of the step's positions.
+  virtual void embed(const PackedWeight& table, const Batch& batch, float* x) = 0;
+  virtual void rope_angles(const Rope& rope, const Batch& batch, float* angles) = 0;
+
+  // The operations of a layer.
+  virtual void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) = 0;
+  virtual void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) = 0;
+  /// x += input · Wᵀ (+ bias). input (rows, cols), x (rows, W.rows).
+  virtual void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) = 0;
+  /// h = gate(norm(x) · Wgateᵀ) * (norm(x) · Wupᵀ). Parts gate, up; x (rows, cols), h (rows, Wgate.rows).
+  virtual void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) = 0;
+
+  /// After them: logits[i] = norm(x[wanted[i]]) · Wᵀ, (wanted, W.rows).
+  virtual void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted,
+                         float* logits) = 0;
+  /// out[i] = norm(x[wanted[i]]), (wanted, cols): hidden states for whoever asks for them.
+  virtual void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols,
+                         std::span<const std::int32_t> wanted, float* out) = 0;
+  virtual void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) = 0;
+
+  /// The keys and values that a block holds for one layer and head, widened: (64, head_dim) each. For tests.
+  virtual void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
+                       float* keys, float* values) = 0;
+};
+
+struct CpuBackendOptions {
+  int threads = 0;  // 0: available_processors()
+};
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options);
+std::unique_ptr<Backend> make_reference_backend();
+
+}  // namespace lanner::ops

@@ -1,0 +1,131 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/cpu_info.h"
+#include "core/float16.h"
+#include "ops/check_arguments.h"
+#include "ops/cpu/cpu_backend.h"
+
+namespace lanner::ops {
+namespace cpu {
+namespace {
+
+class HostVector final : public DeviceVector {
+ public:
+  explicit HostVector(std::span<const float> values) : values_(values.begin(), values.end()) {}
+  std::int64_t size() const override { return static_cast<std::int64_t>(values_.size()); }
+  const float* data() const override { return values_.data(); }
+
+ private:
+  std::vector<float> values_;
+};
+
+float read_element(DType dtype, const std::byte* base, std::int64_t index) {
+  if (dtype == DType::kF32) return reinterpret_cast<const float*>(base)[index];
+  const std::uint16_t bits = reinterpret_cast<const std::uint16_t*>(base)[index];
+  return dtype == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const CpuBackendOptions& options)
+    : kernels_(kernels_for(selected_cpu_isa())),
+      pool_(options.threads > 0 ? options.threads : available_processors()),
+      attention_scratch_(static_cast<std::size_t>(pool_.size())),
+      sample_scratch_(static_cast<std::size_t>(pool_.size())) {}
+
+std::string CpuBackend::description() const {
+  return fmt::format("cpu {}, {} thread{}", cpu_isa_name(kernels_.isa), pool_.size(), pool_.size() == 1 ? "" : "s");
+}
+
+std::int64_t CpuBackend::available_bytes() const { return available_memory_bytes(); }
+
+Result<std::shared_ptr<const PackedWeight>> CpuBackend::pack(WeightSource source, Arithmetic arithmetic) {
+  return pack_weight(std::move(source), arithmetic, pool_);
+}
+
+Result<std::shared_ptr<const DeviceVector>> CpuBackend::upload(std::span<const float> values) {
+  return std::shared_ptr<const DeviceVector>(std::make_shared<HostVector>(values));
+}
+
+Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
+  LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(bytes, what));
+  allocations_.push_back(std::move(buffer));
+  return allocations_.back().data();
+}
+
+Status CpuBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
+  const char* what = "scratch";
+  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * max_cols * 4, what));
+  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(rows * max_cols, what));
+  LANNER_ASSIGN_OR_RETURN(input_scales_, AlignedBuffer::allocate(rows * max_cols / kActivationGroup * 4, what));
+  LANNER_ASSIGN_OR_RETURN(input_sums_, AlignedBuffer::allocate(rows * max_cols / kSumGroup * 4, what));
+  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(rows * max_cols * 4, what));
+  reserved_rows_ = rows;
+  reserved_cols_ = max_cols;
+  return {};
+}
+
+void CpuBackend::embed(const PackedWeight& table, const Batch& batch, float* x) {
+  check_batch(batch);
+  const auto& weight = static_cast<const CpuWeight&>(table);
+  for (std::int64_t row = 0; row < batch.rows; ++row) {
+    weight.read_row(batch.tokens[static_cast<std::size_t>(row)], x + row * weight.cols());
+  }
+}
+
+void CpuBackend::rope_angles(const Rope& rope, const Batch& batch, float* angles) {
+  const std::int64_t half = rope.inverse_frequencies->size();
+  const float* frequencies = rope.inverse_frequencies->data();
+  for (std::int64_t row = 0; row < batch.rows; ++row) {
+    const auto position = static_cast<float>(batch.positions[static_cast<std::size_t>(row)]);
+    float* cosines = angles + row * 2 * half;
+    float* sines = cosines + half;
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float angle = position * frequencies[i];
+      cosines[i] = std::cos(angle) * rope.scale;
+      sines[i] = std::sin(angle) * rope.scale;
+    }
+  }
+}
+
+void CpuBackend::norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols,
+                           std::span<const std::int32_t> wanted, float* out) {
+  for (const std::int32_t row : wanted) {
+    kernels_.rms_norm(x + row * cols, norm.gain->data(), norm.eps, cols, out);
+    out += cols;
+  }
+}
+
+void CpuBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
+  pool_.run([&](Worker& worker) {
+    const auto [begin, end] = worker.share(static_cast<std::int64_t>(rows.size()));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto row = static_cast<std::size_t>(i);
+      tokens[row] = sample_row(rows[row], sample_scratch_[static_cast<std::size_t>(worker.index())]);
+    }
+  });
+}
+
+void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
+                         float* keys, float* values) {
+  const std::int64_t head_dim = cache.layout.head_dim;
+  const std::byte* head = cache.head(block, layer, kv_head);
+  for (std::int64_t t = 0; t < kKvBlockTokens; ++t) {
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      keys[t * head_dim + d] = read_element(cache.layout.dtype, head, d * kKvBlockTokens + t);
+      values[t * head_dim + d] = read_element(cache.layout.dtype, head, (kKvBlockTokens + t) * head_dim + d);
+    }
+  }
+}
+
+}  // namespace cpu
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options) {
+  return std::make_unique<cpu::CpuBackend>(options);
+}
+
+}  // namespace lanner::ops

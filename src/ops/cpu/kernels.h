@@ -1,0 +1,91 @@
+#pragma once
+// The inner loops of the CPU back end, behind one table of functions for each instruction set.
+//
+// kernels.inl.h is their one source; kernels_generic.cpp, kernels_avx2.cpp and kernels_avx512.cpp compile it for
+// their set. Callers cut the work; a kernel handles a panel, a row or a chunk and knows no threads.
+//
+// What every kernel keeps: a row's result is the same bits whatever other rows share the call. Sums over
+// columns run in one ascending order for 1 row or 1,000; what differs between tiles is only which rows share a load.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/cpu_info.h"
+#include "core/dtype.h"
+#include "ops/backend.h"
+#include "ops/weight_source.h"
+
+namespace lanner::ops::cpu {
+
+inline constexpr std::int64_t kPanelRows = 16;        // rows of a weight that lie interleaved
+inline constexpr std::int64_t kActivationGroup = 32;  // columns of an activation that share an int8 scale
+inline constexpr std::int64_t kSumGroup = 16;         // columns whose int8 values are summed for offsets
+inline constexpr std::int64_t kMaxTileRows = 8;
+inline constexpr std::int64_t kMaxTilePanels = 4;
+inline constexpr std::int64_t kChunkTokens = 256;     // of context between two merges of attention
+inline constexpr std::int64_t kMaxHeadDim = 512;
+
+/// A packed weight: panels of 16 rows, one after the other. Within a panel:
+///   dense: for each column, the 16 rows' elements;
+///   int8: for each group, for each 4 columns, 16 rows x 4 bytes of code + 128; then the group's 16 scales, and the
+///         16 offsets if there are any;
+///   int4: the same with two sets of 4 columns in a byte, the first in the low nibble.
+/// Scales and offsets are fp16 where all of them are exact in it, else fp32. Rows past the end are zero.
+struct WeightView {
+  WeightFormat format = WeightFormat::kF32;
+  const std::byte* data = nullptr;
+  std::int64_t panel_bytes = 0;
+  std::int64_t cols = 0;
+  std::int64_t group = 0;
+  bool half_scales = false;
+  bool has_offsets = false;
+};
+
+/// The rows that a product reads: fp32, or int8 with a scale for each 32 columns and sums for each 16.
+struct InputView {
+  const float* values = nullptr;       // (rows, cols)
+  const std::int8_t* codes = nullptr;  // (rows, cols)
+  const float* scales = nullptr;       // (rows, cols / 32)
+  const std::int32_t* sums = nullptr;  // (rows, cols / 16)
+};
+
+struct Kernels {
+  CpuIsa isa = CpuIsa::kGeneric;
+  std::int64_t tile_rows = 1;       // most rows of one multiply call
+  std::int64_t single_panels = 1;   // most panels of one multiply call with one row
+  std::int64_t tile_panels = 1;     // most panels of one with several rows
+  std::int64_t score_queries = 1;   // most queries of one scores or values call
+
+  /// out = x * gain / rms(x). Any n.
+  void (*rms_norm)(const float* x, const float* gain, float eps, std::int64_t n, float* out);
+  /// n is a multiple of 32. A row with a NaN or infinity gets NaN scales, so that it cannot pass for numbers.
+  void (*quantize)(const float* x, std::int64_t n, std::int8_t* codes, float* scales, std::int32_t* sums);
+  /// tile[r * panels * 16 + p * 16 + i] = row (row + r) of the input · weight row ((panel + p) * 16 + i).
+  void (*multiply)(const WeightView& weight, std::int64_t panel, std::int64_t panels, const InputView& input,
+                   std::int64_t row, std::int64_t rows, float* tile);
+  void (*gate)(Gate gate, const float* g, const float* u, std::int64_t n, float* out);
+
+  // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim).
+  /// Rounds one token's key and value into its place.
+  void (*write_kv)(DType dtype, const float* key, const float* value, std::int64_t head_dim, std::int64_t slot,
+                   std::byte* head);
+  /// scores[n * 256 + t] = scale * q[n] · key t, for t in [0, tokens) rounded up to a multiple of 16.
+  void (*scores)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                 std::int64_t queries, std::int64_t head_dim, float scale, float* scores);
+  /// Turns `valid` scores into exp(score - max), the rest up to `tokens` into 0; returns max and sum.
+  void (*softmax)(float* scores, std::int64_t valid, std::int64_t tokens, float* max, float* sum);
+  /// out[n][d] = sum over t of weights[n * 256 + t] * value t.
+  void (*values)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* weights,
+                 std::int64_t queries, std::int64_t head_dim, float* const* out);
+  /// out = out * a + chunk * b
+  void (*merge)(float* out, float a, const float* chunk, float b, std::int64_t n);
+};
+
+/// The table for an instruction set, which the processor must have.
+const Kernels& kernels_for(CpuIsa isa);
+
+namespace generic { const Kernels& kernels(); }
+namespace avx2 { const Kernels& kernels(); }
+namespace avx512 { const Kernels& kernels(); }
+
+}  // namespace lanner::ops::cpu

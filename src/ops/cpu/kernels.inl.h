@@ -1,0 +1,502 @@
+// The kernels of the CPU back end: one source, compiled once for each instruction set.
+//
+// The including file defines LANNER_ISA (the namespace) and includes the simd_*.h of the same set. Nothing here
+// may instantiate a template or call an inline function that other files share: the linker keeps one copy,
+// and it might keep the one with instructions that the processor lacks.
+//
+// Products are bound by the bus for a few rows (the weight is read once) and by the multipliers for many. A panel's
+// codes are unpacked once for all rows of a tile. For a single row four panels are walked together, since one
+// stream of loads does not fill the bus.
+
+// No include guard: it is included once by each kernels_<isa>.cpp.
+
+#include "ops/cpu/kernels.h"
+
+namespace lanner::ops::cpu::LANNER_ISA {
+
+// Reading elements as fp32 lanes.
+struct ElementF32 {
+  using Type = float;
+  LANNER_INLINE F32x16 load16(const Type* p) { return load(p); }
+};
+struct ElementF16 {
+  using Type = std::uint16_t;
+  LANNER_INLINE F32x16 load16(const Type* p) { return load_half(p); }
+};
+struct ElementBF16 {
+  using Type = std::uint16_t;
+  LANNER_INLINE F32x16 load16(const Type* p) { return load_bfloat(p); }
+};
+
+LANNER_INLINE F32x16 exponential(F32x16 x) {
+  // e^x = 2^n * e^r with |r| <= ln(2)/2, and a polynomial of degree 6 for e^r: 2 units in the last place.
+  // The operand order of max and min lets a NaN through.
+  const F32x16 clamped = min(set1(88.0F), max(set1(-87.0F), x));
+  const F32x16 n = round(mul(clamped, set1(1.44269504F)));
+  F32x16 r = fma(n, set1(-0.693359375F), clamped);
+  r = fma(n, set1(2.12194440e-4F), r);
+  F32x16 p = set1(1.38888889e-3F);
+  p = fma(p, r, set1(8.33333333e-3F));
+  p = fma(p, r, set1(4.16666667e-2F));
+  p = fma(p, r, set1(1.66666667e-1F));
+  p = fma(p, r, set1(0.5F));
+  p = fma(p, r, set1(1.0F));
+  p = fma(p, r, set1(1.0F));
+  return zero_below(x, -87.0F, scale_exponent(p, n));
+}
+
+// --- norm and quantization -------------------------------------------------------------------------------------
+
+static void rms_norm(const float* x, const float* gain, float eps, std::int64_t n, float* out) {
+  const std::int64_t whole = n / 16 * 16;
+  F32x16 squares = zero();
+  for (std::int64_t i = 0; i < whole; i += 16) squares = fma(load(x + i), load(x + i), squares);
+  float sum = reduce_add(squares);
+  for (std::int64_t i = whole; i < n; ++i) sum += x[i] * x[i];
+  const float scale = 1.0F / __builtin_sqrtf(sum / static_cast<float>(n) + eps);
+  for (std::int64_t i = 0; i < whole; i += 16) {
+    store(out + i, mul(load(gain + i), mul(load(x + i), set1(scale))));
+  }
+  for (std::int64_t i = whole; i < n; ++i) out[i] = gain[i] * (x[i] * scale);
+}
+
+static void quantize(const float* x, std::int64_t n, std::int8_t* codes, float* scales, std::int32_t* sums) {
+  for (std::int64_t g = 0; g < n / kActivationGroup; ++g) {
+    const F32x16 a = load(x + g * kActivationGroup);
+    const F32x16 b = load(x + g * kActivationGroup + 16);
+    const float largest = reduce_max(max(abs(a), abs(b)));
+    const float poison = reduce_add(mul(add(a, b), zero()));  // 0, or NaN when a value is not finite
+    const float inverse = largest > 0 ? 127.0F / largest : 0.0F;
+    std::int8_t* out = codes + g * kActivationGroup;
+    sums[2 * g] = reduce_add_int(store_int8(out, mul(a, set1(inverse))));
+    sums[2 * g + 1] = reduce_add_int(store_int8(out + 16, mul(b, set1(inverse))));
+    scales[g] = largest / 127.0F + poison;
+  }
+}
+
+// --- products with dense weights -------------------------------------------------------------------------------
+
+template <typename Element, int kPanels, int kRows>
+static void multiply_dense(const WeightView& weight, std::int64_t panel, const InputView& input, std::int64_t row,
+                           float* tile) {
+  using Type = typename Element::Type;
+  const Type* w[kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    w[p] = reinterpret_cast<const Type*>(weight.data + (panel + p) * weight.panel_bytes);
+  }
+  const float* x[kRows];
+  for (int r = 0; r < kRows; ++r) x[r] = input.values + (row + r) * weight.cols;
+  F32x16 sum[kPanels][kRows];
+  for (auto& panel_sums : sum) {
+    for (F32x16& s : panel_sums) s = zero();
+  }
+  for (std::int64_t k = 0; k < weight.cols; ++k) {
+    for (int p = 0; p < kPanels; ++p) {
+      const F32x16 column = Element::load16(w[p] + k * kPanelRows);
+      for (int r = 0; r < kRows; ++r) sum[p][r] = fma(column, set1(x[r][k]), sum[p][r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int p = 0; p < kPanels; ++p) store(tile + (r * kPanels + p) * kPanelRows, sum[p][r]);
+  }
+}
+
+// --- products with quantized weights ---------------------------------------------------------------------------
+
+struct HalfScales {
+  static constexpr std::int64_t kBytes = 32;
+  LANNER_INLINE F32x16 load16(const std::byte* p) { return load_half(reinterpret_cast<const std::uint16_t*>(p)); }
+};
+struct FloatScales {
+  static constexpr std::int64_t kBytes = 64;
+  LANNER_INLINE F32x16 load16(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
+};
+
+LANNER_INLINE std::int32_t four_codes(const std::int8_t* p) {
+  std::int32_t x4;
+  __builtin_memcpy(&x4, p, sizeof(x4));
+  return x4;
+}
+
+/// How a unit of kColumns columns of a panel lies in memory, and its product with int8 codes.
+template <std::int64_t kColumns>
+struct NibbleUnit {
+  static constexpr std::int64_t kBytes = kColumns * kPanelRows / 2;
+  static constexpr int kSteps = static_cast<int>(kColumns / 4);
+  Codes codes[kSteps];
+  LANNER_INLINE NibbleUnit unpack(const std::byte* p) {
+    NibbleUnit unit;
+    for (int i = 0; i < kSteps / 2; ++i) {
+      const Codes both = load_codes(reinterpret_cast<const std::uint8_t*>(p) + 64 * i);
+      unit.codes[2 * i] = low_nibbles(both);
+      unit.codes[2 * i + 1] = high_nibbles(both);
+    }
+    return unit;
+  }
+  LANNER_INLINE I32x16 dot(const NibbleUnit& unit, const std::int8_t* x, std::int32_t) {
+    I32x16 even = set1_int(0);  // two chains, for the latency; integer sums have no order
+    I32x16 odd = set1_int(0);
+    for (int i = 0; i < kSteps; i += 2) {
+      even = dot_nibbles(even, unit.codes[i], four_codes(x + 4 * i));
+      odd = dot_nibbles(odd, unit.codes[i + 1], four_codes(x + 4 * i + 4));
+    }
+    return add_int(even, odd);
+  }
+};
+
+template <std::int64_t kColumns>
+struct ByteUnit {
+  static constexpr std::int64_t kBytes = kColumns * kPanelRows;
+  static constexpr int kSteps = static_cast<int>(kColumns / 4);
+  Codes codes[kSteps];
+  LANNER_INLINE ByteUnit unpack(const std::byte* p) {
+    ByteUnit unit;
+    for (int i = 0; i < kSteps; ++i) unit.codes[i] = load_codes(reinterpret_cast<const std::uint8_t*>(p) + 64 * i);
+    return unit;
+  }
+  LANNER_INLINE I32x16 dot(const ByteUnit& unit, const std::int8_t* x, std::int32_t sum_of_x) {
+    I32x16 even = bytes_start(sum_of_x);
+    I32x16 odd = set1_int(0);
+    for (int i = 0; i < kSteps; i += 2) {
+      even = dot_bytes(even, unit.codes[i], four_codes(x + 4 * i));
+      odd = dot_bytes(odd, unit.codes[i + 1], four_codes(x + 4 * i + 4));
+    }
+    return add_int(even, odd);
+  }
+};
+
+/// A unit is the columns that share both scales: 32, or 16 where the weight's groups are that small.
+/// Integer sums are exact; units are added in ascending order, each by the same two operations.
+template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, int kPanels, int kRows>
+static void multiply_codes(const WeightView& weight, std::int64_t panel, const InputView& input, std::int64_t row,
+                           float* tile) {
+  constexpr std::int64_t kSums = kColumns / kSumGroup;
+  constexpr std::int64_t kMetaBytes = (kOffsets ? 2 : 1) * Scales::kBytes;
+  const std::int64_t units = weight.group / kColumns;  // of a group
+  const std::int64_t group_bytes = units * Unit::kBytes + kMetaBytes;
+  const std::int64_t groups = weight.cols / weight.group;
+  F32x16 sum[kPanels][kRows];
+  for (auto& panel_sums : sum) {
+    for (F32x16& s : panel_sums) s = zero();
+  }
+  for (std::int64_t g = 0; g < groups; ++g) {
+    for (std::int64_t u = 0; u < units; ++u) {
+      const std::int64_t unit_index = g * units + u;
+      for (int p = 0; p < kPanels; ++p) {
+        const std::byte* group = weight.data + (panel + p) * weight.panel_bytes + g * group_bytes;
+        const std::byte* here = group + u * Unit::kBytes;
+        if constexpr (kRows == 1) {
+          for (std::int64_t line = 0; line < Unit::kBytes + kMetaBytes; line += 64) prefetch(here + 2048 + line);
+        }
+        const Unit unit = Unit::unpack(here);
+        const std::byte* meta = group + units * Unit::kBytes;
+        const F32x16 scale = Scales::load16(meta);
+        for (int r = 0; r < kRows; ++r) {
+          const std::int32_t* sums = input.sums + (row + r) * (weight.cols / kSumGroup) + unit_index * kSums;
+          const std::int32_t sum_of_x = kSums == 2 ? sums[0] + sums[1] : sums[0];
+          const float x_scale = input.scales[(row + r) * (weight.cols / kActivationGroup) +
+                                             unit_index * kColumns / kActivationGroup];
+          const std::int8_t* x = input.codes + (row + r) * weight.cols + unit_index * kColumns;
+          const F32x16 dot = to_float(Unit::dot(unit, x, sum_of_x));
+          sum[p][r] = fma(dot, mul(scale, set1(x_scale)), sum[p][r]);
+          if constexpr (kOffsets) {
+            const float x_sum = x_scale * static_cast<float>(sum_of_x);
+            sum[p][r] = fma(Scales::load16(meta + Scales::kBytes), set1(x_sum), sum[p][r]);
+          }
+        }
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int p = 0; p < kPanels; ++p) store(tile + (r * kPanels + p) * kPanelRows, sum[p][r]);
+  }
+}
+
+// --- from a weight's format and a tile's size to one of the bodies above ---------------------------------------
+
+template <int kPanels, int kRows>
+static void multiply_tile(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                          float* tile) {
+  switch (w.format) {
+    case WeightFormat::kF32: return multiply_dense<ElementF32, kPanels, kRows>(w, panel, input, row, tile);
+    case WeightFormat::kF16: return multiply_dense<ElementF16, kPanels, kRows>(w, panel, input, row, tile);
+    case WeightFormat::kBF16: return multiply_dense<ElementBF16, kPanels, kRows>(w, panel, input, row, tile);
+    case WeightFormat::kInt4:  // always with offsets: a zero point is one
+      return w.half_scales
+                 ? multiply_codes<NibbleUnit<32>, 32, HalfScales, true, kPanels, kRows>(w, panel, input, row, tile)
+                 : multiply_codes<NibbleUnit<32>, 32, FloatScales, true, kPanels, kRows>(w, panel, input, row, tile);
+    case WeightFormat::kInt8:
+      if (w.group % 32 != 0) {
+        return multiply_codes<ByteUnit<16>, 16, FloatScales, true, kPanels, kRows>(w, panel, input, row, tile);
+      }
+      if (w.has_offsets) {
+        return multiply_codes<ByteUnit<32>, 32, FloatScales, true, kPanels, kRows>(w, panel, input, row, tile);
+      }
+      return w.half_scales
+                 ? multiply_codes<ByteUnit<32>, 32, HalfScales, false, kPanels, kRows>(w, panel, input, row, tile)
+                 : multiply_codes<ByteUnit<32>, 32, FloatScales, false, kPanels, kRows>(w, panel, input, row, tile);
+  }
+}
+
+template <int kPanels>
+static void multiply_rows(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                          std::int64_t rows, float* tile) {
+  switch (rows) {
+    case 1: return multiply_tile<kPanels, 1>(w, panel, input, row, tile);
+    case 2: return multiply_tile<kPanels, 2>(w, panel, input, row, tile);
+    case 3: return multiply_tile<kPanels, 3>(w, panel, input, row, tile);
+    case 4: return multiply_tile<kPanels, 4>(w, panel, input, row, tile);
+    default: break;
+  }
+  if constexpr (kTileRows > 4) {
+    switch (rows) {
+      case 5: return multiply_tile<kPanels, 5>(w, panel, input, row, tile);
+      case 6: return multiply_tile<kPanels, 6>(w, panel, input, row, tile);
+      case 7: return multiply_tile<kPanels, 7>(w, panel, input, row, tile);
+      default: return multiply_tile<kPanels, 8>(w, panel, input, row, tile);
+    }
+  }
+}
+
+static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input,
+                     std::int64_t row, std::int64_t rows, float* tile) {
+  if (panels == 1) return multiply_rows<1>(w, panel, input, row, rows, tile);
+  if constexpr (kSinglePanels > 1) {
+    if (panels == kSinglePanels && rows == 1) return multiply_tile<kSinglePanels, 1>(w, panel, input, row, tile);
+  }
+  if constexpr (kDensePanels > 1) {
+    if (panels == kDensePanels) return multiply_rows<kDensePanels>(w, panel, input, row, rows, tile);
+  }
+  __builtin_trap();  // callers cut panels as the table's constants say
+}
+
+// --- gates -----------------------------------------------------------------------------------------------------
+
+static void gate_rows(Gate gate, const float* g, const float* u, std::int64_t n, float* out) {
+  std::int64_t i = 0;
+  if (gate != Gate::kGelu) {
+    for (; i + 16 <= n; i += 16) {
+      const F32x16 x = load(g + i);
+      // silu(x) = x / (1 + e^-x); gelu_tanh(x) = x / (1 + e^-2y) with y = sqrt(2/pi) (x + 0.044715 x^3)
+      const F32x16 cubic = mul(x, fma(mul(x, x), set1(0.0713548162F), set1(1.59576912F)));
+      const F32x16 exponent = gate == Gate::kSilu ? x : cubic;
+      const F32x16 activated = div(x, add(set1(1.0F), exponential(sub(zero(), exponent))));
+      store(out + i, mul(activated, load(u + i)));
+    }
+  }
+  for (; i < n; ++i) {
+    const float x = g[i];
+    float activated = 0;
+    switch (gate) {
+      case Gate::kSilu: activated = x / (1.0F + __builtin_expf(-x)); break;
+      case Gate::kGelu: activated = 0.5F * x * (1.0F + __builtin_erff(x * 0.707106781F)); break;
+      case Gate::kGeluTanh:
+        activated = x / (1.0F + __builtin_expf(-x * (1.59576912F + 0.0713548162F * x * x)));
+        break;
+    }
+    out[i] = activated * u[i];
+  }
+}
+
+// --- attention -------------------------------------------------------------------------------------------------
+
+template <typename Element>
+static void write_kv_as(const float* key, const float* value, std::int64_t head_dim, std::int64_t slot,
+                        std::byte* head) {
+  using Type = typename Element::Type;
+  Type* keys = reinterpret_cast<Type*>(head);
+  Type* values = keys + kKvBlockTokens * head_dim;
+  for (std::int64_t d = 0; d < head_dim; d += 16) {
+    Type rounded[16];
+    if constexpr (sizeof(Type) == sizeof(float)) {
+      __builtin_memcpy(rounded, key + d, sizeof(rounded));
+      __builtin_memcpy(values + slot * head_dim + d, value + d, sizeof(rounded));
+    } else {
+      Element::store16(rounded, load(key + d));
+      Element::store16(values + slot * head_dim + d, load(value + d));
+    }
+    for (std::int64_t i = 0; i < 16; ++i) keys[(d + i) * kKvBlockTokens + slot] = rounded[i];
+  }
+}
+
+struct WriteF16 : ElementF16 {
+  LANNER_INLINE void store16(std::uint16_t* p, F32x16 x) { store_half(p, x); }
+};
+struct WriteBF16 : ElementBF16 {
+  LANNER_INLINE void store16(std::uint16_t* p, F32x16 x) {
+    float values[16];
+    store(values, x);
+    for (int i = 0; i < 16; ++i) {  // round to nearest even; a NaN stays one
+      std::uint32_t bits;
+      __builtin_memcpy(&bits, &values[i], sizeof(bits));
+      const bool nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+      p[i] = static_cast<std::uint16_t>(nan ? (bits >> 16U) | 0x40U : (bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
+    }
+  }
+};
+
+static void write_kv(DType dtype, const float* key, const float* value, std::int64_t head_dim, std::int64_t slot,
+                     std::byte* head) {
+  if (dtype == DType::kF32) return write_kv_as<ElementF32>(key, value, head_dim, slot, head);
+  if (dtype == DType::kF16) return write_kv_as<WriteF16>(key, value, head_dim, slot, head);
+  return write_kv_as<WriteBF16>(key, value, head_dim, slot, head);
+}
+
+/// kVectors * 16 tokens of one block for kQueries queries.
+template <typename Element, int kQueries, int kVectors>
+LANNER_INLINE void score_tokens(const typename Element::Type* keys, const float* const* q, std::int64_t head_dim,
+                                float scale, float* scores) {
+  F32x16 sum[kQueries][kVectors];
+  for (auto& query_sums : sum) {
+    for (F32x16& s : query_sums) s = zero();
+  }
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    for (int v = 0; v < kVectors; ++v) {
+      const F32x16 k = Element::load16(keys + d * kKvBlockTokens + v * 16);
+      for (int n = 0; n < kQueries; ++n) sum[n][v] = fma(k, set1(q[n][d]), sum[n][v]);
+    }
+  }
+  for (int n = 0; n < kQueries; ++n) {
+    for (int v = 0; v < kVectors; ++v) store(scores + n * kChunkTokens + v * 16, mul(sum[n][v], set1(scale)));
+  }
+}
+
+template <typename Element, int kQueries>
+static void scores_as(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                      std::int64_t head_dim, float scale, float* scores) {
+  for (std::int64_t t = 0; t < tokens;) {
+    const auto* keys = reinterpret_cast<const typename Element::Type*>(heads[t / kKvBlockTokens]) + t % kKvBlockTokens;
+    if (tokens - t >= kScoreVectors * 16) {
+      score_tokens<Element, kQueries, kScoreVectors>(keys, q, head_dim, scale, scores + t);
+      t += kScoreVectors * 16;
+    } else {
+      score_tokens<Element, kQueries, 1>(keys, q, head_dim, scale, scores + t);
+      t += 16;
+    }
+  }
+}
+
+template <typename Element, int kQueries, int kVectors>
+LANNER_INLINE void weigh_values(const std::byte* const* heads, std::int64_t tokens, const float* weights,
+                                std::int64_t head_dim, std::int64_t first, float* const* out) {
+  using Type = typename Element::Type;
+  F32x16 sum[kQueries][kVectors];
+  for (auto& query_sums : sum) {
+    for (F32x16& s : query_sums) s = zero();
+  }
+  for (std::int64_t block = 0; block * kKvBlockTokens < tokens; ++block) {
+    const Type* values = reinterpret_cast<const Type*>(heads[block]) + kKvBlockTokens * head_dim + first;
+    const std::int64_t left = tokens - block * kKvBlockTokens;
+    const std::int64_t here = left < kKvBlockTokens ? left : kKvBlockTokens;
+    for (std::int64_t t = 0; t < here; ++t) {
+      for (int v = 0; v < kVectors; ++v) {
+        const F32x16 value = Element::load16(values + t * head_dim + v * 16);
+        for (int n = 0; n < kQueries; ++n) {
+          const float weight = weights[n * kChunkTokens + block * kKvBlockTokens + t];
+          sum[n][v] = fma(value, set1(weight), sum[n][v]);
+        }
+      }
+    }
+  }
+  for (int n = 0; n < kQueries; ++n) {
+    for (int v = 0; v < kVectors; ++v) store(out[n] + first + v * 16, sum[n][v]);
+  }
+}
+
+template <typename Element, int kQueries>
+static void values_as(const std::byte* const* heads, std::int64_t tokens, const float* weights,
+                      std::int64_t head_dim, float* const* out) {
+  for (std::int64_t d = 0; d < head_dim;) {
+    if (head_dim - d >= kScoreVectors * 16) {
+      weigh_values<Element, kQueries, kScoreVectors>(heads, tokens, weights, head_dim, d, out);
+      d += kScoreVectors * 16;
+    } else {
+      weigh_values<Element, kQueries, 1>(heads, tokens, weights, head_dim, d, out);
+      d += 16;
+    }
+  }
+}
+
+/// Calls function.template operator()<Element, queries>() for the run-time dtype and count.
+template <typename Function>
+LANNER_INLINE void with_element_and_queries(DType dtype, std::int64_t queries, Function function) {
+  const auto with_queries = [&]<typename Element>() {
+    if (queries == 1) return function.template operator()<Element, 1>();
+    if constexpr (kScoreQueries >= 2) {
+      if (queries == 2) return function.template operator()<Element, 2>();
+    }
+    if constexpr (kScoreQueries >= 4) {
+      if (queries == 3) return function.template operator()<Element, 3>();
+      if (queries == 4) return function.template operator()<Element, 4>();
+    }
+    __builtin_trap();  // callers keep to score_queries
+  };
+  if (dtype == DType::kF32) return with_queries.template operator()<ElementF32>();
+  if (dtype == DType::kF16) return with_queries.template operator()<ElementF16>();
+  return with_queries.template operator()<ElementBF16>();
+}
+
+static void scores(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                   std::int64_t queries, std::int64_t head_dim, float scale, float* out) {
+  with_element_and_queries(dtype, queries, [&]<typename Element, int kQueries>() {
+    scores_as<Element, kQueries>(heads, tokens, q, head_dim, scale, out);
+  });
+}
+
+static void values(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* weights,
+                   std::int64_t queries, std::int64_t head_dim, float* const* out) {
+  with_element_and_queries(dtype, queries, [&]<typename Element, int kQueries>() {
+    values_as<Element, kQueries>(heads, tokens, weights, head_dim, out);
+  });
+}
+
+static void softmax(float* scores, std::int64_t valid, std::int64_t tokens, float* max_out, float* sum_out) {
+  constexpr float kMasked = -__builtin_inff();
+  const std::int64_t padded = (tokens + 15) / 16 * 16;
+  for (std::int64_t t = valid; t < padded; ++t) scores[t] = kMasked;
+  F32x16 largest = set1(kMasked);
+  for (std::int64_t t = 0; t < padded; t += 16) largest = max(load(scores + t), largest);
+  const float m = reduce_max(largest);
+  F32x16 sum = zero();
+  for (std::int64_t t = 0; t < padded; t += 16) {
+    const F32x16 e = exponential(sub(load(scores + t), set1(m)));
+    store(scores + t, e);
+    sum = add(sum, e);
+  }
+  *max_out = m;
+  *sum_out = reduce_add(sum);
+}
+
+static void merge(float* out, float a, const float* chunk, float b, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; i += 16) {
+    store(out + i, fma(load(chunk + i), set1(b), mul(load(out + i), set1(a))));
+  }
+}
+
+const Kernels& kernels() {
+  static constexpr Kernels kTable{
+#if defined(__AVX512F__)
+      .isa = CpuIsa::kAvx512,
+#elif defined(__AVX2__)
+      .isa = CpuIsa::kAvx2,
+#else
+      .isa = CpuIsa::kGeneric,
+#endif
+      .tile_rows = kTileRows,
+      .single_panels = kSinglePanels,
+      .tile_panels = kDensePanels,
+      .score_queries = kScoreQueries,
+      .rms_norm = rms_norm,
+      .quantize = quantize,
+      .multiply = multiply,
+      .gate = gate_rows,
+      .write_kv = write_kv,
+      .scores = scores,
+      .softmax = softmax,
+      .values = values,
+      .merge = merge,
+  };
+  return kTable;
+}
+
+}  // namespace lanner::ops::cpu::LANNER_ISA

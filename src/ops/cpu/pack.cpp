@@ -1,0 +1,219 @@
+#include "ops/cpu/pack.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "core/check.h"
+#include "core/float16.h"
+#include "core/thread_pool.h"
+
+namespace lanner::ops::cpu {
+namespace {
+
+constexpr std::int64_t kDotColumns = 4;  // columns of a row that lie together, for one dot instruction
+
+bool exact_in_half(const std::vector<float>& values) {
+  for (const float value : values) {
+    if (to_float(to_half(value)) != value) return false;
+  }
+  return true;
+}
+
+std::int64_t unit_columns(std::int64_t group) { return group % kActivationGroup == 0 ? kActivationGroup : kSumGroup; }
+
+/// The layout that pack_weight will write. Offsets that a kernel has no variant without are written as zeros.
+WeightView plan_quantized(const WeightSource& source) {
+  WeightView view;
+  view.format = source.format;
+  view.cols = source.cols;
+  view.group = source.group;
+  const bool small_groups = unit_columns(source.group) != kActivationGroup;
+  view.has_offsets = source.format == WeightFormat::kInt4 || small_groups || !source.offsets.empty();
+  const bool half_variant = source.format == WeightFormat::kInt4 || !view.has_offsets;
+  view.half_scales = half_variant && exact_in_half(source.scales) && exact_in_half(source.offsets);
+  const std::int64_t code_bytes = source.format == WeightFormat::kInt4 ? source.group * kPanelRows / 2
+                                                                       : source.group * kPanelRows;
+  const std::int64_t meta_bytes = (view.has_offsets ? 2 : 1) * kPanelRows * (view.half_scales ? 2 : 4);
+  view.panel_bytes = source.cols / source.group * (code_bytes + meta_bytes);
+  return view;
+}
+
+/// Where things of one group lie within a panel.
+struct GroupPlace {
+  const WeightView& view;
+  std::int64_t code_bytes = view.format == WeightFormat::kInt4 ? view.group * kPanelRows / 2 : view.group * kPanelRows;
+  std::int64_t scale_bytes = view.half_scales ? 2 : 4;
+  std::int64_t bytes = code_bytes + (view.has_offsets ? 2 : 1) * kPanelRows * scale_bytes;
+
+  std::int64_t code_byte(std::int64_t column, std::int64_t lane) const {
+    const std::int64_t quad = column / kDotColumns;
+    const std::int64_t vector = view.format == WeightFormat::kInt4 ? quad / 2 : quad;
+    return vector * kPanelRows * kDotColumns + lane * kDotColumns + column % kDotColumns;
+  }
+  bool high_nibble(std::int64_t column) const { return column / kDotColumns % 2 == 1; }
+  std::int64_t scale_byte(std::int64_t lane) const { return code_bytes + lane * scale_bytes; }
+  std::int64_t offset_byte(std::int64_t lane) const { return code_bytes + (kPanelRows + lane) * scale_bytes; }
+};
+
+void write_scale(std::byte* place, float value, bool half) {
+  if (half) {
+    const Half bits = to_half(value);
+    std::memcpy(place, &bits, sizeof(bits));
+  } else {
+    std::memcpy(place, &value, sizeof(value));
+  }
+}
+
+float read_scale(const std::byte* place, bool half) {
+  if (half) {
+    Half bits;
+    std::memcpy(&bits, place, sizeof(bits));
+    return to_float(bits);
+  }
+  float value = 0;
+  std::memcpy(&value, place, sizeof(value));
+  return value;
+}
+
+void pack_quantized_panel(const WeightSource& source, const WeightView& view, std::int64_t panel, std::byte* out) {
+  const GroupPlace place{view};
+  const std::int64_t groups = source.cols / source.group;
+  const bool nibbles = source.format == WeightFormat::kInt4;
+  for (std::int64_t lane = 0; lane < kPanelRows; ++lane) {
+    const std::int64_t row = panel * kPanelRows + lane;
+    if (row >= source.rows) {
+      // Codes of zero and scales of zero; for bytes the stored excess must still mean zero, and scale 0 sees to it.
+      continue;
+    }
+    for (std::int64_t g = 0; g < groups; ++g) {
+      std::byte* group = out + g * place.bytes;
+      const std::uint8_t* codes = source.codes.data() + row * source.cols + g * source.group;
+      for (std::int64_t column = 0; column < source.group; ++column) {
+        std::byte& target = group[place.code_byte(column, lane)];
+        if (!nibbles) {
+          target = static_cast<std::byte>(codes[column] ^ 0x80U);  // two's complement to excess 128
+        } else if (place.high_nibble(column)) {
+          target |= static_cast<std::byte>(codes[column] << 4U);
+        } else {
+          target |= static_cast<std::byte>(codes[column]);
+        }
+      }
+      write_scale(group + place.scale_byte(lane), source.scales[static_cast<std::size_t>(row * groups + g)],
+                  view.half_scales);
+      if (!source.offsets.empty()) {
+        write_scale(group + place.offset_byte(lane), source.offsets[static_cast<std::size_t>(row * groups + g)],
+                    view.half_scales);
+      }
+    }
+  }
+}
+
+template <typename T>
+void pack_dense_panel(const WeightSource& source, std::int64_t panel, std::byte* out) {
+  for (std::int64_t lane = 0; lane < kPanelRows; ++lane) {
+    const std::int64_t row = panel * kPanelRows + lane;
+    if (row >= source.rows) continue;
+    const std::byte* in = source.dense + row * source.cols * static_cast<std::int64_t>(sizeof(T));
+    for (std::int64_t column = 0; column < source.cols; ++column) {
+      std::memcpy(out + (column * kPanelRows + lane) * static_cast<std::int64_t>(sizeof(T)),
+                  in + column * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+    }
+  }
+}
+
+void pack_widened_panel(const WeightSource& source, std::int64_t panel, std::byte* out) {
+  const std::int64_t groups = source.cols / source.group;
+  auto* values = reinterpret_cast<float*>(out);
+  for (std::int64_t lane = 0; lane < kPanelRows; ++lane) {
+    const std::int64_t row = panel * kPanelRows + lane;
+    if (row >= source.rows) continue;
+    for (std::int64_t column = 0; column < source.cols; ++column) {
+      const auto group = static_cast<std::size_t>(row * groups + column / source.group);
+      const std::uint8_t code = source.codes[static_cast<std::size_t>(row * source.cols + column)];
+      const float number = source.format == WeightFormat::kInt4 ? static_cast<float>(code)
+                                                                : static_cast<float>(static_cast<std::int8_t>(code));
+      const float offset = source.offsets.empty() ? 0.0F : source.offsets[group];
+      values[column * kPanelRows + lane] = source.scales[group] * number + offset;
+    }
+  }
+}
+
+WeightView plan_dense(WeightFormat format, std::int64_t cols) {
+  WeightView view;
+  view.format = format;
+  view.cols = cols;
+  view.panel_bytes = cols * kPanelRows * (format == WeightFormat::kF32 ? 4 : 2);
+  return view;
+}
+
+void pack_panel(const WeightSource& source, const WeightView& view, std::int64_t panel, std::byte* out) {
+  if (is_quantized(view.format)) return pack_quantized_panel(source, view, panel, out);
+  if (is_quantized(source.format)) return pack_widened_panel(source, panel, out);
+  if (source.format == WeightFormat::kF32) return pack_dense_panel<float>(source, panel, out);
+  return pack_dense_panel<std::uint16_t>(source, panel, out);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
+                                                        ThreadPool& pool) {
+  WeightView view;
+  if (!is_quantized(source.format)) {
+    view = plan_dense(source.format, source.cols);
+  } else {
+    LANNER_CHECK(source.group > 0 && source.cols % source.group == 0);
+    if (arithmetic == Arithmetic::kExact) {
+      view = plan_dense(WeightFormat::kF32, source.cols);
+    } else if (source.cols % kActivationGroup != 0 || source.group % unit_columns(source.group) != 0 ||
+               (source.format == WeightFormat::kInt4 && source.group % kActivationGroup != 0)) {
+      return unsupported(fmt::format("{} weights with {} columns in groups of {}", weight_format_name(source.format),
+                                     source.cols, source.group));
+    } else {
+      view = plan_quantized(source);
+    }
+  }
+  const std::int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
+  LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(panels * view.panel_bytes, "weights"));
+  pool.run([&](ThreadPool::Worker& worker) {
+    const auto [begin, end] = worker.share(panels);
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      pack_panel(source, view, panel, buffer.data() + panel * view.panel_bytes);
+    }
+  });
+  return std::shared_ptr<const PackedWeight>(
+      std::make_shared<CpuWeight>(view, source.rows, std::move(buffer)));
+}
+
+void CpuWeight::read_row(std::int64_t row, float* out) const {
+  const std::byte* panel = view_.data + row / kPanelRows * view_.panel_bytes;
+  const std::int64_t lane = row % kPanelRows;
+  if (view_.format == WeightFormat::kF32) {
+    for (std::int64_t c = 0; c < view_.cols; ++c) out[c] = reinterpret_cast<const float*>(panel)[c * kPanelRows + lane];
+    return;
+  }
+  if (!is_quantized(view_.format)) {
+    const auto* bits = reinterpret_cast<const std::uint16_t*>(panel);
+    const bool half = view_.format == WeightFormat::kF16;
+    for (std::int64_t c = 0; c < view_.cols; ++c) {
+      const std::uint16_t element = bits[c * kPanelRows + lane];
+      out[c] = half ? to_float(Half{element}) : to_float(BFloat16{element});
+    }
+    return;
+  }
+  const GroupPlace place{view_};
+  for (std::int64_t g = 0; g < view_.cols / view_.group; ++g, panel += place.bytes) {
+    const float scale = read_scale(panel + place.scale_byte(lane), view_.half_scales);
+    const float offset = view_.has_offsets ? read_scale(panel + place.offset_byte(lane), view_.half_scales) : 0.0F;
+    for (std::int64_t column = 0; column < view_.group; ++column) {
+      const auto stored = static_cast<unsigned>(panel[place.code_byte(column, lane)]);
+      int code = static_cast<int>(stored) - 128;
+      if (view_.format == WeightFormat::kInt4) {
+        code = static_cast<int>(place.high_nibble(column) ? stored >> 4U : stored & 15U);
+      }
+      out[g * view_.group + column] = scale * static_cast<float>(code) + offset;
+    }
+  }
+}
+
+}  // namespace lanner::ops::cpu

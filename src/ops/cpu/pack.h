@@ -1,0 +1,38 @@
+#pragma once
+// Weights in the order that the CPU's kernels read (WeightView in kernels.h says which). Done once, at load.
+
+#include <memory>
+
+#include "core/aligned_buffer.h"
+#include "core/thread_pool.h"
+#include "ops/backend.h"
+#include "ops/cpu/kernels.h"
+
+namespace lanner::ops::cpu {
+
+class CpuWeight final : public PackedWeight {
+ public:
+  CpuWeight(const WeightView& view, std::int64_t rows, AlignedBuffer buffer)
+      : view_(view), rows_(rows), buffer_(std::move(buffer)) {
+    view_.data = buffer_.data();
+  }
+  std::int64_t rows() const override { return rows_; }
+  std::int64_t cols() const override { return view_.cols; }
+  WeightFormat format() const override { return view_.format; }
+  std::int64_t bytes() const override { return view_.panel_bytes * panels(); }
+  std::int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
+  const WeightView& view() const { return view_; }
+  /// The weights of one row, widened: out (cols).
+  void read_row(std::int64_t row, float* out) const;
+
+ private:
+  WeightView view_;
+  std::int64_t rows_;
+  AlignedBuffer buffer_;
+};
+
+/// kUnsupported when a quantized matrix has columns or groups that the kernels cannot take; the work is spread
+/// over `pool`.
+Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool);
+
+}  // namespace lanner::ops::cpu

@@ -1,0 +1,281 @@
+// What --deterministic promises, bit for bit: a row's results do not depend on the rows beside it, on the number of
+// threads, or on how a prompt is cut. And that what is not a number stays where it arose, and shows.
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "ops/ops_test_support.h"
+
+namespace lanner::ops::testing {
+namespace {
+
+constexpr std::int64_t kRows = 18;
+constexpr std::int64_t kCols = 192;
+
+std::span<const float> row_of(const std::vector<float>& values, std::int64_t row, std::int64_t width) {
+  return std::span(values).subspan(static_cast<std::size_t>(row * width), static_cast<std::size_t>(width));
+}
+
+/// An operation on `rows` rows of x (rows, kCols) that gives (rows, width).
+struct RowOperation {
+  std::int64_t width = 0;
+  std::function<std::vector<float>(Backend&, const float* x, std::int64_t rows)> run;
+};
+
+/// linear_add, norm_gated_up and norm_head of one weight format. The heights leave ragged panels.
+std::vector<RowOperation> operations(const WeightKind& kind, Random& random) {
+  const HostLinear add = random_linear(kind, {.rows = {17, 100}, .cols = kCols, .bias = true}, random);
+  const HostLinear gated = random_linear(kind, {.rows = {49, 49}, .cols = kCols, .norm = true}, random);
+  const HostLinear head = random_linear(kind, {.rows = {150}, .cols = kCols, .norm = true}, random);
+  return {{117,
+           [add](Backend& backend, const float* x, std::int64_t rows) {
+             std::vector<float> out(static_cast<std::size_t>(rows * 117), 0.5F);
+             backend.linear_add(add.on(backend), x, rows, out.data());
+             return out;
+           }},
+          {49,
+           [gated](Backend& backend, const float* x, std::int64_t rows) {
+             std::vector<float> out(static_cast<std::size_t>(rows * 49));
+             backend.norm_gated_up(gated.on(backend), Gate::kSilu, x, rows, out.data());
+             return out;
+           }},
+          {150, [head](Backend& backend, const float* x, std::int64_t rows) {
+             std::vector<std::int32_t> wanted;
+             for (std::int32_t row = 0; row < rows; ++row) wanted.push_back(row);
+             std::vector<float> out(static_cast<std::size_t>(rows * 150));
+             backend.norm_head(head.on(backend), x, wanted, out.data());
+             return out;
+           }}};
+}
+
+TEST(Independence, OfARowFromTheRowsBesideIt) {
+  Random random(50);
+  for (const WeightKind& kind : some_of_each_kind()) {
+    SCOPED_TRACE(kind.name());
+    const std::vector<float> x = random.vector(kRows * kCols, -2.0F, 2.0F);
+    for (const RowOperation& operation : operations(kind, random)) {
+      const std::vector<float> together = operation.run(device(1), x.data(), kRows);
+      for (std::int64_t row = 0; row < kRows; ++row) {
+        const std::vector<float> alone = operation.run(device(1), x.data() + row * kCols, 1);
+        expect_same_bits(row_of(together, row, operation.width), alone);
+      }
+      for (const std::int64_t first : {0, 5}) {  // and among 2 to 9 others, which cut other tiles
+        for (const std::int64_t rows : {2, 3, 4, 5, 7, 8, 9}) {
+          const std::vector<float> some = operation.run(device(1), x.data() + first * kCols, rows);
+          expect_same_bits(std::span(together).subspan(static_cast<std::size_t>(first * operation.width), some.size()),
+                           some);
+        }
+      }
+    }
+  }
+}
+
+TEST(Independence, OfProductsFromTheNumberOfThreads) {
+  Random random(51);
+  for (const WeightKind& kind : some_of_each_kind()) {
+    SCOPED_TRACE(kind.name());
+    const std::vector<float> x = random.vector(kRows * kCols, -2.0F, 2.0F);
+    for (const RowOperation& operation : operations(kind, random)) {
+      for (const std::int64_t rows : {std::int64_t{1}, kRows}) {
+        const std::vector<float> one = operation.run(device(1), x.data(), rows);
+        for (int threads = 2; threads <= kMaxThreads; ++threads) {
+          expect_same_bits(operation.run(device(threads), x.data(), rows), one);
+        }
+      }
+    }
+  }
+}
+
+bool none_finite(std::span<const float> values) {
+  return std::none_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+}
+
+TEST(NotANumber, StaysInItsRowAndShowsInAllOfItsOutputs) {
+  Random random(52);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float poisons[] = {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity};
+  for (const WeightKind& kind : some_of_each_kind()) {
+    for (const RowOperation& operation : operations(kind, random)) {
+      std::vector<float> x = random.vector(kRows * kCols, -2.0F, 2.0F);
+      const std::vector<float> clean = operation.run(device(2), x.data(), kRows);
+      for (std::size_t i = 0; i < 3; ++i) {
+        SCOPED_TRACE(::testing::Message() << kind.name() << ", width " << operation.width << ", " << poisons[i]);
+        const std::int64_t poisoned[] = {0, 7, 17};
+        const std::int64_t columns[] = {0, 37, 191};
+        std::vector<float> sick = x;
+        sick[static_cast<std::size_t>(poisoned[i] * kCols + columns[i])] = poisons[i];
+        const std::vector<float> out = operation.run(device(2), sick.data(), kRows);
+        for (std::int64_t row = 0; row < kRows; ++row) {
+          if (row == poisoned[i]) {
+            EXPECT_TRUE(none_finite(row_of(out, row, operation.width))) << "row " << row;
+          } else {
+            expect_same_bits(row_of(out, row, operation.width), row_of(clean, row, operation.width));
+          }
+        }
+      }
+    }
+  }
+}
+
+// --- attention -------------------------------------------------------------------------------------------------
+
+struct Sequences {
+  KvLayout layout;
+  TestCache cache;
+  std::vector<std::vector<std::int32_t>> blocks;
+
+  /// `count` sequences of `tokens` tokens with random keys and values; `poison`, if any, at token 10 of the first.
+  Sequences(const KvLayout& with, std::size_t count, std::int64_t tokens, Random& random, float poison = 0)
+      : layout(with),
+        cache(with, static_cast<std::int64_t>(count) * (tokens + 63) / 64 + static_cast<std::int64_t>(count)) {
+    const std::vector<std::int32_t> pool = random.permutation(cache.view().blocks);
+    std::size_t dealt = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      blocks.emplace_back();
+      for (std::int64_t t = 0; t < tokens; t += kKvBlockTokens) blocks.back().push_back(pool[dealt++]);
+      const std::int64_t width = layout.kv_heads * layout.head_dim;
+      std::vector<float> keys = random.vector(tokens * width);
+      if (i == 0 && poison != 0) keys[static_cast<std::size_t>(10 * width)] = poison;
+      cache.write(device(1), 0, blocks.back(), keys, random.vector(tokens * width));
+    }
+  }
+
+  /// Attention of `rows` queries of each of the first `count` sequences, from first_position on.
+  std::vector<float> attend(Backend& backend, const std::vector<float>& q, std::int64_t heads, std::size_t count,
+                            std::int32_t first_position, std::int32_t rows) const {
+    std::vector<SequenceSlice> slices;
+    std::vector<std::int32_t> positions;
+    for (std::size_t i = 0; i < count; ++i) {
+      slices.push_back({.first_row = static_cast<std::int32_t>(i) * rows,
+                        .rows = rows,
+                        .first_position = first_position,
+                        .blocks = blocks[i]});
+      for (std::int32_t row = 0; row < rows; ++row) positions.push_back(first_position + row);
+    }
+    const Batch batch{
+        .rows = rows * static_cast<std::int32_t>(count), .tokens = positions, .positions = positions, .slices = slices};
+    std::vector<float> out(q.size());
+    backend.attention({.q = q.data(), .heads = heads, .scale = 0.2F, .out = out.data()}, batch, cache.view());
+    return out;
+  }
+};
+
+TEST(Independence, OfADecodingRowFromPromptChunksNeighboursAndThreads) {
+  Random random(53);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const std::int64_t group : {1, 3, 9}) {
+      SCOPED_TRACE(::testing::Message() << dtype_name(dtype) << ", group " << group);
+      const std::int64_t heads = 2 * group;
+      const std::int64_t width = heads * 48;
+      const Sequences sequences({.layers = 1, .kv_heads = 2, .head_dim = 48, .dtype = dtype}, 20, 530, random);
+      const std::int32_t first = 497;  // the chunk border of 512 lies within the 33 rows
+      const std::vector<float> q = random.vector(20 * 33 * width, -4.0F, 4.0F);
+      const std::vector<float> prompt = sequences.attend(device(1), q, heads, 20, first, 33);
+      for (int threads = 1; threads <= kMaxThreads; ++threads) {
+        Backend& backend = device(threads);
+        expect_same_bits(sequences.attend(backend, q, heads, 20, first, 33), prompt);
+        for (const std::int32_t row : {0, 14, 15, 32}) {
+          // Alone, where few tasks make the device spread chunks over the threads; and 20 sequences, where it does not.
+          const auto start = q.begin() + static_cast<std::ptrdiff_t>(row * width);
+          const std::vector<float> one(start, start + static_cast<std::ptrdiff_t>(width));
+          expect_same_bits(sequences.attend(backend, one, heads, 1, first + row, 1), row_of(prompt, row, width));
+          std::vector<float> many;
+          for (std::int64_t i = 0; i < 20; ++i) {
+            const std::span<const float> query = row_of(q, i * 33 + row, width);
+            many.insert(many.end(), query.begin(), query.end());
+          }
+          const std::vector<float> decoded = sequences.attend(backend, many, heads, 20, first + row, 1);
+          for (std::int64_t i = 0; i < 20; ++i) {
+            expect_same_bits(row_of(decoded, i, width), row_of(prompt, i * 33 + row, width));
+          }
+        }
+        // A prompt in pieces, as a draft of 5 tokens is verified.
+        const auto start = q.begin() + static_cast<std::ptrdiff_t>(12 * width);
+        const std::vector<float> five(start, start + static_cast<std::ptrdiff_t>(5 * width));
+        const std::vector<float> piece = sequences.attend(backend, five, heads, 1, first + 12, 5);
+        expect_same_bits(piece, std::span(prompt).subspan(static_cast<std::size_t>(12 * width), piece.size()));
+      }
+    }
+  }
+}
+
+TEST(Independence, OfQueriesAndCacheFromTheRowsBesideThem) {
+  Random random(54);
+  const KvLayout layout{.layers = 1, .kv_heads = 1, .head_dim = 48, .dtype = DType::kF32};
+  for (const WeightKind& kind : some_of_each_kind()) {
+    SCOPED_TRACE(kind.name());
+    const HostLinear host = random_linear(kind, {.rows = {144, 48, 48}, .cols = kCols, .norm = true}, random);
+    const std::vector<float> x = random.vector(kRows * kCols);
+    const std::vector<float> angles = random.vector(kRows * 48);
+    const std::vector<std::int32_t> blocks = {1, 0};
+    /// Queries, keys and values of rows [first, first + rows), which stand at positions 60 + row.
+    const auto run = [&](Backend& backend, TestCache& cache, std::int32_t first, std::int32_t rows) {
+      std::vector<std::int32_t> positions;
+      for (std::int32_t i = 0; i < rows; ++i) positions.push_back(60 + first + i);
+      const SequenceSlice slice{.rows = rows, .first_position = 60 + first, .blocks = blocks};
+      const Batch batch{.rows = rows, .tokens = positions, .positions = positions, .slices = {&slice, 1}};
+      const Linear linear = host.on(backend);
+      std::vector<float> q(static_cast<std::size_t>(rows * 144));
+      backend.norm_qkv({.x = x.data() + first * kCols,
+                        .linear = &linear,
+                        .rope_angles = angles.data() + first * 48,
+                        .rotary_dim = 48,
+                        .heads = 3,
+                        .q = q.data()},
+                       batch, cache.view());
+      return q;
+    };
+    const auto contents = [&](TestCache& cache) {
+      std::vector<float> all(4 * 64 * 48);
+      for (int block = 0; block < 2; ++block) {
+        float* place = all.data() + block * 2 * 64 * 48;
+        device(1).read_kv(cache.view(), block, 0, 0, place, place + 64 * 48);
+      }
+      return all;
+    };
+    TestCache together(layout, 2);
+    const std::vector<float> q = run(device(1), together, 0, kRows);
+    TestCache alone(layout, 2);
+    for (std::int32_t row = 0; row < kRows; ++row) {
+      expect_same_bits(run(device(1 + row % kMaxThreads), alone, row, 1), row_of(q, row, 144));
+    }
+    expect_same_bits(contents(alone), contents(together));
+  }
+}
+
+TEST(NotANumber, InAQueryOrInTheCacheStaysInItsSequenceAndShows) {
+  Random random(55);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const float poison : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity}) {
+      SCOPED_TRACE(::testing::Message() << dtype_name(dtype) << ", " << poison);
+      const KvLayout layout{.layers = 1, .kv_heads = 1, .head_dim = 16, .dtype = dtype};
+      constexpr std::int64_t kWidth = 3 * 16;
+      const Sequences healthy(layout, 2, 300, random);
+      std::vector<float> q = random.vector(10 * kWidth);
+      const std::vector<float> clean = healthy.attend(device(2), q, 3, 2, 290, 5);
+      q[3 * kWidth + 20] = poison;  // row 3, the second head
+      const std::vector<float> sick = healthy.attend(device(2), q, 3, 2, 290, 5);
+      for (std::int64_t head = 0; head < 10 * 3; ++head) {
+        if (head == 3 * 3 + 1) {
+          EXPECT_TRUE(none_finite(row_of(sick, head, 16)));
+        } else {
+          expect_same_bits(row_of(sick, head, 16), row_of(clean, head, 16));
+        }
+      }
+      // A key that is not a number, and (x is one row) all values of that token: whoever sees the token shows it. Rows
+      // before it that share its step may show it too; they are the same sequence, which is lost.
+      const Sequences poisoned(layout, 2, 300, random, poison);
+      const std::vector<float> fresh = random.vector(2 * kWidth);
+      const std::vector<float> after = poisoned.attend(device(2), fresh, 3, 2, 299, 1);
+      EXPECT_TRUE(none_finite(row_of(after, 0, kWidth)));
+      for (const float value : row_of(after, 1, kWidth)) EXPECT_TRUE(std::isfinite(value));
+      for (const float value : poisoned.attend(device(2), fresh, 3, 2, 9, 1)) EXPECT_TRUE(std::isfinite(value));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lanner::ops::testing

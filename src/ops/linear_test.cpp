@@ -1,0 +1,274 @@
+// The matrix products on the device against the reference: linear_add, norm_gated_up, norm_head, over shapes that are
+// multiples of nothing, in every format.
+
+#include <cmath>
+
+#include "ops/ops_test_support.h"
+
+namespace lanner::ops::testing {
+namespace {
+
+constexpr std::int64_t kRows[] = {1, 2, 3, 5, 8, 9, 17, 33};
+constexpr std::int64_t kOuts[] = {1, 15, 16, 17, 48, 100};
+
+void check_linear_add(const WeightKind& kind, const LinearShape& shape, std::int64_t rows, int threads,
+                      Random& random) {
+  SCOPED_TRACE(::testing::Message() << kind.name() << ", " << rows << " rows, " << shape.rows.front() << " x "
+                                    << shape.cols << ", " << threads << " threads");
+  const HostLinear host = random_linear(kind, shape, random);
+  const std::vector<float> input = random.vector(rows * shape.cols);
+  const std::vector<float> before = random.vector(rows * host.width());
+  const ReferenceSide side = reference_side(host, input, rows);
+  std::vector<float> expected = before;
+  std::vector<float> actual = before;
+  reference().linear_add(side.linear, side.x.data(), rows, expected.data());
+  device(threads).linear_add(host.on(device(threads)), input.data(), rows, actual.data());
+  std::vector<double> bound = side.product_bound;  // and the sum is rounded, on both sides
+  for (std::size_t i = 0; i < bound.size(); ++i) bound[i] += 2 * kUnit * std::fabs(static_cast<double>(expected[i]));
+  expect_within(actual, expected, bound);
+}
+
+/// Every number of rows with two heights of the weight each, the next in turn; threads in turn.
+void check_linear_add_shapes(const WeightKind& kind, std::int64_t cols, Random& random) {
+  static std::size_t turn = 0;
+  for (const std::int64_t rows : kRows) {
+    for (int i = 0; i < 2 && !::testing::Test::HasFatalFailure(); ++i, ++turn) {
+      const LinearShape shape{
+          .rows = {kOuts[(turn + turn / 6) % 6]}, .cols = cols, .norm = turn % 5 == 0, .bias = turn % 2 == 0};
+      check_linear_add(kind, shape, rows, 1 + static_cast<int>(turn % kMaxThreads), random);
+    }
+  }
+}
+
+TEST(LinearAdd, DenseIsNearTheReference) {
+  Random random(10);
+  for (const WeightKind& kind : dense_kinds()) {
+    for (const std::int64_t cols : {1, 7, 33, 64, 576}) check_linear_add_shapes(kind, cols, random);
+  }
+}
+
+TEST(LinearAdd, QuantizedIsNearTheReferenceOfTheSameInt8Input) {
+  Random random(11);
+  for (const std::int64_t group : {16, 32, 48, 64, 128}) {
+    for (const WeightKind& kind : quantized_kinds(group)) {
+      for (const std::int64_t cols : {32, 64, 96, 576, 1536}) {
+        if (cols % group == 0) check_linear_add_shapes(kind, cols, random);
+      }
+    }
+  }
+}
+
+TEST(LinearAdd, ExactArithmeticWithQuantizedWeightsIsNearRounding) {
+  Random random(12);
+  for (const std::int64_t group : {16, 32, 128}) {
+    for (WeightKind kind : quantized_kinds(group)) {
+      kind.arithmetic = Arithmetic::kExact;
+      for (const std::int64_t cols : {128, 384}) check_linear_add_shapes(kind, cols, random);
+    }
+  }
+}
+
+TEST(LinearAdd, ExactArithmeticTakesGroupsThatTheFastKernelsDoNot) {
+  Random random(13);
+  for (const WeightFormat format : {WeightFormat::kInt4, WeightFormat::kInt8}) {
+    const WeightKind kind{.format = format, .group = 8, .offsets = true, .arithmetic = Arithmetic::kExact};
+    check_linear_add(kind, {.rows = {17}, .cols = 40, .bias = true}, 5, 2, random);
+  }
+}
+
+TEST(LinearAdd, ExtremesOfInt8AndOfItsInputDoNotOverflow) {
+  // The largest sums that codes can make: all -128 or 127, or 15, against activations that are all at their maximum.
+  Random random(14);
+  for (const WeightKind& kind :
+       {quantized_kinds(32)[0], quantized_kinds(32)[1], quantized_kinds(32)[2], quantized_kinds(16)[0]}) {
+    for (const int code : {-128, 127}) {
+      for (const float value : {1.0F, -1.0F}) {
+        SCOPED_TRACE(kind.name());
+        HostLinear host = random_linear(kind, {.rows = {17}, .cols = 1536}, random);
+        const bool nibbles = kind.format == WeightFormat::kInt4;
+        for (std::uint8_t& c : host.weights[0].codes) c = nibbles ? 15 : static_cast<std::uint8_t>(code);
+        const std::vector<float> input(3 * 1536, value);
+        const ReferenceSide side = reference_side(host, input, 3);
+        std::vector<float> expected(3 * 17);
+        std::vector<float> actual(3 * 17);
+        reference().linear_add(side.linear, side.x.data(), 3, expected.data());
+        device(2).linear_add(host.on(device(2)), input.data(), 3, actual.data());
+        expect_within(actual, expected, side.product_bound);
+      }
+    }
+  }
+}
+
+TEST(LinearAdd, GroupsOfInputThatAreZeroOrVastAreKeptApart) {
+  Random random(15);
+  for (const WeightKind& kind : quantized_kinds(32)) {
+    SCOPED_TRACE(kind.name());
+    const HostLinear host = random_linear(kind, {.rows = {33}, .cols = 128}, random);
+    std::vector<float> input = random.vector(2 * 128);
+    std::fill_n(input.begin(), 32, 0.0F);
+    for (std::size_t i = 32; i < 64; ++i) input[i] *= 1e4F;
+    for (std::size_t i = 64; i < 96; ++i) input[i] *= 1e-6F;
+    const ReferenceSide side = reference_side(host, input, 2);
+    std::vector<float> expected(2 * 33);
+    std::vector<float> actual(2 * 33);
+    reference().linear_add(side.linear, side.x.data(), 2, expected.data());
+    device(1).linear_add(host.on(device(1)), input.data(), 2, actual.data());
+    expect_within(actual, expected, side.product_bound);
+  }
+}
+
+TEST(LinearAdd, PartsOfDifferentFormatsAreEachWhatTheyAreAlone) {
+  Random random(16);
+  constexpr std::int64_t kCols = 96;
+  HostLinear host;
+  std::vector<WeightKind> kinds = dense_kinds();
+  kinds.insert(kinds.begin() + 1, quantized_kinds(32)[2]);
+  kinds.push_back(quantized_kinds(16)[0]);
+  const std::int64_t heights[] = {17, 33, 48, 1, 16};
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    host.weights.push_back(random_weight(kinds[i], heights[i], kCols, random));
+    host.biases.push_back(random.vector(heights[i]));
+  }
+  host.gain = random.vector(kCols);
+  for (const std::int64_t rows : {1, 9}) {
+    const std::vector<float> input = random.vector(rows * kCols);
+    std::vector<float> all(static_cast<std::size_t>(rows * host.width()));
+    device(2).linear_add(host.on(device(2)), input.data(), rows, all.data());
+    std::int64_t column = 0;
+    for (std::size_t part = 0; part < kinds.size(); ++part) {
+      SCOPED_TRACE(kinds[part].name());
+      const std::int64_t height = heights[part];
+      std::vector<float> alone(static_cast<std::size_t>(rows * height));
+      device(2).linear_add(host.part_on(device(2), part), input.data(), rows, alone.data());
+      for (std::int64_t row = 0; row < rows; ++row) {
+        expect_same_bits(
+            std::span(all).subspan(static_cast<std::size_t>(row * host.width() + column),
+                                   static_cast<std::size_t>(height)),
+            std::span(alone).subspan(static_cast<std::size_t>(row * height), static_cast<std::size_t>(height)));
+      }
+      column += height;
+    }
+  }
+}
+
+/// How far gate(g) * u may be off when g and u are off by their bounds. |d gate / dx| < 1.13 for all gates, so < 1.2
+/// leaves room for the second order; each gate's own arithmetic stays within 8 roundings of |g|.
+std::vector<double> gated_bound(const std::vector<float>& products, const std::vector<double>& bound, std::int64_t rows,
+                                std::int64_t width) {
+  std::vector<double> result;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t i = 0; i < width; ++i) {
+      const auto gate = static_cast<std::size_t>(row * 2 * width + i);
+      const std::size_t up = gate + static_cast<std::size_t>(width);
+      const double g = std::fabs(static_cast<double>(products[gate]));
+      const double u = std::fabs(static_cast<double>(products[up])) + bound[up];
+      result.push_back((1.2 * bound[gate] + 8 * kUnit * g) * u + (g + bound[gate]) * bound[up] + 1e-30);
+    }
+  }
+  return result;
+}
+
+void check_norm_gated_up(const WeightKind& kind, Gate gate, const LinearShape& shape, std::int64_t rows, int threads,
+                         Random& random) {
+  SCOPED_TRACE(::testing::Message() << kind.name() << ", gate " << static_cast<int>(gate) << ", " << rows << " rows, "
+                                    << shape.rows.front() << " x " << shape.cols << ", " << threads << " threads");
+  const HostLinear host = random_linear(kind, shape, random);
+  const std::int64_t width = shape.rows.front();
+  const std::vector<float> x = random.vector(rows * shape.cols, -2.0F, 2.0F);
+  const ReferenceSide side = reference_side(host, x, rows);
+  std::vector<float> products(static_cast<std::size_t>(rows * 2 * width));
+  reference().linear_add(side.linear, side.x.data(), rows, products.data());
+  std::vector<float> expected(static_cast<std::size_t>(rows * width));
+  std::vector<float> actual = expected;
+  reference().norm_gated_up(side.linear, gate, side.x.data(), rows, expected.data());
+  device(threads).norm_gated_up(host.on(device(threads)), gate, x.data(), rows, actual.data());
+  expect_within(actual, expected, gated_bound(products, side.product_bound, rows, width));
+}
+
+TEST(NormGatedUp, IsNearTheReferenceForEveryGateAndFormat) {
+  Random random(17);
+  std::size_t turn = 0;
+  for (const Gate gate : {Gate::kSilu, Gate::kGelu, Gate::kGeluTanh}) {
+    for (const WeightKind& kind : some_of_each_kind()) {
+      for (const std::int64_t rows : kRows) {
+        if (::testing::Test::HasFatalFailure()) return;
+        const std::int64_t out = kOuts[(turn + turn / 6) % 6];
+        const LinearShape shape{
+            .rows = {out, out}, .cols = is_quantized(kind.format) ? 192 : 33, .norm = true, .bias = turn % 2 == 0};
+        check_norm_gated_up(kind, gate, shape, rows, 1 + static_cast<int>(turn % kMaxThreads), random);
+        ++turn;
+      }
+    }
+  }
+}
+
+TEST(NormGatedUp, GatesOfLargeInputsSaturate) {
+  // One column, weights 1: the gate sees x itself, from where e^-x underflows to where it overflows.
+  HostLinear host;
+  const WeightKind kind{.format = WeightFormat::kF32};
+  Random random(18);
+  for (int part = 0; part < 2; ++part) host.weights.push_back(random_weight(kind, 17, 1, random));
+  for (const Gate gate : {Gate::kSilu, Gate::kGelu, Gate::kGeluTanh}) {
+    for (const float size : {0.0F, 1e-20F, 5.0F, 20.0F, 60.0F, 86.0F, 89.0F, 120.0F, 1e6F}) {
+      SCOPED_TRACE(size);
+      const std::vector<float> x = {size, -size};
+      const ReferenceSide side = reference_side(host, x, 2);
+      std::vector<float> products(2 * 34);
+      reference().linear_add(side.linear, x.data(), 2, products.data());
+      std::vector<float> expected(2 * 17);
+      std::vector<float> actual(2 * 17);
+      reference().norm_gated_up(side.linear, gate, x.data(), 2, expected.data());
+      device(1).norm_gated_up(host.on(device(1)), gate, x.data(), 2, actual.data());
+      expect_within(actual, expected, gated_bound(products, side.product_bound, 2, 17));
+    }
+  }
+}
+
+TEST(NormGatedUp, ThePartsMayHaveDifferentFormats) {
+  Random random(19);
+  HostLinear host;
+  host.weights.push_back(random_weight(quantized_kinds(32)[2], 49, 96, random));  // int4
+  host.weights.push_back(random_weight(quantized_kinds(32)[1], 49, 96, random));  // int8
+  host.gain = random.vector(96);
+  const std::vector<float> x = random.vector(9 * 96);
+  const ReferenceSide side = reference_side(host, x, 9);
+  std::vector<float> products(9 * 98);
+  reference().linear_add(side.linear, side.x.data(), 9, products.data());
+  std::vector<float> expected(9 * 49);
+  std::vector<float> actual(9 * 49);
+  reference().norm_gated_up(side.linear, Gate::kSilu, side.x.data(), 9, expected.data());
+  device(3).norm_gated_up(host.on(device(3)), Gate::kSilu, x.data(), 9, actual.data());
+  expect_within(actual, expected, gated_bound(products, side.product_bound, 9, 49));
+}
+
+TEST(NormHead, TakesTheWantedRowsInTheirOrder) {
+  Random random(20);
+  const std::vector<std::vector<std::int32_t>> choices = {{16}, {0}, {3, 3, 1}, {16, 0, 7, 8, 9, 1, 2, 15, 4}};
+  std::size_t turn = 0;
+  for (const WeightKind& kind : some_of_each_kind()) {
+    for (const std::vector<std::int32_t>& wanted : choices) {
+      SCOPED_TRACE(kind.name());
+      const std::int64_t cols = is_quantized(kind.format) ? 192 : 33;
+      const LinearShape shape{.rows = {kOuts[turn++ % 6]}, .cols = cols, .norm = turn % 3 != 0, .bias = turn % 4 == 0};
+      const HostLinear host = random_linear(kind, shape, random);
+      const std::vector<float> x = random.vector(17 * cols);
+      const ReferenceSide side = reference_side(host, x, 17);
+      const auto width = static_cast<std::size_t>(host.width());
+      std::vector<float> expected(wanted.size() * width);
+      std::vector<float> actual = expected;
+      reference().norm_head(side.linear, side.x.data(), wanted, expected.data());
+      Backend& backend = device(1 + static_cast<int>(turn % kMaxThreads));
+      backend.norm_head(host.on(backend), x.data(), wanted, actual.data());
+      std::vector<double> bound;
+      for (const std::int32_t row : wanted) {
+        const auto start =
+            side.product_bound.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(row) * width);
+        bound.insert(bound.end(), start, start + static_cast<std::ptrdiff_t>(width));
+      }
+      expect_within(actual, expected, bound);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lanner::ops::testing

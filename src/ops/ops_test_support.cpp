@@ -1,0 +1,355 @@
+#include "ops/ops_test_support.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "core/check.h"
+#include "core/float16.h"
+
+namespace lanner::ops::testing {
+namespace {
+
+constexpr std::int64_t kScratchRows = 1100;
+constexpr std::int64_t kScratchCols = 2048;
+
+std::unique_ptr<Backend> make_device(int threads) {
+  auto backend = make_cpu_backend({.threads = threads});
+  LANNER_CHECK(backend->reserve(kScratchRows, kScratchCols).ok());
+  return backend;
+}
+
+float rounded_to_half(float value) { return to_float(to_half(value)); }
+
+void fill_dense(WeightSource& source, Random& random) {
+  const std::int64_t count = source.rows * source.cols;
+  const std::int64_t bytes = source.format == WeightFormat::kF32 ? 4 : 2;
+  // One byte off, as a tensor in a file may lie.
+  auto storage = std::make_shared<std::vector<std::byte>>(static_cast<std::size_t>(count * bytes + 1));
+  std::byte* out = storage->data() + 1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float value = random.uniform(-1.0F, 1.0F);
+    if (source.format == WeightFormat::kF32) {
+      std::memcpy(out + i * 4, &value, sizeof(value));
+    } else {
+      const std::uint16_t bits = source.format == WeightFormat::kF16 ? to_half(value).bits : to_bfloat16(value).bits;
+      std::memcpy(out + i * 2, &bits, sizeof(bits));
+    }
+  }
+  source.dense = out;
+  source.owner = storage;
+}
+
+void fill_quantized(WeightSource& source, const WeightKind& kind, Random& random) {
+  const std::int64_t limit = source.format == WeightFormat::kInt4 ? 16 : 256;
+  source.group = kind.group;
+  source.codes.resize(static_cast<std::size_t>(source.rows * source.cols));
+  for (std::uint8_t& code : source.codes) code = static_cast<std::uint8_t>(random.below(limit));
+  const float step = source.format == WeightFormat::kInt4 ? 0.125F : 0.0078125F;
+  source.scales = random.vector(source.rows * (source.cols / source.group), 0.5F * step, step);
+  if (kind.offsets) source.offsets = random.vector(static_cast<std::int64_t>(source.scales.size()), -1.0F, 0.25F);
+  if (!kind.half_scales) return;
+  for (float& scale : source.scales) scale = rounded_to_half(scale);
+  for (float& offset : source.offsets) offset = rounded_to_half(offset);
+}
+
+float dense_element(const WeightSource& source, std::int64_t index) {
+  if (source.format == WeightFormat::kF32) {
+    float value = 0;
+    std::memcpy(&value, source.dense + index * 4, sizeof(value));
+    return value;
+  }
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, source.dense + index * 2, sizeof(bits));
+  return source.format == WeightFormat::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+}
+
+/// Roundings between the exact sum of products and the device's, beside those of the norm. To first order they add.
+double product_roundings(const HostLinear& host) {
+  if (!host.reads_int8()) return static_cast<double>(host.cols()) + 2;  // one a column, the bias, the reference's own
+  // For each unit (32 columns, or 16) two additions; the two scales' product, the input's sum and the reference's
+  // widening of weight and input are a few more.
+  std::int64_t unit = 32;
+  for (const WeightSource& weight : host.weights) unit = weight.group % 32 == 0 ? unit : 16;
+  return 2.0 * static_cast<double>(host.cols() / unit) + 8;
+}
+
+}  // namespace
+
+Backend& device(int threads) {
+  static const std::vector<std::unique_ptr<Backend>> devices = [] {
+    std::vector<std::unique_ptr<Backend>> made;
+    for (int count = 1; count <= kMaxThreads; ++count) made.push_back(make_device(count));
+    return made;
+  }();
+  return *devices[static_cast<std::size_t>(threads - 1)];
+}
+
+Backend& reference() {
+  static const std::unique_ptr<Backend> backend = make_reference_backend();
+  return *backend;
+}
+
+float Random::uniform(float low, float high) {
+  return low + (high - low) * (static_cast<float>(engine_() >> 8U) * 0x1p-24F);
+}
+
+std::vector<float> Random::vector(std::int64_t size, float low, float high) {
+  std::vector<float> values(static_cast<std::size_t>(size));
+  for (float& value : values) value = uniform(low, high);
+  return values;
+}
+
+std::vector<std::int32_t> Random::permutation(std::int64_t size) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(size));
+  std::iota(order.begin(), order.end(), 0);
+  for (std::int64_t i = size - 1; i > 0; --i) {
+    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(below(i + 1))]);
+  }
+  return order;
+}
+
+std::string WeightKind::name() const {
+  if (!is_quantized(format)) return std::string(weight_format_name(format));
+  return fmt::format("{} group {}{}{}{}", weight_format_name(format), group, offsets ? " offsets" : "",
+                     half_scales ? " half scales" : "", arithmetic == Arithmetic::kExact ? " exact" : "");
+}
+
+std::vector<WeightKind> dense_kinds() {
+  return {{.format = WeightFormat::kF32}, {.format = WeightFormat::kF16}, {.format = WeightFormat::kBF16}};
+}
+
+std::vector<WeightKind> quantized_kinds(std::int64_t group) {
+  std::vector<WeightKind> kinds;
+  for (const bool half_scales : {false, true}) {
+    for (const bool offsets : {false, true}) {
+      kinds.push_back({.format = WeightFormat::kInt8, .group = group, .offsets = offsets, .half_scales = half_scales});
+    }
+    if (group % 32 == 0) {
+      kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = true, .half_scales = half_scales});
+    }
+  }
+  return kinds;
+}
+
+std::vector<WeightKind> some_of_each_kind() {
+  std::vector<WeightKind> kinds = dense_kinds();
+  for (const std::int64_t group : {16, 32, 64}) {
+    for (const WeightKind& kind : quantized_kinds(group)) kinds.push_back(kind);
+  }
+  kinds.push_back({.format = WeightFormat::kInt4, .group = 32, .offsets = true, .arithmetic = Arithmetic::kExact});
+  kinds.push_back({.format = WeightFormat::kInt8, .group = 16, .offsets = true, .arithmetic = Arithmetic::kExact});
+  return kinds;
+}
+
+WeightSource random_weight(const WeightKind& kind, std::int64_t rows, std::int64_t cols, Random& random) {
+  WeightSource source;
+  source.format = kind.format;
+  source.rows = rows;
+  source.cols = cols;
+  if (is_quantized(kind.format)) {
+    fill_quantized(source, kind, random);
+  } else {
+    fill_dense(source, random);
+  }
+  return source;
+}
+
+WeightSource dense_weight(const float* values, std::int64_t rows, std::int64_t cols) {
+  WeightSource source;
+  source.rows = rows;
+  source.cols = cols;
+  source.dense = reinterpret_cast<const std::byte*>(values);
+  return source;
+}
+
+std::vector<float> magnitudes(const WeightSource& source) {
+  std::vector<float> result(static_cast<std::size_t>(source.rows * source.cols));
+  for (std::int64_t i = 0; i < source.rows * source.cols; ++i) {
+    const auto index = static_cast<std::size_t>(i);
+    if (!is_quantized(source.format)) {
+      result[index] = std::fabs(dense_element(source, i));
+      continue;
+    }
+    const auto group = static_cast<std::size_t>(i / source.group);  // rows hold a whole number of groups
+    const bool nibble = source.format == WeightFormat::kInt4;
+    const int code = nibble ? source.codes[index] : static_cast<std::int8_t>(source.codes[index]);
+    result[index] = std::fabs(source.scales[group] * static_cast<float>(code));
+    if (!source.offsets.empty()) result[index] += std::fabs(source.offsets[group]);
+  }
+  return result;
+}
+
+std::shared_ptr<const PackedWeight> packed(Backend& backend, const WeightSource& source, Arithmetic arithmetic) {
+  auto weight = backend.pack(source, arithmetic);
+  LANNER_CHECK(weight.ok());
+  return *weight;
+}
+
+std::shared_ptr<const DeviceVector> uploaded(Backend& backend, const std::vector<float>& values) {
+  auto vector = backend.upload(values);
+  LANNER_CHECK(vector.ok());
+  return *vector;
+}
+
+std::int64_t HostLinear::width() const {
+  std::int64_t total = 0;
+  for (const WeightSource& weight : weights) total += weight.rows;
+  return total;
+}
+
+Linear HostLinear::part_on(Backend& backend, std::size_t part) const {
+  Linear linear;
+  if (!gain.empty()) linear.norm = {.gain = uploaded(backend, gain), .eps = eps};
+  linear.parts.push_back({.weight = packed(backend, weights[part], arithmetic),
+                          .bias = biases.empty() ? nullptr : uploaded(backend, biases[part])});
+  return linear;
+}
+
+Linear HostLinear::on(Backend& backend) const {
+  Linear linear = part_on(backend, 0);
+  for (std::size_t part = 1; part < weights.size(); ++part) {
+    linear.parts.push_back(part_on(backend, part).parts.front());
+  }
+  return linear;
+}
+
+HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Random& random) {
+  HostLinear host;
+  host.arithmetic = kind.arithmetic;
+  for (const std::int64_t rows : shape.rows) {
+    host.weights.push_back(random_weight(kind, rows, shape.cols, random));
+    if (shape.bias) host.biases.push_back(random.vector(rows));
+  }
+  if (shape.norm) host.gain = random.vector(shape.cols, 0.5F, 1.5F);
+  return host;
+}
+
+std::vector<float> through_int8(const std::vector<float>& x) {
+  std::vector<float> result(x.size());
+  for (std::size_t start = 0; start < x.size(); start += 32) {
+    float largest = 0;
+    for (std::size_t i = start; i < start + 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const float inverse = largest > 0 ? 127.0F / largest : 0.0F;
+    for (std::size_t i = start; i < start + 32; ++i) {
+      result[i] = std::nearbyint(x[i] * inverse) * (largest / 127.0F);
+    }
+  }
+  return result;
+}
+
+ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x, std::int64_t rows) {
+  const std::int64_t cols = host.cols();
+  ReferenceSide side{.linear = host.on(reference()), .x = x, .product_bound = {}};
+  std::vector<float> input = x;  // (rows, cols): after the norm
+  double roundings = product_roundings(host);
+  if (!host.gain.empty()) {
+    std::vector<std::int32_t> all(static_cast<std::size_t>(rows));
+    std::iota(all.begin(), all.end(), 0);
+    Backend& normer = host.reads_int8() ? device(1) : reference();
+    normer.norm_rows({.gain = uploaded(normer, host.gain), .eps = host.eps}, x.data(), cols, all, input.data());
+    // The norm's sum of squares is off by cols / 16 + 20 roundings, its root by half of that; then four operations.
+    if (!host.reads_int8()) roundings += static_cast<double>(cols) / 32 + 16;
+  }
+  if (host.reads_int8()) {
+    input = through_int8(input);
+    side.x = input;
+    side.linear.norm = {};
+  }
+  side.product_bound.reserve(static_cast<std::size_t>(rows * host.width()));
+  std::vector<std::vector<float>> sizes;
+  for (const WeightSource& weight : host.weights) sizes.push_back(magnitudes(weight));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::size_t part = 0; part < host.weights.size(); ++part) {
+      for (std::int64_t out = 0; out < host.weights[part].rows; ++out) {
+        double terms = 0;
+        if (!host.biases.empty())
+          terms = std::fabs(static_cast<double>(host.biases[part][static_cast<std::size_t>(out)]));
+        const float* w = sizes[part].data() + out * cols;
+        const float* in = input.data() + row * cols;
+        for (std::int64_t i = 0; i < cols; ++i) terms += static_cast<double>(w[i] * std::fabs(in[i]));
+        side.product_bound.push_back(roundings * kUnit * terms);
+      }
+    }
+  }
+  return side;
+}
+
+void expect_within(std::span<const float> actual, std::span<const float> expected, std::span<const double> bound) {
+  ASSERT_EQ(actual.size(), expected.size());
+  ASSERT_EQ(actual.size(), bound.size());
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    const double error = std::fabs(static_cast<double>(actual[i]) - static_cast<double>(expected[i]));
+    ASSERT_TRUE(error <= bound[i]) << "element " << i << " of " << actual.size() << " is " << actual[i]
+                                   << ", the reference has " << expected[i] << ", allowed are " << bound[i];
+  }
+}
+
+void expect_same_bits(std::span<const float> actual, std::span<const float> expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(actual[i]), std::bit_cast<std::uint32_t>(expected[i]))
+        << "element " << i << " of " << actual.size() << " is " << actual[i] << " and was to be " << expected[i];
+  }
+}
+
+Step::Step(const std::vector<Sequence>& sequences, std::int64_t pool_blocks, Random& random) {
+  const std::vector<std::int32_t> pool = random.permutation(pool_blocks);
+  std::size_t dealt = 0;
+  std::int32_t rows = 0;
+  for (const Sequence& sequence : sequences) {
+    const std::int64_t tokens = static_cast<std::int64_t>(sequence.first_position) + sequence.rows;
+    std::vector<std::int32_t> own;
+    for (std::int64_t t = 0; t < tokens; t += kKvBlockTokens) {
+      LANNER_CHECK(dealt < pool.size());
+      own.push_back(pool[dealt++]);
+    }
+    blocks_.push_back(std::move(own));
+    for (std::int32_t i = 0; i < sequence.rows; ++i) {
+      tokens_.push_back(static_cast<std::int32_t>(random.below(50)));
+      positions_.push_back(sequence.first_position + i);
+    }
+    slices_.push_back(
+        {.first_row = rows, .rows = sequence.rows, .first_position = sequence.first_position, .blocks = {}});
+    rows += sequence.rows;
+  }
+  for (std::size_t i = 0; i < slices_.size(); ++i) slices_[i].blocks = blocks_[i];
+  batch_ = {.rows = rows, .tokens = tokens_, .positions = positions_, .slices = slices_};
+}
+
+TestCache::TestCache(const KvLayout& layout, std::int64_t blocks)
+    : bytes_(static_cast<std::size_t>(layout.block_bytes() * blocks), std::byte{0xFF}) {
+  view_ = {.layout = layout, .data = bytes_.data(), .blocks = blocks};
+}
+
+void TestCache::write(Backend& backend, std::int64_t layer, std::span<const std::int32_t> blocks,
+                      const std::vector<float>& keys, const std::vector<float>& values) {
+  // x = (key, value), and the weights are the identity's halves: what is written is x itself.
+  const std::int64_t width = view_.layout.kv_heads * view_.layout.head_dim;
+  const auto tokens = static_cast<std::int32_t>(keys.size() / static_cast<std::size_t>(width));
+  std::vector<float> identity(static_cast<std::size_t>(4 * width * width));
+  for (std::int64_t i = 0; i < 2 * width; ++i) identity[static_cast<std::size_t>(i * 2 * width + i)] = 1.0F;
+  const auto part = [&](std::int64_t first, std::int64_t rows) {
+    return dense_weight(identity.data() + first * 2 * width, rows, 2 * width);
+  };
+  HostLinear host;
+  host.weights = {part(0, view_.layout.head_dim), part(0, width), part(width, width)};
+  std::vector<float> x;
+  std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens));
+  std::iota(positions.begin(), positions.end(), 0);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    x.insert(x.end(), keys.begin() + t * width, keys.begin() + (t + 1) * width);
+    x.insert(x.end(), values.begin() + t * width, values.begin() + (t + 1) * width);
+  }
+  const SequenceSlice slice{.first_row = 0, .rows = tokens, .first_position = 0, .blocks = blocks};
+  const Batch batch{.rows = tokens, .tokens = positions, .positions = positions, .slices = {&slice, 1}};
+  const Linear linear = host.on(backend);
+  std::vector<float> q(static_cast<std::size_t>(tokens * view_.layout.head_dim));
+  backend.norm_qkv({.x = x.data(), .linear = &linear, .heads = 1, .layer = layer, .q = q.data()}, batch, view_);
+}
+
+}  // namespace lanner::ops::testing

@@ -1,0 +1,145 @@
+#pragma once
+// What the tests of the operations share: the devices, random material from fixed seeds, weights in every format on
+// each device, and how far a result may lie from the reference.
+//
+// Bounds are derived, not tried out. A sum of n fp32 terms in any order is off by at most n * 2^-24 * (sum of the
+// terms' magnitudes) (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2, to first order), so each
+// result is held against the magnitudes of what was added, not against itself: a result near zero that is left of
+// large terms cannot fail by chance, and an error of one term in a thousand cannot hide.
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ops/backend.h"
+
+namespace lanner::ops::testing {
+
+inline constexpr double kUnit = 0x1p-24;  // a correctly rounded fp32 operation is off by at most this share
+inline constexpr int kMaxThreads = 3;
+
+/// The device under test with 1 to kMaxThreads threads, and the oracle; each made once, with enough scratch.
+Backend& device(int threads);
+Backend& reference();
+
+/// Numbers from a fixed seed. Equal on every machine: only the engine's bits are used.
+class Random {
+ public:
+  explicit Random(std::uint32_t seed) : engine_(seed) {}
+  std::int64_t below(std::int64_t limit) {
+    return static_cast<std::int64_t>(engine_() % static_cast<std::uint64_t>(limit));
+  }
+  float uniform(float low, float high);
+  std::vector<float> vector(std::int64_t size, float low = -1.0F, float high = 1.0F);
+  std::vector<std::int32_t> permutation(std::int64_t size);
+
+ private:
+  std::mt19937 engine_;
+};
+
+/// How a weight is stored and multiplied.
+struct WeightKind {
+  WeightFormat format = WeightFormat::kF32;
+  std::int64_t group = 0;
+  bool offsets = false;      // int8: with offsets or without. int4 always has them
+  bool half_scales = false;  // scales and offsets exact in fp16, which may be packed smaller
+  Arithmetic arithmetic = Arithmetic::kFast;
+
+  bool reads_int8() const { return is_quantized(format) && arithmetic == Arithmetic::kFast; }
+  std::string name() const;
+};
+
+std::vector<WeightKind> dense_kinds();
+/// Every variant of int8 and int4 with this group that kFast takes.
+std::vector<WeightKind> quantized_kinds(std::int64_t group);
+/// One of each format, for what does not depend on groups.
+std::vector<WeightKind> some_of_each_kind();
+
+WeightSource random_weight(const WeightKind& kind, std::int64_t rows, std::int64_t cols, Random& random);
+/// fp32 weights that lie at `values`, (rows, cols), and are not copied.
+WeightSource dense_weight(const float* values, std::int64_t rows, std::int64_t cols);
+/// |scale * code| + |offset|, or |w|: (rows, cols).
+std::vector<float> magnitudes(const WeightSource& source);
+
+std::shared_ptr<const PackedWeight> packed(Backend& backend, const WeightSource& source, Arithmetic arithmetic);
+std::shared_ptr<const DeviceVector> uploaded(Backend& backend, const std::vector<float>& values);
+
+/// A Linear that is on no device yet. All its weights read the same kind of input: fp32 or int8.
+struct HostLinear {
+  std::vector<WeightSource> weights;
+  std::vector<std::vector<float>> biases;  // one a weight; empty: none
+  std::vector<float> gain;                 // empty: no norm
+  float eps = 1e-5F;
+  Arithmetic arithmetic = Arithmetic::kFast;
+
+  std::int64_t cols() const { return weights.front().cols; }
+  std::int64_t width() const;
+  bool reads_int8() const { return is_quantized(weights.front().format) && arithmetic == Arithmetic::kFast; }
+  Linear on(Backend& backend) const;
+  Linear part_on(Backend& backend, std::size_t part) const;
+};
+
+struct LinearShape {
+  std::vector<std::int64_t> rows;  // of each weight
+  std::int64_t cols = 0;
+  bool norm = false;
+  bool bias = false;
+};
+HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Random& random);
+
+/// What int8 activations stand for: groups of 32 columns, scale max|x| / 127, rounded to nearest even. x (rows, cols).
+std::vector<float> through_int8(const std::vector<float>& x);
+
+/// A Linear as the reference sees it. Where the device multiplies in int8, the reference gets the input that those
+/// codes stand for, with the norm already done (by the device, whose bits decide which way a code rounds; the test of
+/// norm_rows holds them against the reference); so the bounds need not allow for a whole step of a code.
+struct ReferenceSide {
+  Linear linear;
+  std::vector<float> x;               // (rows, cols): what to hand to the reference
+  std::vector<double> product_bound;  // (rows, width): how far each product may be off
+};
+ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x, std::int64_t rows);
+
+/// All of `actual` finite and within `bound` of `expected`; the first that is not is shown.
+void expect_within(std::span<const float> actual, std::span<const float> expected, std::span<const double> bound);
+void expect_same_bits(std::span<const float> actual, std::span<const float> expected);
+
+/// A step: slices, and what they point to.
+struct Step {
+  struct Sequence {
+    std::int32_t first_position = 0;
+    std::int32_t rows = 0;
+  };
+  /// Blocks are dealt from a shuffled pool of pool_blocks.
+  Step(const std::vector<Sequence>& sequences, std::int64_t pool_blocks, Random& random);
+  Step(Step&&) = delete;
+  const Batch& batch() const { return batch_; }
+
+ private:
+  std::vector<std::vector<std::int32_t>> blocks_;
+  std::vector<std::int32_t> tokens_;
+  std::vector<std::int32_t> positions_;
+  std::vector<SequenceSlice> slices_;
+  Batch batch_;
+};
+
+/// A cache in which every byte is 0xFF, NaN in each format: what nobody wrote must not show.
+class TestCache {
+ public:
+  TestCache(const KvLayout& layout, std::int64_t blocks);
+  const KvCacheView& view() const { return view_; }
+
+  /// Writes the first tokens of a sequence with the device's own norm_qkv. keys, values: (tokens, kv_heads, head_dim).
+  void write(Backend& backend, std::int64_t layer, std::span<const std::int32_t> blocks, const std::vector<float>& keys,
+             const std::vector<float>& values);
+
+ private:
+  std::vector<std::byte> bytes_;
+  KvCacheView view_;
+};
+
+}  // namespace lanner::ops::testing

@@ -1,0 +1,316 @@
+// The oracle: every operation in plain fp32 loops, in the order of its formula, one thread, no tricks. Tests hold
+// each device against it; nothing is ever served by it. Its cache keeps keys and values as (64, head_dim) each.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "core/cpu_info.h"
+#include "core/float16.h"
+#include "ops/backend.h"
+#include "ops/check_arguments.h"
+
+namespace lanner::ops {
+namespace {
+
+class ReferenceWeight final : public PackedWeight {
+ public:
+  explicit ReferenceWeight(const WeightSource& source)
+      : rows_(source.rows), cols_(source.cols), format_(source.format) {
+    values_.resize(static_cast<std::size_t>(rows_ * cols_));
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      for (std::int64_t col = 0; col < cols_; ++col) {
+        values_[static_cast<std::size_t>(row * cols_ + col)] = element(source, row, col);
+      }
+    }
+  }
+  std::int64_t rows() const override { return rows_; }
+  std::int64_t cols() const override { return cols_; }
+  WeightFormat format() const override { return format_; }
+  std::int64_t bytes() const override { return rows_ * cols_ * 4; }
+  const float* row(std::int64_t index) const { return values_.data() + index * cols_; }
+
+ private:
+  static float element(const WeightSource& source, std::int64_t row, std::int64_t col) {
+    const auto index = static_cast<std::size_t>(row * source.cols + col);
+    if (is_quantized(source.format)) {
+      const auto group = static_cast<std::size_t>(row * (source.cols / source.group) + col / source.group);
+      const std::uint8_t code = source.codes[index];
+      const int number = source.format == WeightFormat::kInt4 ? code : static_cast<std::int8_t>(code);
+      return source.scales[group] * static_cast<float>(number) +
+             (source.offsets.empty() ? 0.0F : source.offsets[group]);
+    }
+    if (source.format == WeightFormat::kF32) {
+      float value = 0;
+      std::memcpy(&value, source.dense + index * 4, sizeof(value));
+      return value;
+    }
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, source.dense + index * 2, sizeof(bits));
+    return source.format == WeightFormat::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+  }
+
+  std::int64_t rows_;
+  std::int64_t cols_;
+  WeightFormat format_;
+  std::vector<float> values_;
+};
+
+class ReferenceVector final : public DeviceVector {
+ public:
+  explicit ReferenceVector(std::span<const float> values) : values_(values.begin(), values.end()) {}
+  std::int64_t size() const override { return static_cast<std::int64_t>(values_.size()); }
+  const float* data() const override { return values_.data(); }
+
+ private:
+  std::vector<float> values_;
+};
+
+
+void store_element(DType dtype, std::byte* base, std::int64_t index, float value) {
+  if (dtype == DType::kF32) {
+    std::memcpy(base + index * 4, &value, sizeof(value));
+    return;
+  }
+  const std::uint16_t bits = dtype == DType::kF16 ? to_half(value).bits : to_bfloat16(value).bits;
+  std::memcpy(base + index * 2, &bits, sizeof(bits));
+}
+
+float load_element(DType dtype, const std::byte* base, std::int64_t index) {
+  if (dtype == DType::kF32) {
+    float value = 0;
+    std::memcpy(&value, base + index * 4, sizeof(value));
+    return value;
+  }
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, base + index * 2, sizeof(bits));
+  return dtype == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+}
+
+float gated(Gate gate, float x) {
+  switch (gate) {
+    case Gate::kSilu: return x / (1.0F + std::exp(-x));
+    case Gate::kGelu: return 0.5F * x * (1.0F + std::erf(x / std::sqrt(2.0F)));
+    case Gate::kGeluTanh:
+      return 0.5F * x * (1.0F + std::tanh(std::sqrt(2.0F / 3.14159265F) * (x + 0.044715F * x * x * x)));
+  }
+  return 0;
+}
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string description() const override { return "reference"; }
+  std::int64_t available_bytes() const override { return available_memory_bytes(); }
+
+  Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic) override {
+    return std::shared_ptr<const PackedWeight>(std::make_shared<ReferenceWeight>(source));
+  }
+  Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override {
+    return std::shared_ptr<const DeviceVector>(std::make_shared<ReferenceVector>(values));
+  }
+  Result<std::byte*> allocate(std::int64_t bytes, const char*) override {
+    allocations_.push_back(std::make_unique<std::byte[]>(static_cast<std::size_t>(bytes)));
+    return allocations_.back().get();
+  }
+  Status reserve(std::int64_t, std::int64_t) override { return {}; }
+
+  void embed(const PackedWeight& table, const Batch& batch, float* x) override {
+    check_batch(batch);
+    const auto& weight = static_cast<const ReferenceWeight&>(table);
+    for (std::int32_t row = 0; row < batch.rows; ++row) {
+      std::copy_n(weight.row(batch.tokens[static_cast<std::size_t>(row)]), weight.cols(), x + row * weight.cols());
+    }
+  }
+
+  void rope_angles(const Rope& rope, const Batch& batch, float* angles) override {
+    const std::int64_t half = rope.inverse_frequencies->size();
+    for (std::int32_t row = 0; row < batch.rows; ++row) {
+      for (std::int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(batch.positions[static_cast<std::size_t>(row)]) *
+                            rope.inverse_frequencies->data()[i];
+        angles[row * 2 * half + i] = std::cos(angle) * rope.scale;
+        angles[row * 2 * half + half + i] = std::sin(angle) * rope.scale;
+      }
+    }
+  }
+
+  void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override {
+    check_norm_qkv(args, batch, cache);
+    const std::int64_t head_dim = cache.layout.head_dim;
+    const std::int64_t q_width = args.heads * head_dim;
+    const std::int64_t kv_width = cache.layout.kv_heads * head_dim;
+    const std::vector<float> product = multiply(*args.linear, args.x, batch.rows);
+    for (const SequenceSlice& slice : batch.slices) {
+      for (std::int32_t i = 0; i < slice.rows; ++i) {
+        const std::int64_t row = slice.first_row + i;
+        std::vector<float> values(product.begin() + row * (q_width + 2 * kv_width),
+                                  product.begin() + (row + 1) * (q_width + 2 * kv_width));
+        for (std::int64_t h = 0; h < args.heads + cache.layout.kv_heads; ++h) {
+          rotate(values.data() + h * head_dim, args.rope_angles + row * args.rotary_dim, args.rotary_dim);
+        }
+        std::copy_n(values.data(), q_width, args.q + row * q_width);
+        const std::int64_t position = slice.first_position + i;
+        const std::int32_t block = slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens)];
+        for (std::int64_t h = 0; h < cache.layout.kv_heads; ++h) {
+          std::byte* head = cache.head(block, args.layer, h);
+          for (std::int64_t d = 0; d < head_dim; ++d) {
+            const std::int64_t slot = position % kKvBlockTokens * head_dim + d;
+            store_element(cache.layout.dtype, head, slot,
+                          values[static_cast<std::size_t>(q_width + h * head_dim + d)]);
+            store_element(cache.layout.dtype, head, kKvBlockTokens * head_dim + slot,
+                          values[static_cast<std::size_t>(q_width + kv_width + h * head_dim + d)]);
+          }
+        }
+      }
+    }
+  }
+
+  void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override {
+    check_attention(args, batch, cache);
+    const std::int64_t head_dim = cache.layout.head_dim;
+    const std::int64_t group = args.heads / cache.layout.kv_heads;
+    for (const SequenceSlice& slice : batch.slices) {
+      for (std::int32_t i = 0; i < slice.rows; ++i) {
+        for (std::int64_t h = 0; h < args.heads; ++h) {
+          const std::int64_t offset = ((slice.first_row + i) * args.heads + h) * head_dim;
+          attend(slice, slice.first_position + i + 1, args, cache, h / group, args.q + offset, args.out + offset);
+        }
+      }
+    }
+  }
+
+  void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override {
+    check_linear(linear);
+    const std::vector<float> product = multiply(linear, input, rows);
+    for (std::size_t i = 0; i < product.size(); ++i) x[i] += product[i];
+  }
+
+  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override {
+    check_norm_gated_up(linear);
+    const std::vector<float> product = multiply(linear, x, rows);
+    const std::int64_t width = linear.rows() / 2;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t i = 0; i < width; ++i) {
+        const auto g = static_cast<std::size_t>(row * 2 * width + i);
+        h[row * width + i] = gated(gate, product[g]) * product[g + static_cast<std::size_t>(width)];
+      }
+    }
+  }
+
+  void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted,
+                 float* logits) override {
+    check_linear(linear);
+    for (const std::int32_t row : wanted) {
+      const std::vector<float> product = multiply(linear, x + row * linear.cols(), 1);
+      logits = std::copy(product.begin(), product.end(), logits);
+    }
+  }
+
+  void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+                 float* out) override {
+    for (const std::int32_t row : wanted) {
+      const std::vector<float> normed = normalize(norm, x + row * cols, cols);
+      out = std::copy(normed.begin(), normed.end(), out);
+    }
+  }
+
+  void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
+    std::vector<TokenLogprob> scratch;
+    for (std::size_t i = 0; i < rows.size(); ++i) tokens[i] = sample_row(rows[i], scratch);
+  }
+
+  void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,
+               float* values) override {
+    const std::int64_t count = kKvBlockTokens * cache.layout.head_dim;
+    const std::byte* head = cache.head(block, layer, kv_head);
+    for (std::int64_t i = 0; i < count; ++i) {
+      keys[i] = load_element(cache.layout.dtype, head, i);
+      values[i] = load_element(cache.layout.dtype, head, count + i);
+    }
+  }
+
+ private:
+  static void rotate(float* head, const float* angles, std::int64_t rotary_dim) {
+    const std::int64_t half = rotary_dim / 2;
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float a = head[i];
+      const float b = head[i + half];
+      head[i] = a * angles[i] - b * angles[half + i];
+      head[i + half] = b * angles[i] + a * angles[half + i];
+    }
+  }
+
+  /// x * gain / rms(x), or x itself without a norm.
+  static std::vector<float> normalize(const RmsNorm& norm, const float* x, std::int64_t cols) {
+    std::vector<float> result(x, x + cols);
+    if (norm.gain == nullptr) return result;
+    double squares = 0;
+    for (const float value : result) squares += static_cast<double>(value) * static_cast<double>(value);
+    const double scale = 1.0 / std::sqrt(squares / static_cast<double>(cols) + static_cast<double>(norm.eps));
+    for (std::int64_t i = 0; i < cols; ++i) {
+      float& value = result[static_cast<std::size_t>(i)];
+      value = norm.gain->data()[i] * static_cast<float>(static_cast<double>(value) * scale);
+    }
+    return result;
+  }
+
+  /// (rows, linear.rows()) of norm(x) · Wᵀ + bias, sums in double.
+  static std::vector<float> multiply(const Linear& linear, const float* x, std::int64_t rows) {
+    const std::int64_t cols = linear.cols();
+    std::vector<float> product;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::vector<float> input = normalize(linear.norm, x + row * cols, cols);
+      for (const LinearPart& part : linear.parts) {
+        const auto& weight = static_cast<const ReferenceWeight&>(*part.weight);
+        for (std::int64_t out = 0; out < weight.rows(); ++out) {
+          double sum = part.bias == nullptr ? 0.0 : static_cast<double>(part.bias->data()[out]);
+          const float* w = weight.row(out);
+          for (std::int64_t i = 0; i < cols; ++i) {
+            sum += static_cast<double>(w[i]) * static_cast<double>(input[static_cast<std::size_t>(i)]);
+          }
+          product.push_back(static_cast<float>(sum));
+        }
+      }
+    }
+    return product;
+  }
+
+  /// One query over `tokens` cached tokens: out = softmax(scale * q · K) · V.
+  static void attend(const SequenceSlice& slice, std::int64_t tokens, const AttentionArgs& args,
+                     const KvCacheView& cache, std::int64_t kv_head, const float* q, float* out) {
+    const std::int64_t head_dim = cache.layout.head_dim;
+    const auto place = [&](std::int64_t t) {
+      return cache.head(slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)], args.layer, kv_head);
+    };
+    std::vector<double> scores(static_cast<std::size_t>(tokens));
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      double score = 0;
+      for (std::int64_t d = 0; d < head_dim; ++d) {
+        const std::int64_t index = t % kKvBlockTokens * head_dim + d;
+        score += static_cast<double>(q[d]) * static_cast<double>(load_element(cache.layout.dtype, place(t), index));
+      }
+      scores[static_cast<std::size_t>(t)] = score * static_cast<double>(args.scale);
+    }
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (double& score : scores) sum += score = std::exp(score - largest);
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      double value = 0;
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        const std::int64_t index = (kKvBlockTokens + t % kKvBlockTokens) * head_dim + d;
+        value += scores[static_cast<std::size_t>(t)] *
+                 static_cast<double>(load_element(cache.layout.dtype, place(t), index));
+      }
+      out[d] = static_cast<float>(value / sum);
+    }
+  }
+
+  std::vector<std::unique_ptr<std::byte[]>> allocations_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace lanner::ops

@@ -1,0 +1,340 @@
+// From logits to a token: each filter by hand-worked cases, the draw by its distribution.
+
+#include "ops/sampling.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <set>
+#include <tuple>
+
+namespace lanner::ops {
+namespace {
+
+/// A row that owns what its spans point to.
+struct Request {
+  std::vector<float> logits;
+  SamplingParams params;
+  std::vector<std::int32_t> prompt;
+  std::vector<std::int32_t> output;
+  std::vector<std::int32_t> banned;
+  std::vector<LogitBias> bias;
+
+  SampledToken sample() const {
+    std::vector<TokenLogprob> scratch;
+    return sample_row({.logits = logits,
+                       .params = &params,
+                       .prompt_tokens = prompt,
+                       .output_tokens = output,
+                       .banned_tokens = banned,
+                       .logit_bias = bias},
+                      scratch);
+  }
+  /// The tokens that 2,000 seeds give.
+  std::set<std::int32_t> support() {
+    std::set<std::int32_t> tokens;
+    for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+      params.seed = seed;
+      tokens.insert(sample().token);
+    }
+    return tokens;
+  }
+};
+
+Request greedy(std::vector<float> logits) {
+  Request request;
+  request.logits = std::move(logits);
+  return request;
+}
+
+Request random_draw(std::vector<float> logits, float temperature = 1.0F) {
+  Request request = greedy(std::move(logits));
+  request.params.temperature = temperature;
+  return request;
+}
+
+using Tokens = std::set<std::int32_t>;
+
+TEST(Greedy, TakesTheBestAndAmongEqualsTheLowerId) {
+  EXPECT_EQ(greedy({1, 3, 2}).sample().token, 1);
+  EXPECT_EQ(greedy({1, 3, 2, 3, 3}).sample().token, 1);
+  EXPECT_EQ(greedy({-5}).sample().token, 0);
+  EXPECT_EQ(greedy({0.0F, -0.0F}).sample().token, 0);
+  EXPECT_EQ(greedy({-0.0F, 0.0F}).sample().token, 0);
+}
+
+TEST(Greedy, IsAlsoWhatTopK1Means) {
+  Request request = random_draw({1, 3, 2, 3}, 5.0F);
+  request.params.top_k = 1;
+  EXPECT_EQ(request.support(), Tokens{1});
+}
+
+TEST(RepetitionPenalty, DividesPositiveAndMultipliesNegativeLogits) {
+  Request request = greedy({4, 3, -1});
+  request.params.repetition_penalty = 2;
+  EXPECT_EQ(request.sample().token, 0);
+  request.prompt = {0};
+  EXPECT_EQ(request.sample().token, 1);  // 2 against 3
+  request.prompt = {};
+  request.output = {0};
+  EXPECT_EQ(request.sample().token, 1);
+  Request negative = greedy({-1, -1.5F, -9});
+  negative.params.repetition_penalty = 2;
+  negative.output = {0};
+  EXPECT_EQ(negative.sample().token, 1);  // -2 against -1.5
+}
+
+TEST(RepetitionPenalty, CountsATokenOnceHoweverOftenItOccurs) {
+  Request request = greedy({4, 1.5F});
+  request.params.repetition_penalty = 2;
+  request.prompt = {0, 0, 0};
+  request.output = {0, 0};
+  EXPECT_EQ(request.sample().token, 0);  // 2, and neither 1 nor less
+}
+
+TEST(PresencePenalty, IsTakenOnceForTheOutputsTokensOnly) {
+  Request request = greedy({4, 3});
+  request.params.presence_penalty = 0.75F;
+  request.prompt = {0, 0, 0};
+  request.output = {0};
+  EXPECT_EQ(request.sample().token, 0);  // 3.25
+  request.output = {0, 0, 0};
+  EXPECT_EQ(request.sample().token, 0);
+  request.params.presence_penalty = 1.25F;
+  EXPECT_EQ(request.sample().token, 1);
+  request.output = {};
+  EXPECT_EQ(request.sample().token, 0);
+  request.params.presence_penalty = -2;  // a reward
+  request.output = {1};
+  EXPECT_EQ(request.sample().token, 1);
+}
+
+TEST(FrequencyPenalty, IsTakenForEachOccurrenceInTheOutput) {
+  Request request = greedy({4, 3, -9});
+  request.params.frequency_penalty = 0.4F;
+  request.prompt = {0, 0, 0, 0};
+  request.output = {0, 2, 0};
+  EXPECT_EQ(request.sample().token, 0);  // 3.2
+  request.output = {0, 2, 0, 0};
+  EXPECT_EQ(request.sample().token, 1);  // 2.8
+}
+
+TEST(LogitBias, IsAdded) {
+  Request request = greedy({4, 3, 2});
+  request.bias = {{2, 1.5F}, {0, -2}, {2, 0.5F}};
+  EXPECT_EQ(request.sample().token, 2);  // 2, 3, 4
+}
+
+TEST(BannedTokens, NeverComeWhateverTheirBias) {
+  Request request = greedy({4, 3, 2});
+  request.banned = {0, 1};
+  request.bias = {{0, 100}};
+  EXPECT_EQ(request.sample().token, 2);
+  Request drawn = random_draw({4, 3, 2, 1}, 10.0F);
+  drawn.banned = {0, 3};
+  EXPECT_EQ(drawn.support(), (Tokens{1, 2}));
+}
+
+TEST(BannedTokens, MayLeaveASingleOne) {
+  Request request = random_draw({9, 8, -50, 7}, 0.7F);
+  request.banned = {0, 1, 3};
+  EXPECT_EQ(request.support(), Tokens{2});
+  EXPECT_TRUE(request.sample().finite);
+}
+
+TEST(TopK, KeepsTheKBestAndTheLowerIdAtTheBorder) {
+  Request request = random_draw({1, 2, 2, 2, 0}, 10.0F);
+  request.params.top_k = 2;
+  EXPECT_EQ(request.support(), (Tokens{1, 2}));
+  request.params.top_k = 100;
+  EXPECT_EQ(request.support(), (Tokens{0, 1, 2, 3, 4}));
+}
+
+TEST(TopP, KeepsTheShortestPrefixThatReachesTheShare) {
+  // 0.5, 0.25, 0.125, 0.125 in ids 2, 0, 1, 3.
+  Request request = random_draw({std::log(0.25F), std::log(0.125F), std::log(0.5F), std::log(0.125F)});
+  const std::tuple<float, Tokens> cases[] = {{0.01F, {2}},        {0.49F, {2}},       {0.51F, {2, 0}},
+                                             {0.74F, {2, 0}},     {0.76F, {2, 0, 1}}, {0.9F, {2, 0, 1, 3}},
+                                             {1.0F, {2, 0, 1, 3}}};
+  for (const auto& [top_p, tokens] : cases) {
+    request.params.top_p = top_p;
+    EXPECT_EQ(request.support(), tokens) << top_p;
+  }
+}
+
+TEST(TopP, IsAShareOfWhatTopKLeft) {
+  Request request = random_draw({std::log(0.4F), std::log(0.2F), std::log(0.2F), std::log(0.2F)});
+  request.params.top_k = 2;
+  request.params.top_p = 0.65F;  // 0.4 of 0.6 is 0.67
+  EXPECT_EQ(request.support(), Tokens{0});
+}
+
+TEST(MinP, DropsWhatIsBelowAShareOfTheBest) {
+  Request request = random_draw({std::log(0.5F), std::log(0.3F), std::log(0.15F), std::log(0.05F)});
+  request.params.min_p = 0.25F;
+  EXPECT_EQ(request.support(), (Tokens{0, 1, 2}));
+  request.params.min_p = 0.55F;
+  EXPECT_EQ(request.support(), (Tokens{0, 1}));
+  request.params.min_p = 1.0F;
+  EXPECT_EQ(request.support(), Tokens{0});
+}
+
+TEST(Temperature, ComesBeforeTopP) {
+  Request request = random_draw({std::log(0.6F), std::log(0.4F)});
+  request.params.top_p = 0.65F;
+  EXPECT_EQ(request.support(), (Tokens{0, 1}));
+  request.params.temperature = 0.25F;  // 0.6^4 : 0.4^4 is 0.835 : 0.165
+  EXPECT_EQ(request.support(), Tokens{0});
+}
+
+/// Draws with one seed and a growing output, as a request does.
+std::vector<double> counts_of_draws(Request request, int draws) {
+  std::vector<double> counts(request.logits.size());
+  request.output.clear();
+  for (int i = 0; i < draws; ++i) {
+    ++counts[static_cast<std::size_t>(request.sample().token)];
+    request.output.push_back(0);
+  }
+  return counts;
+}
+
+TEST(Draw, FollowsTheProbabilities) {
+  for (const float temperature : {0.5F, 1.0F, 2.0F}) {
+    const Request request = random_draw({0.3F, -1.0F, 1.2F, 0.0F, -0.4F, 0.9F, -2.0F, 0.1F}, temperature);
+    constexpr int kDraws = 20000;
+    const std::vector<double> counts = counts_of_draws(request, kDraws);
+    double sum = 0;
+    for (const float logit : request.logits) sum += std::exp(static_cast<double>(logit / temperature));
+    double chi_square = 0;
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      const double expected = kDraws * std::exp(static_cast<double>(request.logits[i] / temperature)) / sum;
+      chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
+    }
+    EXPECT_LT(chi_square, 24.3) << "temperature " << temperature;  // 7 degrees of freedom: 1 in 1,000 lies above
+  }
+}
+
+TEST(Draw, RepeatsForASeedAndDependsOnSeedAndPosition) {
+  Request request = random_draw(std::vector<float>(1000, 0.0F));
+  std::set<std::int32_t> by_seed;
+  std::set<std::int32_t> by_position;
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    request.params.seed = i;
+    request.output.clear();
+    by_seed.insert(request.sample().token);
+    EXPECT_EQ(request.sample().token, request.sample().token);
+    request.params.seed = 0;
+    request.output.assign(i, 5);
+    by_position.insert(request.sample().token);
+  }
+  EXPECT_GT(by_seed.size(), 80U);
+  EXPECT_GT(by_position.size(), 80U);
+}
+
+TEST(Draw, DoesNotDependOnThePrompt) {  // so that a preempted request, whose output becomes prompt work, repeats
+  Request request = random_draw(std::vector<float>(1000, 0.0F));
+  const std::int32_t token = request.sample().token;
+  request.prompt = {1, 2, 3};
+  EXPECT_EQ(request.sample().token, token);
+}
+
+TEST(Logprobs, AreOfTheRawModel) {
+  Request request = random_draw({1, 2, 3, 2}, 0.5F);
+  request.params.logprobs = 2;
+  request.params.repetition_penalty = 1.7F;
+  request.output = {2, 2};
+  request.params.frequency_penalty = 1;
+  request.banned = {2};
+  request.params.top_p = 0.01F;
+  const SampledToken token = request.sample();
+  const double total = std::log(std::exp(1.0) + 2 * std::exp(2.0) + std::exp(3.0));
+  EXPECT_EQ(token.token, 1);
+  EXPECT_NEAR(static_cast<double>(token.logprob), 2 - total, 1e-6);
+  ASSERT_EQ(token.top.size(), 2U);
+  EXPECT_EQ(token.top[0].token, 2);
+  EXPECT_NEAR(static_cast<double>(token.top[0].logprob), 3 - total, 1e-6);
+  EXPECT_EQ(token.top[1].token, 1);  // of the two with logit 2 the lower id
+  EXPECT_NEAR(static_cast<double>(token.top[1].logprob), 2 - total, 1e-6);
+}
+
+TEST(Logprobs, ComeAsManyAsWereAskedFor) {
+  Request request = greedy({1, 2, 3});
+  EXPECT_EQ(request.sample().logprob, 0.0F);
+  EXPECT_TRUE(request.sample().top.empty());
+  request.params.logprobs = 0;
+  EXPECT_NEAR(request.sample().logprob, -0.40760596F, 1e-6);
+  EXPECT_TRUE(request.sample().top.empty());
+  request.params.logprobs = 100;
+  EXPECT_EQ(request.sample().top.size(), 3U);
+}
+
+TEST(Logprobs, OfLargeLogitsDoNotOverflow) {
+  Request request = greedy({1000, 999, -1000});
+  request.params.logprobs = 3;
+  const SampledToken token = request.sample();
+  EXPECT_NEAR(token.logprob, -0.31326169F, 1e-6);
+  EXPECT_NEAR(token.top[2].logprob, -2000.3133F, 1e-3);
+}
+
+TEST(NotANumber, IsReported) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float poison : {std::numeric_limits<float>::quiet_NaN(), infinity, -infinity}) {
+    for (const std::size_t place : {0U, 50U, 100U}) {
+      Request request = greedy(std::vector<float>(101, 1.0F));
+      EXPECT_TRUE(request.sample().finite);
+      request.logits[place] = poison;
+      EXPECT_FALSE(request.sample().finite);
+    }
+  }
+}
+
+TEST(Scratch, MayBeReusedForAnotherVocabulary) {
+  std::vector<TokenLogprob> scratch;
+  const SamplingParams params{.temperature = 1.0F, .top_k = 2};
+  const std::vector<float> large(100, -1.0F);
+  const std::vector<float> small = {5.0F, -50.0F, -50.0F};
+  EXPECT_LT(sample_row({.logits = large,
+                        .params = &params,
+                        .prompt_tokens = {},
+                        .output_tokens = {},
+                        .banned_tokens = {},
+                        .logit_bias = {}},
+                       scratch)
+                .token,
+            2);
+  EXPECT_EQ(sample_row({.logits = small,
+                        .params = &params,
+                        .prompt_tokens = {},
+                        .output_tokens = {},
+                        .banned_tokens = {},
+                        .logit_bias = {}},
+                       scratch)
+                .token,
+            0);
+}
+
+TEST(UniformAt, IsSpreadOverTheUnitIntervalForNeighbouringSeedsAndPositions) {
+  std::vector<int> by_index(100);
+  std::vector<int> by_seed(100);
+  double product = 0;  // of neighbours: independent ones average 1/4
+  for (std::uint64_t i = 0; i < 100000; ++i) {
+    const double u = uniform_at(7, i);
+    const double v = uniform_at(i, 3);
+    ASSERT_TRUE(u >= 0 && u < 1 && v >= 0 && v < 1);
+    ++by_index[static_cast<std::size_t>(u * 100)];
+    ++by_seed[static_cast<std::size_t>(v * 100)];
+    product += u * uniform_at(7, i + 1);
+  }
+  for (const std::vector<int>& counts : {by_index, by_seed}) {
+    double chi_square = 0;
+    for (const int count : counts) chi_square += (count - 1000.0) * (count - 1000.0) / 1000;
+    EXPECT_LT(chi_square, 149);  // 99 degrees of freedom: 1 in 1,000 lies above
+    EXPECT_GT(chi_square, 60);   // and as many below: too even is not random either
+  }
+  EXPECT_NEAR(product / 100000, 0.25, 0.003);
+  EXPECT_NE(uniform_at(1, 2), uniform_at(2, 1));
+}
+
+}  // namespace
+}  // namespace lanner::ops

@@ -1,0 +1,53 @@
+#pragma once
+// A weight matrix on the host, in the form in which model/ hands it to a device to be repacked.
+//
+// Checkpoint formats differ in how they pack bits; here they are all alike: dense elements as they lie in the
+// file, or one byte a code with a scale, and where needed an offset, for each group of input columns:
+//
+//     w[row, col] = scale[row, col / group] * code[row, col] + offset[row, col / group]
+//
+// int8 codes are signed (-128..127), int4 codes unsigned (0..15). A format with a zero point z stores
+// offset = -scale * z. One matrix at a time exists in this form, while it is loaded.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+namespace lanner::ops {
+
+enum class WeightFormat : std::uint8_t { kF32, kF16, kBF16, kInt8, kInt4 };
+
+inline bool is_quantized(WeightFormat format) {
+  return format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
+}
+
+inline std::string_view weight_format_name(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32: return "float32";
+    case WeightFormat::kF16: return "float16";
+    case WeightFormat::kBF16: return "bfloat16";
+    case WeightFormat::kInt8: return "int8";
+    case WeightFormat::kInt4: return "int4";
+  }
+  return "unknown";
+}
+
+struct WeightSource {
+  WeightFormat format = WeightFormat::kF32;
+  std::int64_t rows = 0;  // output features
+  std::int64_t cols = 0;  // input features
+
+  // Dense: (rows, cols) elements of `format`, row major, possibly unaligned; kept alive by `owner`.
+  const std::byte* dense = nullptr;
+  std::shared_ptr<const void> owner;
+
+  // Quantized: `group` divides cols.
+  std::int64_t group = 0;
+  std::vector<std::uint8_t> codes;  // (rows, cols); int8 codes as their two's complement bits
+  std::vector<float> scales;        // (rows, cols / group)
+  std::vector<float> offsets;       // (rows, cols / group), or empty for all zero
+};
+
+}  // namespace lanner::ops

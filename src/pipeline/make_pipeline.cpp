@@ -1,0 +1,165 @@
+#include "pipeline/make_pipeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <utility>
+
+#include "pipeline/answer.h"
+#include "pipeline/generation_settings.h"
+#include "pipeline/utf8.h"
+
+namespace lanner {
+namespace {
+
+Status check_utf8(std::string_view text, std::string_view what) {
+  const std::optional<std::size_t> offset = first_invalid_utf8(text);
+  if (!offset) return {};
+  return invalid_argument(fmt::format("{} is not UTF-8: byte {} is wrong", what, *offset));
+}
+
+class TextPipeline final : public Pipeline {
+ public:
+  explicit TextPipeline(PipelineParts parts) : parts_(std::move(parts)) {
+    // A wrong id in generation_config.json must not make every request fail.
+    std::erase_if(parts_.defaults.eos_ids,
+                  [&](std::int32_t id) { return id < 0 || id >= parts_.engine->vocab_size(); });
+    const std::optional<std::int32_t> eos = parts_.tokenizer->token_id(parts_.special_tokens.eos);
+    if (parts_.defaults.eos_ids.empty() && eos) parts_.defaults.eos_ids.push_back(*eos);
+  }
+
+  Result<RequestId> submit(GenerationRequest request, std::function<void(Chunk)> on_chunk) override;
+  void cancel(RequestId id) override { parts_.engine->cancel(id); }
+  Result<Response> generate(GenerationRequest request) override;
+
+  Result<std::string> render(const std::vector<Message>& messages) const override;
+  Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const override {
+    return parts_.tokenizer->encode(text, {.add_special_tokens = add_special_tokens});
+  }
+  Result<std::string> decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const override {
+    return parts_.tokenizer->decode(ids, skip_special_tokens);
+  }
+
+  Engine& engine() override { return *parts_.engine; }
+  std::string model_name() const override { return parts_.model_name; }
+  std::string architecture() const override { return parts_.architecture; }
+  std::string device() const override { return parts_.device; }
+  std::vector<std::string> notes() const override { return parts_.notes; }
+
+ private:
+  Result<std::vector<std::int32_t>> prompt_tokens(const GenerationRequest& request) const;
+
+  PipelineParts parts_;
+};
+
+Result<std::string> TextPipeline::render(const std::vector<Message>& messages) const {
+  ChatTemplateInputs inputs;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    LANNER_RETURN_IF_ERROR(check_utf8(messages[i].role, fmt::format("the role of message {}", i + 1)));
+    LANNER_RETURN_IF_ERROR(check_utf8(messages[i].content, fmt::format("message {}", i + 1)));
+    inputs.messages.push_back({{"role", messages[i].role}, {"content", messages[i].content}});
+  }
+  return parts_.chat_template.render(inputs);
+}
+
+Result<std::vector<std::int32_t>> TextPipeline::prompt_tokens(const GenerationRequest& request) const {
+  std::string text;
+  if (request.prompt) {
+    if (!request.messages.empty()) return invalid_argument("a request has messages or a prompt, not both");
+    LANNER_RETURN_IF_ERROR(check_utf8(*request.prompt, "the prompt"));
+    text = *request.prompt;
+  } else {
+    if (request.messages.empty()) return invalid_argument("a request needs messages or a prompt");
+    LANNER_ASSIGN_OR_RETURN(text, render(request.messages));
+  }
+  if (text.empty()) return invalid_argument("the prompt is empty");
+  // Templates write special tokens as text, so the spelling of one becomes that token, in what users wrote too: as
+  // everywhere in the field. A service that minds has to filter messages before they come here.
+  // Many templates write BOS themselves; then the tokenizer must not add a second one.
+  const std::string& bos = parts_.special_tokens.bos;
+  const bool has_bos = !bos.empty() && text.starts_with(bos);
+  LANNER_ASSIGN_OR_RETURN(auto ids, parts_.tokenizer->encode(text, {.add_special_tokens = !has_bos}));
+  if (ids.empty()) return invalid_argument("the prompt has no tokens");
+  return ids;
+}
+
+Result<RequestId> TextPipeline::submit(GenerationRequest request, std::function<void(Chunk)> on_chunk) {
+  const GenerationConfig& config = request.config;
+  if (config.n < 1 || config.n > 128) return invalid_argument("n must be 1 to 128");
+  Request inner;
+  LANNER_ASSIGN_OR_RETURN(inner.prompt, prompt_tokens(request));
+  LANNER_ASSIGN_OR_RETURN(StopRules stops, resolve_stops(config, parts_.defaults.eos_ids,
+                                                         parts_.chat_template.stop_words(), *parts_.tokenizer));
+  LANNER_ASSIGN_OR_RETURN(inner.bad_words, resolve_bad_words(config.bad_words, *parts_.tokenizer));
+  inner.n = config.n;
+  inner.sampling = resolve_sampling(config, parts_.defaults);
+  inner.stop_ids = stops.ids;
+  // What the context has left bounds the answer; a prompt that leaves nothing is the engine's to refuse.
+  const std::int64_t left = parts_.engine->session_len() - static_cast<std::int64_t>(inner.prompt.size());
+  const auto cap = static_cast<std::int32_t>(std::max<std::int64_t>(left, 1));
+  inner.max_new_tokens = std::min(config.max_new_tokens, cap);
+  inner.min_new_tokens = std::min(config.min_new_tokens, cap);
+
+  auto answer = std::make_shared<Answer>(AnswerSettings{.tokenizer = parts_.tokenizer,
+                                                        .n = config.n,
+                                                        .stop = std::move(stops.strings),
+                                                        .stop_ids = std::move(stops.ids),
+                                                        .skip_special_tokens = config.skip_special_tokens,
+                                                        .include_stop = config.include_stop_str_in_output,
+                                                        .logprobs = config.logprobs >= 0},
+                                         std::move(on_chunk));
+  inner.on_event = [answer = std::move(answer), engine = parts_.engine.get()](const Event& event) {
+    if (answer->take(event)) engine->cancel(event.request);
+  };
+  return parts_.engine->submit(std::move(inner));
+}
+
+/// The chunks of one request put together, for a thread that waits.
+struct Collector {
+  std::mutex mutex;
+  std::condition_variable done;
+  bool final = false;
+  Status status;
+  Response response;
+
+  void take(Chunk chunk) {
+    const std::lock_guard lock(mutex);
+    const auto at = static_cast<std::size_t>(chunk.choice);
+    response.texts[at] += chunk.text;
+    std::ranges::copy(chunk.token_ids, std::back_inserter(response.token_ids[at]));
+    std::ranges::move(chunk.logprobs, std::back_inserter(response.logprobs[at]));
+    if (!chunk.final) return;
+    response.reasons = std::move(chunk.reasons);
+    response.prompt_tokens = chunk.prompt_tokens;
+    response.cached_tokens = chunk.cached_tokens;
+    response.generated_tokens = chunk.generated_tokens;
+    status = std::move(chunk.status);
+    final = true;
+    done.notify_all();
+  }
+};
+
+Result<Response> TextPipeline::generate(GenerationRequest request) {
+  const auto collector = std::make_shared<Collector>();
+  const auto n = static_cast<std::size_t>(std::clamp(request.config.n, 1, 128));  // submit() refuses others
+  collector->response.texts.resize(n);
+  collector->response.token_ids.resize(n);
+  collector->response.logprobs.resize(n);
+  const Result<RequestId> id =
+      submit(std::move(request), [collector](Chunk chunk) { collector->take(std::move(chunk)); });
+  if (!id.ok()) return id.status();
+  std::unique_lock lock(collector->mutex);
+  collector->done.wait(lock, [&] { return collector->final; });
+  if (!collector->status.ok()) return collector->status;
+  return std::move(collector->response);
+}
+
+}  // namespace
+
+std::unique_ptr<Pipeline> make_pipeline(PipelineParts parts) {
+  return std::make_unique<TextPipeline>(std::move(parts));
+}
+
+}  // namespace lanner

@@ -1,0 +1,51 @@
+#include <filesystem>
+#include <utility>
+
+#include "engine/open_engine.h"
+#include "lanner/pipeline.h"
+#include "model/checkpoint.h"
+#include "pipeline/make_pipeline.h"
+
+namespace lanner {
+namespace {
+
+constexpr std::string_view kNoTemplate =
+    "the model has no chat template: messages reach it as plain text (--chat-template sets one)";
+
+std::string last_part(const std::string& path) {
+  std::filesystem::path trimmed = std::filesystem::path(path).lexically_normal();
+  if (!trimmed.has_filename()) trimmed = trimmed.parent_path();
+  return trimmed.filename().string();
+}
+
+Result<ChatTemplate> choose_template(const model::Checkpoint& checkpoint, const std::string& option,
+                                     std::vector<std::string>& notes) {
+  if (!option.empty()) return ChatTemplate::from_option(option, checkpoint.special_tokens());
+  const std::optional<std::string> source = checkpoint.chat_template();
+  if (source) return ChatTemplate::from_jinja(*source, checkpoint.special_tokens(), checkpoint.path());
+  notes.emplace_back(kNoTemplate);
+  return ChatTemplate::from_name("base", checkpoint.special_tokens());
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model_path, const PipelineOptions& options) {
+  LANNER_ASSIGN_OR_RETURN(auto checkpoint, model::open_checkpoint(model_path));
+  // What is quick to check comes before the weights are loaded.
+  std::vector<std::string> notes;
+  LANNER_ASSIGN_OR_RETURN(auto chat_template, choose_template(*checkpoint, options.chat_template, notes));
+  LANNER_ASSIGN_OR_RETURN(auto tokenizer, checkpoint->tokenizer());
+  LANNER_ASSIGN_OR_RETURN(auto defaults, model::read_generation_defaults(*checkpoint));
+  LANNER_ASSIGN_OR_RETURN(OpenedEngine opened, open_engine(checkpoint, options.engine, options.load_progress));
+  return make_pipeline({.engine = std::move(opened.engine),
+                        .tokenizer = std::move(tokenizer),
+                        .chat_template = std::move(chat_template),
+                        .special_tokens = checkpoint->special_tokens(),
+                        .defaults = std::move(defaults),
+                        .model_name = last_part(model_path),
+                        .architecture = std::move(opened.architecture),
+                        .device = std::move(opened.device),
+                        .notes = std::move(notes)});
+}
+
+}  // namespace lanner

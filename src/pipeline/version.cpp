@@ -1,0 +1,7 @@
+#include "lanner/version.h"
+
+namespace lanner {
+
+const char* version() { return LANNER_VERSION; }
+
+}  // namespace lanner

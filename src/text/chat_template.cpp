@@ -1,0 +1,151 @@
+#include "text/chat_template.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "text/lanner_text.h"
+#include "text/rust_call.h"
+#include "text/template_pieces.h"
+
+namespace lanner {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMaxFileBytes = 1 << 20;
+// Deeper messages are refused: writing JSON is recursive, here and in the template's library.
+constexpr int kMaxDepth = 64;
+
+struct ReleaseTemplate {
+  void operator()(LannerTemplate* handle) const { lanner_template_free(handle); }
+};
+
+bool deeper_than(const Json& value, int levels) {
+  if (!value.is_structured()) return false;
+  if (levels == 0) return true;
+  for (const Json& item : value) {
+    if (deeper_than(item, levels - 1)) return true;
+  }
+  return false;
+}
+
+Result<std::string> read_text_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return io_error(fmt::format("cannot open the chat template {}", path));
+  std::string text(kMaxFileBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad()) return io_error(fmt::format("cannot read the chat template {}", path));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > kMaxFileBytes) {
+    return invalid_argument(fmt::format("the chat template {} has more than {} bytes", path, kMaxFileBytes));
+  }
+  return text;
+}
+
+Status check_inputs(const ChatTemplateInputs& inputs) {
+  if (!inputs.messages.is_array()) return invalid_argument("messages are not a list");
+  if (!inputs.tools.is_null() && !inputs.tools.is_array()) return invalid_argument("tools are not a list");
+  if (!inputs.extra.is_null() && !inputs.extra.is_object()) {
+    return invalid_argument("the template's variables are not an object");
+  }
+  for (const Json* part : {&inputs.messages, &inputs.tools, &inputs.extra}) {
+    if (deeper_than(*part, kMaxDepth)) {
+      return invalid_argument(fmt::format("messages, tools or variables are nested deeper than {} levels", kMaxDepth));
+    }
+  }
+  return {};
+}
+
+// The template's variables, by the names that Transformers gives them.
+Result<Json> jinja_variables(const ChatTemplateInputs& inputs, const SpecialTokens& tokens) {
+  Json variables = {{"messages", inputs.messages},
+                    {"tools", inputs.tools},
+                    {"documents", nullptr},
+                    {"add_generation_prompt", inputs.add_generation_prompt}};
+  const std::pair<const char*, const std::string*> special[] = {
+      {"bos_token", &tokens.bos}, {"eos_token", &tokens.eos}, {"unk_token", &tokens.unk}, {"pad_token", &tokens.pad}};
+  for (const auto& [name, text] : special) {
+    if (!text->empty()) variables[name] = *text;
+  }
+  if (inputs.extra.is_null()) return variables;
+  for (const auto& [name, value] : inputs.extra.items()) {
+    if (name == "messages" || name == "tools" || name == "add_generation_prompt") {
+      return invalid_argument(fmt::format("the template's variable '{}' cannot be set twice", name));
+    }
+    variables[name] = value;
+  }
+  return variables;
+}
+
+}  // namespace
+
+struct ChatTemplate::Body {
+  std::string origin{};
+  SpecialTokens tokens{};
+  TemplatePieces pieces{};                                   // when there is no Jinja
+  std::unique_ptr<LannerTemplate, ReleaseTemplate> jinja{};  // null: made of pieces
+
+  Result<std::string> render_jinja(const ChatTemplateInputs& inputs) const {
+    LANNER_ASSIGN_OR_RETURN(const Json variables, jinja_variables(inputs, tokens));
+    const std::string context = variables.dump();
+    LannerBuffer text = {nullptr, 0};
+    LannerBuffer error = {nullptr, 0};
+    const std::int32_t code = lanner_template_render(jinja.get(), to_slice(context), &text, &error);
+    if (code != LANNER_TEXT_OK) return with_context(take_error(code, error), origin);
+    return take_buffer(text);
+  }
+};
+
+Result<ChatTemplate> ChatTemplate::from_jinja(std::string_view source, SpecialTokens tokens, std::string_view origin) {
+  LannerTemplate* handle = nullptr;
+  LannerBuffer error = {nullptr, 0};
+  const std::int32_t code = lanner_template_compile(to_slice(source), &handle, &error);
+  if (code != LANNER_TEXT_OK) return with_context(take_error(code, error), origin);
+  auto body = std::make_shared<Body>();
+  body->jinja.reset(handle);
+  body->origin = origin;
+  body->tokens = std::move(tokens);
+  return ChatTemplate(std::move(body));
+}
+
+Result<ChatTemplate> ChatTemplate::from_name(std::string_view builtin_name, SpecialTokens tokens) {
+  auto body = std::make_shared<Body>();
+  LANNER_ASSIGN_OR_RETURN(body->pieces, find_builtin_template(builtin_name));
+  body->tokens = std::move(tokens);
+  return ChatTemplate(std::move(body));
+}
+
+Result<ChatTemplate> ChatTemplate::from_option(std::string_view value, SpecialTokens tokens) {
+  std::string text(value);
+  std::string origin = "--chat-template";
+  const std::size_t first = value.find_first_not_of(" \t\r\n");
+  const bool is_json_text = first != std::string_view::npos && value[first] == '{';
+  if (!is_json_text) {
+    const std::string extension = std::filesystem::path(value).extension().string();
+    const bool is_jinja = extension == ".jinja" || extension == ".jinja2" || extension == ".j2";
+    if (!is_jinja && extension != ".json") return from_name(value, std::move(tokens));
+    origin = text;
+    LANNER_ASSIGN_OR_RETURN(text, read_text_file(origin));
+    if (is_jinja) return from_jinja(text, std::move(tokens), origin);
+  }
+  auto body = std::make_shared<Body>();
+  LANNER_ASSIGN_OR_RETURN(body->pieces, template_pieces_from_json(text, origin));
+  body->tokens = std::move(tokens);
+  return ChatTemplate(std::move(body));
+}
+
+Result<std::string> ChatTemplate::render(const ChatTemplateInputs& inputs) const {
+  LANNER_RETURN_IF_ERROR(check_inputs(inputs));
+  try {
+    return body_->jinja ? body_->render_jinja(inputs) : render_pieces(body_->pieces, inputs);
+  } catch (const Json::exception&) {  // the only exception that dump() throws: text that is not UTF-8
+    return invalid_argument("a message, tool or variable is not UTF-8");
+  }
+}
+
+const std::vector<std::string>& ChatTemplate::stop_words() const { return body_->pieces.stop_words; }
+
+}  // namespace lanner

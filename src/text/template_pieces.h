@@ -1,0 +1,49 @@
+#pragma once
+// Chat templates made of fixed pieces around each message: the built-in ones, and those users write as JSON.
+//
+//   {begin} {system}{meta_instruction}{eosys} { {user}Q{eoh} {assistant}A{eoa}{separator} }…
+//
+// A built-in template is one row of data in template_pieces.cpp. Values and pure functions: no ownership or thread
+// rules. ChatTemplate (chat_template.h) is what the rest of the program uses.
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lanner/status.h"
+
+namespace lanner {
+
+struct ChatTemplateInputs;
+
+struct TemplatePieces {
+  std::vector<std::string> names{};  // the first one is shown in lists
+  std::string begin{};               // in front of everything
+  std::string system{};
+  std::optional<std::string> meta_instruction{};  // system text when the messages bring none; unset: no system turn
+  std::string eosys{};
+  std::string user{};
+  std::string eoh{};
+  std::string assistant{};
+  std::string eoa{};
+  std::string separator{};            // between an answer and the next question
+  std::optional<std::string> tool{};  // unset: the template has no form for results of tools
+  std::string eotool{};
+  std::optional<std::string> tools{};  // in front of the JSON list of tools; unset: no form for them
+  std::string eotools{};
+  bool system_inside_user = false;  // the system text stands at the beginning of the first user turn
+  std::vector<std::string> stop_words{};
+};
+
+/// All built-in templates.
+const std::vector<TemplatePieces>& builtin_templates();
+/// kNotFound, with the nearest names, for an unknown name.
+Result<TemplatePieces> find_builtin_template(std::string_view name);
+/// LMDeploy's JSON form: "model_name" names the template to start from, the other keys replace its pieces.
+Result<TemplatePieces> template_pieces_from_json(std::string_view json, std::string_view origin);
+/// An assistant message at the end stays open, to be continued, when inputs.add_generation_prompt is set.
+Result<std::string> render_pieces(const TemplatePieces& pieces, const ChatTemplateInputs& inputs);
+
+}  // namespace lanner

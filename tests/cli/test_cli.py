@@ -1,0 +1,188 @@
+"""The command line without a model: help, exit codes, suggestions, what is not there."""
+
+import json
+import subprocess
+
+import pytest
+
+from conftest import BINARY
+
+
+def test_help_names_verbs_and_examples(run):
+    done = run("--help")
+    assert done.returncode == 0 and done.stderr == b""
+    text = done.stdout.decode()
+    for word in ("usage: lanner VERB", "chat", "check_env", "list", "completion", "eval", "benchmark", "Examples:"):
+        assert word in text
+
+
+def test_no_verb_prints_help(run):
+    assert run().stdout == run("--help").stdout
+    assert run().returncode == 0
+
+
+def test_group_without_verb_prints_its_help(run):
+    done = run("eval")
+    assert done.returncode == 0
+    assert b"usage: lanner eval" in done.stdout
+
+
+def test_chat_help_shows_types_and_defaults(run):
+    done = run("chat", "-h")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.decode().split())
+    assert "usage: lanner chat [options] [MODEL]" in text
+    assert "--cache-max-entry-count FLOAT" in text and "(default: 0.8)" in text
+    assert "--max-new-tokens INT" in text and "(default: 4096)" in text
+    assert "--dtype auto|float16|bfloat16|float32" in text and "(default: auto)" in text
+
+
+def test_help_wins_over_mistakes(run):
+    assert run("chat", "--nonsense", "--help").returncode == 0
+
+
+def test_version_is_bare(run):
+    for flag in ("-v", "--version"):
+        done = run(flag)
+        assert done.returncode == 0
+        assert done.stdout.decode().strip().replace(".", "").isdigit()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["chta"], "unknown verb 'chta'; did you mean chat?"),
+    (["chat", "--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
+    (["chat", "--cache_max_entry_cuont", "1"], "did you mean --cache-max-entry-count?"),
+    (["chat", "--top", "1"], "ambiguous flag --top: could be"),
+    (["chat", "--seed"], "--seed needs a value"),
+    (["chat", "--seed", "--greedy"], "--seed needs a value"),
+    (["chat", "--seed", "tomorrow"], "--seed: 'tomorrow' is not a valid value"),
+    (["chat", "--dtype", "int3"], "'int3' is not one of auto|float16|bfloat16|float32"),
+    (["chat", "-x"], "unknown flag -x"),
+    (["chat", "one", "two"], "two"),
+    (["completion"], "SHELL is required"),
+])
+def test_usage_errors(run, arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].startswith("usage: lanner")
+    assert message in lines[1] and ": error: " in lines[1]
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("flags", [
+    ["--tp", "2"], ["--quant-policy", "8"], ["--quant-policy", "int4"], ["--model-format", "awq"], ["--adapters", "a=b"],
+    ["--rope-scaling-factor", "2"], ["--revision", "main"], ["--download-dir", "x"], ["--speculative-algorithm", "eagle"],
+    ["--device", "ascend"], ["--cap", "python"],
+])
+def test_what_is_not_built_yet_is_an_error(run, flags):
+    done = run("chat", "model", *flags)
+    assert done.returncode == 1
+    message = done.stderr.decode()
+    assert message.startswith("lanner: error: " + flags[0]) and message.count("\n") == 1
+    assert "not available yet in this version" in message
+
+
+def test_harmless_flags_are_accepted(run, tmp_path):
+    # The missing model is reported, so the flags before it went through.
+    done = run("chat", tmp_path / "none", "--tp", "1", "--quant-policy", "0", "--model-format", "hf", "--device", "cpu",
+               "--async", "0", "--communicator", "native", "--trust-remote-code", "--backend", "pytorch", "--eager-mode",
+               "--enable-prefix-caching", "--language-model-only")
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].startswith("lanner: note: --backend pytorch")
+    assert lines[1].startswith("lanner: warning: --eager-mode")
+    assert "not a local path; downloading from a hub is not available yet" in lines[2]
+    assert len(lines) == 3
+
+
+def test_prefixes_and_underscores(run):
+    for spelling in ("--cache-max", "--cache_max_entry_count", "--cache_max=7", "--cache-max-entry-count=7"):
+        arguments = [spelling] if "=" in spelling else [spelling, "7"]
+        done = run("chat", *arguments, "model")
+        assert done.returncode == 1
+        assert done.stderr == b"lanner: error: --cache-max-entry-count must be above 0 and at most 1\n"
+
+
+def test_old_spelling_with_the_engine_name(run):
+    done = run("chat", "turbomind", "/no/such/model")
+    assert done.returncode == 1
+    assert b"old spelling" in done.stderr and b"/no/such/model: not a local path" in done.stderr
+
+
+def test_missing_default_model_says_what_to_do(run):
+    done = run("chat")
+    assert done.returncode == 1
+    assert b"make chat" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"not a model"])
+def test_broken_model_file(run, tmp_path, content):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    done = run("chat", path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"lanner: error: ") and done.stderr.count(b"\n") == 1
+    assert b"model.gguf" in done.stderr
+
+
+def test_folder_without_a_model(run, tmp_path):
+    done = run("chat", tmp_path)
+    assert done.returncode == 1
+    assert b"config.json" in done.stderr
+
+
+def test_check_env(run, tmp_path):
+    lines = run("check_env").stdout.decode().splitlines()
+    keys = [line.split(": ")[0] for line in lines]
+    for key in ("lanner", "build", "compiler", "processor", "instructions", "threads", "memory available", "CUDA"):
+        assert key in keys
+    assert "CUDA: built without CUDA" in lines
+    facts = json.loads(run("check_env", "--json").stdout)
+    assert facts["threads"] >= 1
+    dump = tmp_path / "env.json"
+    assert run("check_env", "--dump-file", dump).returncode == 0
+    assert json.loads(dump.read_text())["CUDA"] == "built without CUDA"
+
+
+def test_list(run):
+    done = run("list")
+    assert done.returncode == 0
+    assert b"LlamaForCausalLM" in done.stdout
+    assert b"The supported chat template names are:" in done.stdout and b"internlm2" in done.stdout
+
+
+@pytest.mark.parametrize("line, expected", [
+    ("lanner ch", ["chat", "check_env"]),
+    ("lanner eval perp", ["perplexity"]),
+    ("lanner chat --cache-m", ["--cache-max-entry-count"]),
+    ("lanner chat model --top-", ["--top-p", "--top-k"]),
+])
+def test_bash_completion(run, tmp_path, line, expected):
+    script = tmp_path / "lanner.bash"
+    script.write_bytes(run("completion", "bash").stdout)
+    words = line.split(" ")
+    quoted = " ".join(f"'{word}'" for word in words)
+    shell = f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _lanner; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == expected
+
+
+def test_other_completions(run):
+    assert b"#compdef lanner" in run("completion", "zsh").stdout
+    assert b"complete -c lanner" in run("completion", "fish").stdout
+    assert run("completion", "tcsh").returncode == 2
+
+
+def test_full_disk_is_an_error(run):
+    with open("/dev/full", "wb") as full:
+        done = run("--help", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert b"cannot write to stdout: No space left on device" in done.stderr
+
+
+def test_reader_that_goes_away(environment):
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"'{BINARY}' chat --help | head -c 1"], env=environment,
+                          capture_output=True, check=False)
+    assert done.returncode == 0 and done.stderr == b""

@@ -1,0 +1,207 @@
+"""What mutate.py breaks: one place at a time.
+
+`search` and `replace` are expressions of one type. Mutations of one file may share a `search`, but not overlap in any
+other way.
+"""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    name: str
+    file: str
+    search: str
+    replace: str
+    tests: str  # --gtest_filter: the tests worth running
+
+
+BACKEND = "src/ops/cpu/backend.cpp"
+LINEAR = "src/ops/cpu/linear.cpp"
+PACK = "src/ops/cpu/pack.cpp"
+ATTENTION = "src/ops/cpu/attention.cpp"
+KERNELS = "src/ops/cpu/kernels.inl.h"
+AVX512 = "src/ops/cpu/simd_avx512.h"
+AVX2 = "src/ops/cpu/simd_avx2.h"
+GENERIC = "src/ops/cpu/simd_generic.h"
+REFERENCE = "src/ops/reference/backend.cpp"
+SAMPLING = "src/ops/sampling.cpp"
+
+NORM = "NormRows.*:NormQkv.*:NormHead.*"
+PRODUCTS = "LinearAdd.*:Embed.*"
+KV = "NormQkv.*:Attention.*"
+ATTEND = "Attention.*:Independence.*"
+DRAWS = ("Greedy.*:*Penalty.*:LogitBias.*:BannedTokens.*:Top*:MinP.*:Temperature.*:Draw.*:Logprobs.*:NotANumber.*:"
+         "UniformAt.*")
+
+INPUTS_AND_PRODUCTS = [
+    Mutation("embed: the row of the next token", BACKEND,
+             "batch.tokens[static_cast<std::size_t>(row)]", "(batch.tokens[static_cast<std::size_t>(row)] + 1) % 50",
+             "Embed.*"),
+    Mutation("embed: int4 nibbles swapped", PACK, "place.high_nibble(column) ? stored >> 4U : stored & 15U",
+             "place.high_nibble(column) ? stored & 15U : stored >> 4U", PRODUCTS),
+    Mutation("rope angles: position off by one", BACKEND,
+             "static_cast<float>(batch.positions[static_cast<std::size_t>(row)])",
+             "static_cast<float>(batch.positions[static_cast<std::size_t>(row)] + 1)", "RopeAngles.*"),
+    Mutation("rope angles: frequency of the pair before", BACKEND, "position * frequencies[i]",
+             "position * frequencies[i > 0 ? i - 1 : 0]", "RopeAngles.*"),
+    Mutation("rope angles: no scale on the sines", BACKEND, "std::sin(angle) * rope.scale", "std::sin(angle)",
+             "RopeAngles.*"),
+    Mutation("norm: eps dropped", KERNELS, "sum / static_cast<float>(n) + eps", "sum / static_cast<float>(n)", NORM),
+    Mutation("norm: last columns left out of the sum", KERNELS, "sum += x[i] * x[i]", "sum += 0.0F", NORM),
+    Mutation("norm: gain dropped", KERNELS, "mul(load(gain + i), mul(load(x + i), set1(scale)))",
+             "mul(load(x + i), set1(scale))", NORM),
+    Mutation("bias dropped", LINEAR, "values[i] += bias[i]", "values[i] += 0.0F", "LinearAdd.*"),
+    Mutation("bias of the neighbour", LINEAR, "part.bias->data() + column", "part.bias->data() + (column > 0)",
+             "LinearAdd.*"),
+    Mutation("residual overwritten", LINEAR, "out[i] += values[i]", "out[i] = values[i]", "LinearAdd.*"),
+    Mutation("parts begin at the same column", LINEAR, "column += linear.parts[p].weight->rows()", "column += 0",
+             "LinearAdd.*"),
+    Mutation("wanted rows ignored", LINEAR, "wanted != nullptr ? wanted[row] : row", "row", "NormHead.*"),
+    Mutation("dense: last column left out", KERNELS, "k < weight.cols", "k < weight.cols - (weight.cols > 1)",
+             "LinearAdd.*"),
+    Mutation("int8 input: scale of 126.9 steps", KERNELS, "largest > 0 ? 127.0F / largest : 0.0F",
+             "largest > 0 ? 126.9F / largest : 0.0F", "LinearAdd.*"),
+    Mutation("int8 input: NaN hidden", KERNELS, "largest / 127.0F + poison", "largest / 127.0F", "NotANumber.*"),
+    Mutation("int8 input: infinity taken for a maximum", KERNELS, "largest / 127.0F + poison",
+             "largest / 128.0F + poison", "LinearAdd.*"),
+    Mutation("int8 input: sum of the wrong 16", KERNELS, "sums[2 * g + 1] = reduce_add_int(store_int8(out + 16, "
+             "mul(b, set1(inverse))))", "sums[2 * g + 1] = reduce_add_int(store_int8(out + 16, mul(b, set1(inverse)))) "
+             "+ (g == 1)", "LinearAdd.*"),
+    Mutation("quantized: scale of the group before", KERNELS, "group + units * Unit::kBytes",
+             "group + units * Unit::kBytes - (g > 0 ? group_bytes : 0)", "LinearAdd.*"),
+    Mutation("quantized: offsets dropped", KERNELS,
+             "fma(Scales::load16(meta + Scales::kBytes), set1(x_sum), sum[p][r])", "sum[p][r]", "LinearAdd.*"),
+    Mutation("quantized: offsets packed for the next row", PACK, "code_bytes + (kPanelRows + lane) * scale_bytes",
+             "code_bytes + (kPanelRows + (lane + 1) % kPanelRows) * scale_bytes", PRODUCTS),
+    Mutation("quantized: input sum of the first 16 only", KERNELS, "kSums == 2 ? sums[0] + sums[1] : sums[0]",
+             "sums[0]", "LinearAdd.*"),
+    Mutation("quantized: input scale of the next group", KERNELS, "unit_index * kColumns / kActivationGroup",
+             "(unit_index * kColumns / kActivationGroup + 1) % (weight.cols / kActivationGroup)", "LinearAdd.*"),
+    Mutation("int8: excess 127 (avx512)", AVX512, "set1_int(-128 * sum_of_x)", "set1_int(-127 * sum_of_x)",
+             "LinearAdd.*"),
+    Mutation("int8: excess 127 (generic)", GENERIC, "set1_int(-128 * sum_of_x)", "set1_int(-127 * sum_of_x)",
+             "LinearAdd.*"),
+    Mutation("int8: maddubs on unsigned bytes that overflow (avx2)", AVX2,
+             "dot_eight(acc, _mm256_abs_epi8(code), _mm256_sign_epi8(x, code))",
+             "_mm256_sub_epi32(dot_eight(acc, excess, x), "
+             "dot_eight(_mm256_setzero_si256(), _mm256_set1_epi8(-128), x))",
+             "LinearAdd.*"),
+    Mutation("int4: low nibbles twice (avx512)", AVX512, "_mm512_srli_epi16(a.v, 4)", "a.v", "LinearAdd.*"),
+    Mutation("int4: low nibbles twice (avx2)", AVX2, "_mm256_srli_epi16(c.a, 4)", "c.a", "LinearAdd.*"),
+    Mutation("half scales where they are not exact", PACK, "to_float(to_half(value)) != value", "false",
+             "LinearAdd.*"),
+    Mutation("exact arithmetic ignored", PACK, "arithmetic == Arithmetic::kExact", "false", "LinearAdd.*"),
+    Mutation("threads: a worker skips the last panel of its run", LINEAR, "std::min(begin + run, panels)",
+             "std::max(begin + 1, std::min(begin + run, panels) - 1)", "LinearAdd.*"),
+    Mutation("rows: a single row's bits differ by a rounding", KERNELS, "mul(scale, set1(x_scale))",
+             "mul(scale, set1(kRows == 1 ? x_scale * 1.0000001F : x_scale))", "Independence.*"),
+]
+
+GATES = [
+    Mutation("gate and up swapped", LINEAR,
+             "kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column)",
+             "kernels_.gate(gate, up_row, gate_row, columns, h + (row + r) * width + column)", "NormGatedUp.*"),
+    Mutation("gate: silu for gelu_tanh", KERNELS, "gate == Gate::kSilu ? x : cubic", "x", "NormGatedUp.*"),
+    Mutation("gate: gelu by its sigmoid approximation", KERNELS,
+             "0.5F * x * (1.0F + __builtin_erff(x * 0.707106781F))", "x / (1.0F + __builtin_expf(-1.702F * x))",
+             "NormGatedUp.*"),
+    Mutation("gate: gelu_tanh of the last columns off by a digit", KERNELS, "1.59576912F + 0.0713548162F * x * x",
+             "1.59576912F + 0.0712548162F * x * x", "NormGatedUp.*"),
+    Mutation("exponential: a coefficient off by a digit", KERNELS, "set1(4.16666667e-2F)", "set1(4.16566667e-2F)",
+             "NormGatedUp.*:Attention.*"),
+]
+
+CACHE = [
+    Mutation("rope: sign", LINEAR, "a * cosines[i] - b * sines[i]", "a * cosines[i] + b * sines[i]", KV),
+    Mutation("rope: sine for cosine", LINEAR, "b * cosines[i] + a * sines[i]", "b * sines[i] + a * cosines[i]", KV),
+    Mutation("rope: keys not turned", LINEAR, "rotate(key, angles, args.rotary_dim)", "rotate(key, angles, 0)", KV),
+    Mutation("kv: slot off by one", LINEAR, "position % kKvBlockTokens", "(position + 1) % kKvBlockTokens",
+             "NormQkv.*"),
+    Mutation("kv: block off by one", LINEAR, "slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens)]",
+             "slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens + 1) % slice.blocks.size()]",
+             "NormQkv.*"),
+    Mutation("kv: always layer 0", LINEAR, "cache.head(block, args.layer, h)", "cache.head(block, 0, h)",
+             "NormQkv.*"),
+    Mutation("kv: keys and values swapped", LINEAR, "part == 1 ? 0 : kv_width", "part == 2 ? 0 : kv_width",
+             "NormQkv.*"),
+    Mutation("kv: bfloat16 truncated", KERNELS, "(bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U", "bits >> 16U",
+             "NormQkv.*"),
+    Mutation("kv: bfloat16 ties away from even", KERNELS, "(bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U",
+             "(bits + 0x8000U) >> 16U", "NormQkv.*"),
+]
+
+ATTENTIONS = [
+    Mutation("attention: scale dropped", KERNELS, "mul(sum[n][v], set1(scale))", "sum[n][v]", "Attention.*"),
+    Mutation("attention: mask sees one too many", ATTENTION,
+             "std::min(slice.first_position + row + 1 - chunk_start, kChunkTokens)",
+             "std::min(slice.first_position + row + 2 - chunk_start, kChunkTokens)", "Attention.*"),
+    Mutation("attention: mask sees one too few", ATTENTION,
+             "std::min(slice.first_position + row + 1 - chunk_start, kChunkTokens)",
+             "std::min(std::max<std::int64_t>(1, slice.first_position + row - chunk_start), kChunkTokens)",
+             "Attention.*"),
+    Mutation("attention: block of the next 64 tokens", ATTENTION,
+             "slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)]",
+             "slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens + 1) % slice.blocks.size()]", "Attention.*"),
+    Mutation("attention: KV head of another group", ATTENTION, "task.head / (args.heads / layout.kv_heads)",
+             "task.head % layout.kv_heads", "Attention.*"),
+    Mutation("attention: query of the row before", ATTENTION,
+             "args.q + ((slice.first_row + row) * args.heads + head) * head_dim",
+             "args.q + ((slice.first_row + std::max<std::int64_t>(0, row - 1)) * args.heads + head) * head_dim",
+             "Attention.*"),
+    Mutation("attention: chunks merged without rescaling", ATTENTION, "std::exp(max - together)", "1.0F",
+             "Attention.*"),
+    Mutation("attention: sum of a chunk lost", ATTENTION, "sum * a + chunk_sum * b", "sum * a", "Attention.*"),
+    Mutation("attention: a row ends one chunk early", ATTENTION,
+             "slice.first_position + task.row + first / task.heads + 1 <= chunk_start",
+             "slice.first_position + task.row + first / task.heads <= chunk_start", ATTEND),
+    Mutation("attention: last value of a block left out", KERNELS, "left < kKvBlockTokens ? left : kKvBlockTokens",
+             "left < kKvBlockTokens ? left : kKvBlockTokens - 1", "Attention.*"),
+    Mutation("attention: padding not masked", KERNELS, "scores[t] = kMasked", "scores[t] = scores[t]", "Attention.*"),
+    Mutation("attention: a chunk of another task merged", ATTENTION, "attention_tasks_[end].first_chunk > 0",
+             "attention_tasks_[end].first_chunk > 1", ATTEND),
+    Mutation("attention: chunks merged by the smaller maximum", ATTENTION, "std::max(max, chunk_max)",
+             "std::min(max, chunk_max)", "Attention.*"),
+]
+
+ORACLE = [
+    Mutation("reference: rope sign", REFERENCE, "a * angles[i] - b * angles[half + i]",
+             "a * angles[i] + b * angles[half + i]", "Reference.*"),
+    Mutation("reference: eps dropped", REFERENCE, "static_cast<double>(norm.eps)", "0.0", "Reference.*"),
+    Mutation("reference: attention scale dropped", REFERENCE, "score * static_cast<double>(args.scale)", "score",
+             "Reference.*"),
+    Mutation("reference: mask sees one too many", REFERENCE, "slice.first_position + i + 1",
+             "slice.first_position + i + 2", "Reference.*"),
+    Mutation("reference: int8 codes unsigned", REFERENCE, "static_cast<std::int8_t>(code)", "static_cast<int>(code)",
+             "Reference.*"),
+]
+
+SAMPLING_STEPS = [
+    Mutation("sampling: repetition penalty ignores the sign", SAMPLING, "raw < 0 ? raw * penalty : raw / penalty",
+             "raw / penalty", DRAWS),
+    Mutation("sampling: repetition penalty at each occurrence", SAMPLING, "row.logits[index]",
+             "scores[index].logprob", DRAWS),
+    Mutation("sampling: presence counted as frequency", SAMPLING,
+             "params.presence_penalty + params.frequency_penalty * static_cast<float>(end - i)",
+             "(params.presence_penalty + params.frequency_penalty) * static_cast<float>(end - i)", DRAWS),
+    Mutation("sampling: ties to the higher id", SAMPLING, "a.token < b.token", "a.token > b.token", DRAWS),
+    Mutation("sampling: top-k keeps one more", SAMPLING, "static_cast<std::size_t>(params.top_k)",
+             "static_cast<std::size_t>(params.top_k) + 1", DRAWS),
+    Mutation("sampling: top-p share of everything", SAMPLING, "cumulative >= static_cast<double>(params.top_p) * sum",
+             "cumulative >= static_cast<double>(params.top_p)", DRAWS),
+    Mutation("sampling: top-p keeps one more", SAMPLING, "cumulative >= static_cast<double>(params.top_p) * sum",
+             "cumulative - static_cast<double>(candidates[kept - 1].logprob) >= "
+             "static_cast<double>(params.top_p) * sum", DRAWS),
+    Mutation("sampling: min-p ignored", SAMPLING, "candidates[kept - 1].logprob < params.min_p", "false", DRAWS),
+    Mutation("sampling: a ban is only a malus", SAMPLING, "scratch[static_cast<std::size_t>(token)].logprob = kBanned",
+             "scratch[static_cast<std::size_t>(token)].logprob -= 50", DRAWS),
+    Mutation("sampling: temperature squared", SAMPLING, "static_cast<double>(params.temperature) + 1e-6",
+             "static_cast<double>(params.temperature * params.temperature) + 1e-6", DRAWS),
+    Mutation("sampling: one number for all positions", SAMPLING, "uniform_at(params.seed, row.output_tokens.size())",
+             "uniform_at(params.seed, 0)", DRAWS),
+    Mutation("sampling: NaN not looked for", SAMPLING, "probe == 0.0F", "true", DRAWS),
+    Mutation("sampling: logprobs without normalization", SAMPLING, "static_cast<double>(largest) + std::log(sum)",
+             "static_cast<double>(largest) + 0 * sum", DRAWS),
+    Mutation("sampling: neighbouring seeds alike", SAMPLING, "mix(seed + 0x9E3779B97F4A7C15U)", "seed", DRAWS),
+]
+
+MUTATIONS = INPUTS_AND_PRODUCTS + GATES + CACHE + ATTENTIONS + ORACLE + SAMPLING_STEPS

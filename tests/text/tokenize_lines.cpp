@@ -1,0 +1,185 @@
+// The way into src/text for the Python comparison tests; nothing that ships.
+//
+//   text_probe encode  (--tokenizer FILE | --bpe FILE) [--literal] [--no-special]
+//   text_probe decode  (--tokenizer FILE | --bpe FILE) [--skip-special]
+//   text_probe stream  (--tokenizer FILE | --bpe FILE) [--skip-special]
+//   text_probe render  --template VALUE
+//
+// Records come on stdin and go to stdout as a 32-bit little-endian length and that many bytes. encode reads UTF-8 and
+// answers int32 ids; decode and stream read int32 ids and answer UTF-8, at once or token by token; render reads a JSON
+// object with the members of ChatTemplateInputs and SpecialTokens and answers the prompt. An answer that begins with
+// the length 0xFFFFFFFF is an error: a second record with its text follows.
+// FILE of --bpe is a JSON object with the members of BpeVocabulary. VALUE is what --chat-template accepts.
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "text/chat_template.h"
+#include "text/detokenizer.h"
+#include "text/tokenizer.h"
+
+namespace lanner {
+namespace {
+
+constexpr std::uint32_t kErrorMark = 0xFFFFFFFF;
+
+struct Options {
+  std::string mode;
+  std::string tokenizer_path;
+  std::string bpe_path;
+  std::string template_value;
+  EncodeOptions encode;
+  bool skip_special = false;
+};
+
+bool read_record(std::string& record) {
+  std::uint32_t size = 0;
+  if (std::fread(&size, sizeof size, 1, stdin) != 1) return false;
+  record.resize(size);
+  return size == 0 || std::fread(record.data(), size, 1, stdin) == 1;
+}
+
+void write_record(const void* data, std::size_t size) {
+  const auto length = static_cast<std::uint32_t>(size);
+  std::fwrite(&length, sizeof length, 1, stdout);
+  if (size > 0) std::fwrite(data, size, 1, stdout);
+}
+
+void write_error(const Status& status) {
+  std::fwrite(&kErrorMark, sizeof kErrorMark, 1, stdout);
+  const std::string text = fmt::format("{}: {}", status_code_name(status.code()), status.message());
+  write_record(text.data(), text.size());
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return not_found(path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+Result<std::shared_ptr<const Tokenizer>> load_bpe(const std::string& path) {
+  LANNER_ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  const nlohmann::json dump = nlohmann::json::parse(text);
+  BpeVocabulary vocabulary;
+  dump.at("tokens").get_to(vocabulary.tokens);
+  dump.at("token_types").get_to(vocabulary.token_types);
+  dump.at("merges").get_to(vocabulary.merges);
+  vocabulary.pre_tokenizer = dump.value("pre_tokenizer", "");
+  vocabulary.add_prefix_space = dump.value("add_prefix_space", false);
+  if (dump.contains("add_bos")) vocabulary.add_bos = dump["add_bos"].get<bool>();
+  if (dump.contains("add_eos")) vocabulary.add_eos = dump["add_eos"].get<bool>();
+  if (dump.contains("bos_id")) vocabulary.bos_id = dump["bos_id"].get<std::int32_t>();
+  if (dump.contains("eos_id")) vocabulary.eos_id = dump["eos_id"].get<std::int32_t>();
+  return Tokenizer::from_bpe_vocabulary(vocabulary, path);
+}
+
+Result<std::shared_ptr<const Tokenizer>> load(const Options& options) {
+  if (!options.bpe_path.empty()) return load_bpe(options.bpe_path);
+  LANNER_ASSIGN_OR_RETURN(const std::string text, read_file(options.tokenizer_path));
+  return Tokenizer::from_json(text, options.tokenizer_path);
+}
+
+Result<std::string> stream(const std::shared_ptr<const Tokenizer>& tokenizer, std::span<const std::int32_t> ids,
+                           bool skip_special) {
+  IncrementalDetokenizer detokenizer(tokenizer, skip_special);
+  std::string text;
+  for (const std::int32_t id : ids) {
+    LANNER_ASSIGN_OR_RETURN(const std::string part, detokenizer.push(id));
+    text += part;
+  }
+  return text + detokenizer.finish();
+}
+
+void answer(const std::shared_ptr<const Tokenizer>& tokenizer, const Options& options, const std::string& record) {
+  if (options.mode == "encode") {
+    const auto ids = tokenizer->encode(record, options.encode);
+    if (!ids.ok()) return write_error(ids.status());
+    return write_record(ids->data(), ids->size() * sizeof(std::int32_t));
+  }
+  std::vector<std::int32_t> ids(record.size() / sizeof(std::int32_t));
+  if (!ids.empty()) std::memcpy(ids.data(), record.data(), ids.size() * sizeof(std::int32_t));
+  const auto text = options.mode == "stream" ? stream(tokenizer, ids, options.skip_special)
+                                             : tokenizer->decode(ids, options.skip_special);
+  if (!text.ok()) return write_error(text.status());
+  write_record(text->data(), text->size());
+}
+
+Result<std::string> render(const Options& options, const std::string& record) {
+  const auto object = nlohmann::ordered_json::parse(record);
+  const SpecialTokens tokens = {.bos = object.value("bos", ""), .eos = object.value("eos", "")};
+  LANNER_ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::from_option(options.template_value, tokens));
+  ChatTemplateInputs inputs;
+  inputs.messages = object.at("messages");
+  if (object.contains("tools")) inputs.tools = object["tools"];
+  inputs.add_generation_prompt = object.value("add_generation_prompt", true);
+  if (object.contains("extra")) inputs.extra = object["extra"];
+  return chat.render(inputs);
+}
+
+int render_all(const Options& options) {
+  std::string record;
+  while (read_record(record)) {
+    const Result<std::string> prompt = render(options, record);
+    if (prompt.ok())
+      write_record(prompt->data(), prompt->size());
+    else
+      write_error(prompt.status());
+  }
+  return 0;
+}
+
+bool parse(int argc, char** argv, Options& options) {
+  if (argc < 2) return false;
+  options.mode = argv[1];
+  for (int i = 2; i < argc; ++i) {
+    const std::string_view flag = argv[i];
+    if (flag == "--literal")
+      options.encode.parse_special = false;
+    else if (flag == "--no-special")
+      options.encode.add_special_tokens = false;
+    else if (flag == "--skip-special")
+      options.skip_special = true;
+    else if (i + 1 == argc)
+      return false;
+    else if (flag == "--tokenizer")
+      options.tokenizer_path = argv[++i];
+    else if (flag == "--template")
+      options.template_value = argv[++i];
+    else if (flag == "--bpe")
+      options.bpe_path = argv[++i];
+    else
+      return false;
+  }
+  return options.mode == "encode" || options.mode == "decode" || options.mode == "stream" || options.mode == "render";
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  if (!parse(argc, argv, options)) {
+    fmt::print(stderr, "usage: see the head of tokenize_lines.cpp\n");
+    return 2;
+  }
+  if (options.mode == "render") return render_all(options);
+  const auto tokenizer = load(options);
+  if (!tokenizer.ok()) {
+    fmt::print(stderr, "{}: {}\n", status_code_name(tokenizer.status().code()), tokenizer.status().message());
+    return 1;
+  }
+  std::string record;
+  while (read_record(record)) answer(*tokenizer, options, record);
+  return 0;
+}
+
+}  // namespace
+}  // namespace lanner
+
+int main(int argc, char** argv) { return lanner::run(argc, argv); }

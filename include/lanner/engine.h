@@ -33,7 +33,7 @@ struct SamplingOptions {
   float repetition_penalty = 1.0F;
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
-  std::uint64_t seed = 0;    // choice i of n draws from a stream of its own under the same seed
+  std::uint64_t seed = 0;      // choice i of n draws from a stream of its own under the same seed
   std::int32_t logprobs = -1;  // -1: none; 0: of each token; k: and of the k best, by the unfiltered model
   std::vector<std::pair<std::int32_t, float>> logit_bias;  // token id, added to its logit
 };
@@ -60,22 +60,22 @@ struct Event {
   };
   Kind kind = Kind::kToken;
   RequestId request = 0;
-  std::int32_t choice = 0;                // 0..n-1
+  std::int32_t choice = 0;  // 0..n-1
 
-  std::int32_t token = 0;                 // kToken
-  float logprob = 0;                      // kToken, when asked for
-  std::span<const TokenLogprob> top;      // kToken, when asked for; valid during the call
+  std::int32_t token = 0;             // kToken
+  float logprob = 0;                  // kToken, when asked for
+  std::span<const TokenLogprob> top;  // kToken, when asked for; valid during the call
 
-  std::int32_t first_position = 0;        // kLogits: row i is the prediction after position first_position + i
-  std::int32_t rows = 0;                  // kLogits: how many; kHidden: 1
-  std::span<const float> values;          // (rows, vocab) or (hidden); valid during the call
+  std::int32_t first_position = 0;  // kLogits: row i is the prediction after position first_position + i
+  std::int32_t rows = 0;            // kLogits: how many; kHidden: 1
+  std::span<const float> values;    // (rows, vocab) or (hidden); valid during the call
 
   // kFinal, once for each request, after the last choice:
-  std::vector<FinishReason> reasons;      // one a choice
-  Status status;                          // not ok when a reason is kError
+  std::vector<FinishReason> reasons;  // one a choice
+  Status status;                      // not ok when a reason is kError
   std::int32_t prompt_tokens = 0;
-  std::int32_t cached_tokens = 0;         // of the prompt, taken from the prefix cache
-  std::int32_t generated_tokens = 0;      // of all choices
+  std::int32_t cached_tokens = 0;     // of the prompt, taken from the prefix cache
+  std::int32_t generated_tokens = 0;  // of all choices
 };
 
 /// Results besides tokens. A request that wants prompt rows computes them all and takes nothing from the prefix cache.
@@ -87,10 +87,10 @@ struct RequestWants {
 };
 
 struct Request {
-  std::vector<std::int32_t> prompt;          // at least one token
-  std::int32_t max_new_tokens = 512;         // 0: only the prompt is computed
-  std::int32_t min_new_tokens = 0;           // stop ids cannot be sampled before
-  std::int32_t n = 1;                        // choices, 1..128, that share the prompt
+  std::vector<std::int32_t> prompt;   // at least one token
+  std::int32_t max_new_tokens = 512;  // 0: only the prompt is computed
+  std::int32_t min_new_tokens = 0;    // stop ids cannot be sampled before
+  std::int32_t n = 1;                 // choices, 1..128, that share the prompt
   SamplingOptions sampling;
   std::vector<std::int32_t> stop_ids;
   std::vector<std::vector<std::int32_t>> bad_words;  // token sequences that must not appear
@@ -100,26 +100,26 @@ struct Request {
 
 /// Where the memory goes, in bytes.
 struct MemoryPlan {
-  std::int64_t free_bytes = 0;       // before the KV cache was planned, after weights
+  std::int64_t free_bytes = 0;  // before the KV cache was planned, after weights
   std::int64_t weight_bytes = 0;
   std::int64_t workspace_bytes = 0;
   std::int64_t kv_bytes = 0;
   std::int64_t kv_blocks = 0;
-  std::int64_t kv_tokens = 0;        // that the blocks hold
+  std::int64_t kv_tokens = 0;  // that the blocks hold
 };
 
 /// Counters since start, and levels now.
 struct EngineStats {
   std::int32_t running = 0;
   std::int32_t waiting = 0;
-  std::int64_t kv_blocks_used = 0;     // by running sequences
-  std::int64_t kv_blocks_cached = 0;   // kept for reuse, evictable
+  std::int64_t kv_blocks_used = 0;    // by running sequences
+  std::int64_t kv_blocks_cached = 0;  // kept for reuse, evictable
   std::int64_t steps = 0;
-  std::int64_t prompt_tokens = 0;      // computed
-  std::int64_t cached_tokens = 0;      // not computed, thanks to the prefix cache
+  std::int64_t prompt_tokens = 0;  // computed
+  std::int64_t cached_tokens = 0;  // not computed, thanks to the prefix cache
   std::int64_t generated_tokens = 0;
   std::int64_t preemptions = 0;
-  std::int64_t corrupted_requests = 0; // ended because their logits were not finite
+  std::int64_t corrupted_requests = 0;  // ended because their logits were not finite
 };
 
 class Engine {

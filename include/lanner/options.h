@@ -7,10 +7,10 @@ namespace lanner {
 
 /// Arithmetic and KV cache.
 enum class ComputeType : std::uint8_t {
-  kAuto,     // CPU: quantized weights with int8 activations, dense ones in fp32; the KV cache in fp16
-  kFloat32,  // fp32 throughout: quantized weights are widened at load, the KV cache is fp32
-  kFloat16,  // as kAuto on the CPU
-  kBFloat16, // as kAuto on the CPU, with the KV cache in bf16
+  kAuto,      // CPU: quantized weights with 15-bit activations, dense ones in fp32; the KV cache in fp16
+  kFloat32,   // fp32 throughout: quantized weights are widened at load, the KV cache is fp32
+  kFloat16,   // as kAuto on the CPU
+  kBFloat16,  // as kAuto on the CPU, with the KV cache in bf16
 };
 
 struct EngineOptions {

@@ -34,28 +34,28 @@ struct GenerationConfig {
   std::int32_t max_new_tokens = 512;
   std::int32_t min_new_tokens = 0;
   std::int32_t n = 1;
-  std::optional<bool> do_sample;         // false: greedy
-  std::optional<float> temperature;      // 0.8
-  std::optional<float> top_p;            // 0.8
-  std::optional<std::int32_t> top_k;     // 40
-  std::optional<float> min_p;            // 0
+  std::optional<bool> do_sample;            // false: greedy
+  std::optional<float> temperature;         // 0.8
+  std::optional<float> top_p;               // 0.8
+  std::optional<std::int32_t> top_k;        // 40
+  std::optional<float> min_p;               // 0
   std::optional<float> repetition_penalty;  // 1
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
-  std::optional<std::uint64_t> seed;     // drawn at random when open
+  std::optional<std::uint64_t> seed;  // drawn at random when open
   bool ignore_eos = false;
   bool skip_special_tokens = true;
   bool include_stop_str_in_output = false;
   std::int32_t logprobs = -1;
   std::vector<std::pair<std::int32_t, float>> logit_bias;
-  std::vector<std::string> stop;         // strings; they may begin and end within a token
-  std::vector<std::int32_t> stop_ids;    // besides the model's own
+  std::vector<std::string> stop;       // strings; they may begin and end within a token
+  std::vector<std::int32_t> stop_ids;  // besides the model's own
   std::vector<std::string> bad_words;
 };
 
 struct GenerationRequest {
-  std::vector<Message> messages;         // rendered by the chat template
-  std::optional<std::string> prompt;     // instead of messages: text as it is, special tokens recognized
+  std::vector<Message> messages;      // rendered by the chat template
+  std::optional<std::string> prompt;  // instead of messages: text as it is, special tokens recognized
   GenerationConfig config;
 };
 
@@ -63,18 +63,18 @@ struct GenerationRequest {
 struct TokenLogprobs {
   std::int32_t token = 0;
   float logprob = 0;
-  std::vector<TokenLogprob> top;         // the best, as many as asked for
+  std::vector<TokenLogprob> top;  // the best, as many as asked for
 };
 
 /// A piece of one choice's answer.
 struct Chunk {
   RequestId request = 0;
   std::int32_t choice = 0;
-  std::string text;                      // may be empty when only a token id is new
+  std::string text;  // may be empty when only a token id is new
   // Without the stop token, unless include_stop_str_in_output; generated_tokens counts it all the same.
   std::vector<std::int32_t> token_ids;
-  std::vector<TokenLogprobs> logprobs;   // one a token id, or none
-  bool final = false;                    // of the whole request; the fields below are then set
+  std::vector<TokenLogprobs> logprobs;  // one a token id, or none
+  bool final = false;                   // of the whole request; the fields below are then set
   std::vector<FinishReason> reasons;
   Status status;
   std::int32_t prompt_tokens = 0;
@@ -83,7 +83,7 @@ struct Chunk {
 };
 
 struct Response {
-  std::vector<std::string> texts;        // one a choice
+  std::vector<std::string> texts;  // one a choice
   std::vector<std::vector<std::int32_t>> token_ids;
   std::vector<std::vector<TokenLogprobs>> logprobs;  // (choices, tokens), or empty lists
   std::vector<FinishReason> reasons;
@@ -117,9 +117,9 @@ class Pipeline {
   virtual Result<std::string> decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const = 0;
 
   virtual Engine& engine() = 0;
-  virtual std::string model_name() const = 0;      // the last part of the path
+  virtual std::string model_name() const = 0;  // the last part of the path
   virtual std::string architecture() const = 0;
-  virtual std::string device() const = 0;          // "cpu avx512, 2 threads"
+  virtual std::string device() const = 0;  // "cpu avx512, 2 threads"
   /// What a user should be told at start, a line each, such as that the model has no chat template.
   virtual std::vector<std::string> notes() const = 0;
 };

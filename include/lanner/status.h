@@ -68,7 +68,7 @@ Status with_context(const Status& status, std::string_view context);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}        // NOLINT(google-explicit-constructor)
   Result(Status status) : state_(std::in_place_index<1>, std::move(status)) {  // NOLINT(google-explicit-constructor)
     if (std::get<1>(state_).ok()) std::abort();  // an ok Status carries no value: a bug at the caller
   }
@@ -90,10 +90,10 @@ class [[nodiscard]] Result {
 }  // namespace lanner
 
 /// Returns from the enclosing function when `expression` is a failed Status.
-#define LANNER_RETURN_IF_ERROR(expression)                     \
-  do {                                                         \
-    ::lanner::Status lanner_status_ = (expression);            \
-    if (!lanner_status_.ok()) return lanner_status_;           \
+#define LANNER_RETURN_IF_ERROR(expression)           \
+  do {                                               \
+    ::lanner::Status lanner_status_ = (expression);  \
+    if (!lanner_status_.ok()) return lanner_status_; \
   } while (false)
 
 /// LANNER_ASSIGN_OR_RETURN(auto config, read_config(path)): declares config, or returns the failure.

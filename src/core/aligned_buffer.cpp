@@ -16,8 +16,8 @@ Result<AlignedBuffer> AlignedBuffer::allocate(std::int64_t bytes, std::string_vi
   void* address = ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
-    return resource_exhausted(fmt::format("not enough memory for {}: {:.1f} MiB", what,
-                                          static_cast<double>(bytes) / (1 << 20)));
+    return resource_exhausted(
+        fmt::format("not enough memory for {}: {:.1f} MiB", what, static_cast<double>(bytes) / (1 << 20)));
   }
   ::madvise(address, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // a hint: fewer TLB misses
   buffer.data_ = static_cast<std::byte*>(address);

@@ -6,7 +6,7 @@ namespace lanner {
 [[noreturn]] void check_failed(const char* file, int line, const char* what);
 }  // namespace lanner
 
-#define LANNER_CHECK(condition)                                            \
-  do {                                                                     \
+#define LANNER_CHECK(condition)                                               \
+  do {                                                                        \
     if (!(condition)) ::lanner::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)

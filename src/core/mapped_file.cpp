@@ -38,7 +38,7 @@ class FileDescriptor {
 Result<int> open_regular(const std::string& path, std::size_t& size) {
   FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) return errno_status(path, "open");
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd.get(), &info) != 0) return errno_status(path, "read the size");
   if (S_ISDIR(info.st_mode)) return invalid_argument(fmt::format("{}: is a folder, not a file", path));
   if (!S_ISREG(info.st_mode)) return invalid_argument(fmt::format("{}: is not a regular file", path));

@@ -59,10 +59,10 @@ class ThreadPool {
   const Body* body_ = nullptr;
   bool stopping_ = false;
   // Each on its own cache line: all workers poll them.
-  alignas(64) std::atomic<std::uint32_t> round_{0};    // counts run() calls; a change starts the workers
-  alignas(64) std::atomic<int> running_{0};            // workers, other than the caller, still inside the body
-  alignas(64) std::atomic<int> arrived_{0};            // workers at the current barrier
-  alignas(64) std::atomic<std::uint32_t> passed_{0};   // counts barriers; a change lets them through
+  alignas(64) std::atomic<std::uint32_t> round_{0};   // counts run() calls; a change starts the workers
+  alignas(64) std::atomic<int> running_{0};           // workers, other than the caller, still inside the body
+  alignas(64) std::atomic<int> arrived_{0};           // workers at the current barrier
+  alignas(64) std::atomic<std::uint32_t> passed_{0};  // counts barriers; a change lets them through
 };
 
 /// The processors this process may use: its affinity mask, and its cgroup's quota rounded up.

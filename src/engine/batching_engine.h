@@ -21,7 +21,7 @@ struct EngineParts {
   std::unique_ptr<model::Decoder> decoder;  // before the backend in destruction
   ops::KvCacheView cache;
   MemoryPlan plan;
-  EngineOptions options;                    // with session_len resolved
+  EngineOptions options;  // with session_len resolved
 };
 
 class BatchingEngine final : public Engine {

@@ -28,7 +28,8 @@ Status check_sampling(const SamplingOptions& sampling, std::int32_t vocab) {
   LANNER_RETURN_IF_ERROR(check_range("top_p", static_cast<double>(sampling.top_p), 0, 1));
   LANNER_RETURN_IF_ERROR(check_range("min_p", static_cast<double>(sampling.min_p), 0, 1));
   LANNER_RETURN_IF_ERROR(check_range("top_k", sampling.top_k, 0, 1 << 30));
-  LANNER_RETURN_IF_ERROR(check_range("repetition_penalty", static_cast<double>(sampling.repetition_penalty), 0.01, 100));
+  LANNER_RETURN_IF_ERROR(
+      check_range("repetition_penalty", static_cast<double>(sampling.repetition_penalty), 0.01, 100));
   LANNER_RETURN_IF_ERROR(check_range("presence_penalty", static_cast<double>(sampling.presence_penalty), -100, 100));
   LANNER_RETURN_IF_ERROR(check_range("frequency_penalty", static_cast<double>(sampling.frequency_penalty), -100, 100));
   LANNER_RETURN_IF_ERROR(check_range("logprobs", sampling.logprobs, -1, kMaxLogprobs));
@@ -47,8 +48,8 @@ Status check_request(const Request& request, std::int32_t vocab, std::int32_t se
   if (prompt == 0) return invalid_argument("the prompt is empty");
   for (const std::int32_t token : request.prompt) LANNER_RETURN_IF_ERROR(check_token("the prompt", token, vocab));
   if (prompt >= session_len && request.max_new_tokens > 0) {
-    return {StatusCode::kTooLong, fmt::format("the prompt has {} tokens, but the context holds {} with the answer",
-                                              prompt, session_len)};
+    return {StatusCode::kTooLong,
+            fmt::format("the prompt has {} tokens, but the context holds {} with the answer", prompt, session_len)};
   }
   if (prompt > session_len || KvBlocks::blocks_for(prompt) > blocks) {
     return {StatusCode::kTooLong, fmt::format("the prompt has {} tokens, but the KV cache holds {}", prompt,

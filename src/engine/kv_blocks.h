@@ -7,7 +7,8 @@
 //
 // Invariants:
 //   1. A block is in exactly one place: free, private to one table, or in one node.
-//   2. A node that is referenced has only referenced ancestors; so whatever is unreferenced can be evicted, leaf by leaf.
+//   2. A node that is referenced has only referenced ancestors; so whatever is unreferenced can be evicted, leaf by
+//   leaf.
 //   3. free + private + nodes = all blocks.
 //
 // Used by the engine's thread alone.

@@ -145,8 +145,8 @@ TEST(KvBlocks, KeepsItsInvariantsUnderRandomUse) {
       const auto length = static_cast<std::int64_t>(sequence.tokens.size());
       blocks.publish(sequence.tokens, length, sequence.table);
       for (std::int64_t i = 0; i < length / 64; ++i) {
-        content[sequence.table.blocks()[static_cast<std::size_t>(i)]].assign(
-            sequence.tokens.begin(), sequence.tokens.begin() + (i + 1) * 64);
+        content[sequence.table.blocks()[static_cast<std::size_t>(i)]].assign(sequence.tokens.begin(),
+                                                                             sequence.tokens.begin() + (i + 1) * 64);
       }
       if (random() % 2 == 0) {
         blocks.release(sequence.table);

@@ -12,9 +12,7 @@ namespace {
 
 constexpr std::int64_t kLeastSessionTokens = 2048;  // the KV cache holds one sequence of this length, or of session_len
 
-std::string mebibytes(std::int64_t bytes) {
-  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
-}
+std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
 
 DType kv_dtype(ComputeType type) {
   switch (type) {
@@ -33,8 +31,8 @@ Status check_options(const EngineOptions& options) {
   LANNER_RETURN_IF_ERROR(check(options.cache_max_entry_count > 0 && options.cache_max_entry_count < 1,
                                "cache_max_entry_count", "between 0 and 1, both excluded"));
   LANNER_RETURN_IF_ERROR(check(options.session_len >= 0, "session_len", "0 or more"));
-  LANNER_RETURN_IF_ERROR(check(options.max_batch_size >= 1 && options.max_batch_size <= 4096, "max_batch_size",
-                               "between 1 and 4096"));
+  LANNER_RETURN_IF_ERROR(
+      check(options.max_batch_size >= 1 && options.max_batch_size <= 4096, "max_batch_size", "between 1 and 4096"));
   LANNER_RETURN_IF_ERROR(check(options.max_prefill_token_num >= 1 && options.max_prefill_token_num <= 65536,
                                "max_prefill_token_num", "between 1 and 65536"));
   return check(options.threads >= 0 && options.threads <= 1024, "threads", "between 0 and 1024");
@@ -59,8 +57,8 @@ Status check_weights_fit(const model::Checkpoint& checkpoint, const model::Decod
 }
 
 /// How many blocks: a share of what is free, at least one useful sequence, at most what could ever be used.
-Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayout& layout,
-                               const EngineOptions& options, std::int64_t workspace_bytes, std::int64_t available) {
+Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayout& layout, const EngineOptions& options,
+                               std::int64_t workspace_bytes, std::int64_t available) {
   MemoryPlan plan;
   plan.free_bytes = available;
   plan.weight_bytes = decoder.weight_bytes();
@@ -70,8 +68,8 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
   const std::int64_t most = session_blocks * options.max_batch_size;
   const std::int64_t least = KvBlocks::blocks_for(std::min<std::int64_t>(options.session_len, kLeastSessionTokens));
   const auto share = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
-  plan.kv_blocks = options.kv_blocks > 0 ? options.kv_blocks
-                                         : std::max(least, std::min(most, share / layout.block_bytes()));
+  plan.kv_blocks =
+      options.kv_blocks > 0 ? options.kv_blocks : std::max(least, std::min(most, share / layout.block_bytes()));
   plan.kv_bytes = plan.kv_blocks * layout.block_bytes();
   plan.kv_tokens = plan.kv_blocks * ops::kKvBlockTokens;
   if (plan.kv_bytes > left) {
@@ -97,13 +95,12 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   parts.backend = ops::make_cpu_backend({.threads = options.threads});
   const bool exact = options.dtype == ComputeType::kFloat32;
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, exact, parts.backend->available_bytes()));
-  LANNER_ASSIGN_OR_RETURN(
-      parts.decoder,
-      model::Decoder::load(*checkpoint, spec, *parts.backend,
-                           {.arithmetic = exact ? ops::Arithmetic::kExact : ops::Arithmetic::kFast,
-                            .progress = progress}));
-  const model::StepLimits limits{
-      .rows = std::max(options.max_prefill_token_num, options.max_batch_size), .output_rows = options.max_batch_size};
+  LANNER_ASSIGN_OR_RETURN(parts.decoder,
+                          model::Decoder::load(*checkpoint, spec, *parts.backend,
+                                               {.arithmetic = exact ? ops::Arithmetic::kExact : ops::Arithmetic::kFast,
+                                                .progress = progress}));
+  const model::StepLimits limits{.rows = std::max(options.max_prefill_token_num, options.max_batch_size),
+                                 .output_rows = options.max_batch_size};
   const ops::KvLayout layout = parts.decoder->kv_layout(kv_dtype(options.dtype));
   LANNER_ASSIGN_OR_RETURN(parts.plan,
                           plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),

@@ -1,8 +1,8 @@
 #pragma once
 // What the next step computes.
 //
-// Decode rows first, one for each running sequence that has its prompt behind it; then prompt chunks, oldest first, up to
-// the token budget; then sequences that wait are admitted in order of arrival while blocks and slots last. When a
+// Decode rows first, one for each running sequence that has its prompt behind it; then prompt chunks, oldest first, up
+// to the token budget; then sequences that wait are admitted in order of arrival while blocks and slots last. When a
 // decoding sequence needs a block and none is left, the youngest running sequence gives up its own and waits again.
 // Admission takes the blocks of the whole prompt at once, so that chunks cannot run out half way.
 //

@@ -32,7 +32,7 @@ struct RequestState {
   Status status;
   std::int32_t cached_tokens = 0;
   std::int32_t generated_tokens = 0;
-  bool prompt_computed = false;       // by the first choice; the others then find it in the prefix tree
+  bool prompt_computed = false;  // by the first choice; the others then find it in the prefix tree
 };
 
 enum class SequenceState : std::uint8_t { kWaiting, kPrefill, kDecode, kFinished };
@@ -41,8 +41,8 @@ struct Sequence {
   std::shared_ptr<RequestState> request;
   std::int32_t choice = 0;
   SequenceState state = SequenceState::kWaiting;
-  std::vector<std::int32_t> tokens;   // prompt, then what was generated
-  std::int64_t computed = 0;          // of tokens, whose KV is in the cache
+  std::vector<std::int32_t> tokens;  // prompt, then what was generated
+  std::int64_t computed = 0;         // of tokens, whose KV is in the cache
   KvBlocks::Table table;
   ops::SamplingParams sampling;       // with this choice's seed
   std::int64_t logits_delivered = 0;  // rows of logits that were handed out, so that preemption repeats none

@@ -25,10 +25,8 @@ bool wants_every_logits_row(const Sequence& sequence) {
 
 std::vector<StepResult> StepRunner::run(const Scheduler::Step& step, Scheduler& scheduler) {
   build(step);
-  const ops::Batch batch{.rows = static_cast<std::int32_t>(tokens_.size()),
-                         .tokens = tokens_,
-                         .positions = positions_,
-                         .slices = slices_};
+  const ops::Batch batch{
+      .rows = static_cast<std::int32_t>(tokens_.size()), .tokens = tokens_, .positions = positions_, .slices = slices_};
   const model::StepOutput output =
       decoder_.forward(batch, cache_, {.logits = wanted_logits_, .hidden = wanted_hidden_});
   sample(output);

@@ -42,18 +42,20 @@ class Timer {
 
   /// Seconds until the last of `batch` requests has all its `output` tokens.
   Result<double> seconds(std::int32_t batch, std::int32_t prompt, std::int32_t output) {
+    std::int64_t generated = 0;  // added to on the engine's thread, read when it has reported the last request's end
     std::vector<Request> requests;
     for (std::int32_t i = 0; i < batch; ++i) {
       Request request;
       request.prompt = random_prompt(prompt);
       request.max_new_tokens = output;
+      request.on_event = [&generated](const Event& event) {
+        if (event.kind == Event::Kind::kFinal) generated += event.generated_tokens;
+      };
       requests.push_back(std::move(request));
     }
-    const std::int64_t before = engine_.stats().generated_tokens;
     const auto start = std::chrono::steady_clock::now();
     LANNER_RETURN_IF_ERROR(run_requests(engine_, std::move(requests)));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    const std::int64_t generated = engine_.stats().generated_tokens - before;
     if (generated != std::int64_t{batch} * output) {
       return internal_error(fmt::format("{} tokens were generated instead of {}", generated, batch * output));
     }

@@ -54,7 +54,8 @@ TEST(FolderCheckpoint, ReadsTemplatesAndSpecialTokens) {
   const TemporaryFolder folder;
   write_model(folder);
   folder.write("tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": true},
-      "pad_token": null, "chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})");
+      "pad_token": null, "chat_template": [{"name": "tool_use", "template": "T"},
+                                           {"name": "default", "template": "D"}]})");
   folder.write("special_tokens_map.json", R"({"bos_token": "other", "unk_token": {"content": "<unk>"}})");
   auto checkpoint = open_checkpoint(folder.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();

@@ -35,8 +35,8 @@ class Loader {
 
   std::int64_t weight_bytes() const { return weight_bytes_; }
 
-  Result<std::shared_ptr<const ops::PackedWeight>> matrix(const std::string& name, std::int64_t rows,
-                                                          std::int64_t cols, std::int64_t pairwise_heads = 0) {
+  Result<std::shared_ptr<const ops::PackedWeight>> matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
+                                                          std::int64_t pairwise_heads = 0) {
     LANNER_ASSIGN_OR_RETURN(ops::WeightSource source, checkpoint_.matrix(name, rows, cols));
     if (pairwise_heads > 0) source = undo_pairwise_rope(std::move(source), pairwise_heads);
     auto packed = backend_.pack(std::move(source), options_.arithmetic);
@@ -56,8 +56,8 @@ class Loader {
   Result<ops::LinearPart> part(const ProjectionSpec& projection) {
     ops::LinearPart result;
     const bool pairwise = projection.row_order == RowOrder::kPairwiseRope;
-    LANNER_ASSIGN_OR_RETURN(result.weight, matrix(projection.weight, projection.rows, projection.cols,
-                                                  pairwise ? projection.heads : 0));
+    LANNER_ASSIGN_OR_RETURN(
+        result.weight, matrix(projection.weight, projection.rows, projection.cols, pairwise ? projection.heads : 0));
     if (!projection.bias.empty()) {
       LANNER_ASSIGN_OR_RETURN(result.bias, vector(projection.bias, projection.rows));
     }
@@ -130,19 +130,19 @@ ops::KvLayout Decoder::kv_layout(DType dtype) const {
 
 std::int64_t Decoder::max_cols() const {
   // The scratch of an operation holds an input row, or a row's keys and values.
-  return std::max({spec_.hidden, spec_.intermediate, spec_.heads * spec_.head_dim,
-                   2 * spec_.kv_heads * spec_.head_dim});
+  return std::max(
+      {spec_.hidden, spec_.intermediate, spec_.heads * spec_.head_dim, 2 * spec_.kv_heads * spec_.head_dim});
 }
 
 std::int64_t Decoder::workspace_bytes(const StepLimits& limits) const {
-  const std::int64_t row = spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate +
-                           spec_.rope.rotary_dim + 3 * max_cols();
+  const std::int64_t row =
+      spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate + spec_.rope.rotary_dim + 3 * max_cols();
   return 4 * (limits.rows * row + limits.output_rows * (spec_.vocab + spec_.hidden));
 }
 
 Status Decoder::reserve(const StepLimits& limits) {
   const auto floats = [&](std::int64_t count, float*& place) -> Status {
-    LANNER_ASSIGN_OR_RETURN(std::byte* bytes, backend_.allocate(count * 4, "activations"));
+    LANNER_ASSIGN_OR_RETURN(std::byte * bytes, backend_.allocate(count * 4, "activations"));
     place = reinterpret_cast<float*>(bytes);
     return {};
   };
@@ -167,8 +167,14 @@ StepOutput Decoder::forward(const ops::Batch& batch, const ops::KvCacheView& cac
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const auto index = static_cast<std::int64_t>(i);
-    backend_.norm_qkv({.x = x_, .linear = &layer.qkv, .rope_angles = angles_, .rotary_dim = spec_.rope.rotary_dim,
-                       .heads = spec_.heads, .layer = index, .q = q_}, batch, cache);
+    backend_.norm_qkv({.x = x_,
+                       .linear = &layer.qkv,
+                       .rope_angles = angles_,
+                       .rotary_dim = spec_.rope.rotary_dim,
+                       .heads = spec_.heads,
+                       .layer = index,
+                       .q = q_},
+                      batch, cache);
     backend_.attention({.q = q_, .heads = spec_.heads, .layer = index, .scale = scale, .out = attended_}, batch, cache);
     backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
     backend_.norm_gated_up(layer.gate_up, gate_of(spec_.activation), x_, batch.rows, mlp_);

@@ -80,13 +80,13 @@ class Decoder {
 
   // Activations of a step, in backend memory; sized by reserve().
   StepLimits limits_;
-  float* x_ = nullptr;          // (rows, hidden) residual stream
-  float* q_ = nullptr;          // (rows, heads, head_dim)
-  float* attended_ = nullptr;   // (rows, heads, head_dim)
-  float* mlp_ = nullptr;        // (rows, intermediate)
-  float* angles_ = nullptr;     // (rows, rotary_dim)
-  float* logits_ = nullptr;     // (output_rows, vocab)
-  float* hidden_ = nullptr;     // (output_rows, hidden)
+  float* x_ = nullptr;         // (rows, hidden) residual stream
+  float* q_ = nullptr;         // (rows, heads, head_dim)
+  float* attended_ = nullptr;  // (rows, heads, head_dim)
+  float* mlp_ = nullptr;       // (rows, intermediate)
+  float* angles_ = nullptr;    // (rows, rotary_dim)
+  float* logits_ = nullptr;    // (output_rows, vocab)
+  float* hidden_ = nullptr;    // (output_rows, hidden)
 };
 
 /// Inverse frequencies (rotary_dim / 2) of a rope, after its scaling, and the factor on cosines and sines:

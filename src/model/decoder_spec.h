@@ -47,27 +47,27 @@ struct ProjectionSpec {
 };
 
 struct LayerSpec {
-  std::string attention_norm;   // (hidden)
+  std::string attention_norm;  // (hidden)
   ProjectionSpec q, k, v, o;
-  std::string mlp_norm;         // (hidden)
+  std::string mlp_norm;  // (hidden)
   ProjectionSpec gate, up, down;
 };
 
 struct DecoderSpec {
-  std::string architecture;       // as config.json names it, such as LlamaForCausalLM
-  std::int64_t vocab = 0;         // rows of the embedding
+  std::string architecture;  // as config.json names it, such as LlamaForCausalLM
+  std::int64_t vocab = 0;    // rows of the embedding
   std::int64_t hidden = 0;
   std::int64_t intermediate = 0;
   std::int64_t heads = 0;
-  std::int64_t kv_heads = 0;      // divides heads
+  std::int64_t kv_heads = 0;  // divides heads
   std::int64_t head_dim = 0;
   std::int64_t max_position = 0;  // the longest context the model was trained for
   double norm_eps = 1e-5;
   Activation activation = Activation::kSilu;
   RopeSpec rope;
-  std::string embedding;          // (vocab, hidden)
-  std::string final_norm;         // (hidden)
-  std::string head;               // (vocab, hidden); equal to `embedding` when they are tied
+  std::string embedding;   // (vocab, hidden)
+  std::string final_norm;  // (hidden)
+  std::string head;        // (vocab, hidden); equal to `embedding` when they are tied
   std::vector<LayerSpec> layers;
 };
 

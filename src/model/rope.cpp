@@ -18,8 +18,7 @@ float llama3_frequency(const RopeSpec& rope, double original, float frequency) {
   if (wavelength < high_wavelength) return frequency;
   const float scaled = static_cast<float>(static_cast<double>(frequency) / rope.factor);
   if (wavelength > low_wavelength) return scaled;
-  const double smooth =
-      (original / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+  const double smooth = (original / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
   return static_cast<float>((1.0 - smooth) * static_cast<double>(scaled) + smooth * static_cast<double>(frequency));
 }
 
@@ -49,8 +48,7 @@ void apply_yarn(const RopeSpec& rope, double original, RopeFrequencies& result) 
 RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position) {
   RopeFrequencies result;
   const auto dim = static_cast<double>(rope.rotary_dim);
-  const auto original =
-      static_cast<double>(rope.original_max_position > 0 ? rope.original_max_position : max_position);
+  const auto original = static_cast<double>(rope.original_max_position > 0 ? rope.original_max_position : max_position);
   for (std::int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
     // The power in fp32 steps as PyTorch takes them, so that large positions turn by the same angle.
     const auto exponent = static_cast<float>(2 * i) / static_cast<float>(dim);

@@ -32,26 +32,26 @@ struct Rope {
 
 /// How the backend computes products with quantized weights.
 enum class Arithmetic : std::uint8_t {
-  kFast,   // activations in int8 by groups of 32 columns where the weight is quantized
+  kFast,   // activations in 15 bits by groups of 32 columns where the weight is quantized
   kExact,  // fp32 throughout; quantized weights are widened when they are packed
 };
 
 struct NormQkvArgs {
-  const float* x = nullptr;           // (rows, hidden)
-  const Linear* linear = nullptr;     // parts q, k, v
-  const float* rope_angles = nullptr; // (rows, rotary_dim): cosines, then sines
+  const float* x = nullptr;            // (rows, hidden)
+  const Linear* linear = nullptr;      // parts q, k, v
+  const float* rope_angles = nullptr;  // (rows, rotary_dim): cosines, then sines
   std::int64_t rotary_dim = 0;
   std::int64_t heads = 0;
   std::int64_t layer = 0;
-  float* q = nullptr;                 // out: (rows, heads, head_dim)
+  float* q = nullptr;  // out: (rows, heads, head_dim)
 };
 
 struct AttentionArgs {
   const float* q = nullptr;  // (rows, heads, head_dim)
   std::int64_t heads = 0;
   std::int64_t layer = 0;
-  float scale = 0;           // multiplies the scores, usually 1 / sqrt(head_dim)
-  float* out = nullptr;      // (rows, heads, head_dim)
+  float scale = 0;       // multiplies the scores, usually 1 / sqrt(head_dim)
+  float* out = nullptr;  // (rows, heads, head_dim)
 };
 
 class Backend {
@@ -83,11 +83,10 @@ class Backend {
   virtual void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) = 0;
 
   /// After them: logits[i] = norm(x[wanted[i]]) · Wᵀ, (wanted, W.rows).
-  virtual void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted,
-                         float* logits) = 0;
+  virtual void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) = 0;
   /// out[i] = norm(x[wanted[i]]), (wanted, cols): hidden states for whoever asks for them.
-  virtual void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols,
-                         std::span<const std::int32_t> wanted, float* out) = 0;
+  virtual void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+                         float* out) = 0;
   virtual void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) = 0;
 
   /// The keys and values that a block holds for one layer and head, widened: (64, head_dim) each. For tests.

@@ -229,14 +229,14 @@ HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Rando
   return host;
 }
 
-std::vector<float> through_int8(const std::vector<float>& x) {
+std::vector<float> through_15_bits(const std::vector<float>& x) {
   std::vector<float> result(x.size());
   for (std::size_t start = 0; start < x.size(); start += 32) {
     float largest = 0;
     for (std::size_t i = start; i < start + 32; ++i) largest = std::max(largest, std::fabs(x[i]));
-    const float inverse = largest > 0 ? 127.0F / largest : 0.0F;
+    const float inverse = largest > 0 ? 16256.0F / largest : 0.0F;
     for (std::size_t i = start; i < start + 32; ++i) {
-      result[i] = std::nearbyint(x[i] * inverse) * (largest / 127.0F);
+      result[i] = std::nearbyint(x[i] * inverse) * (largest / 16256.0F);
     }
   }
   return result;
@@ -256,7 +256,7 @@ ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x
     if (!host.reads_int8()) roundings += static_cast<double>(cols) / 32 + 16;
   }
   if (host.reads_int8()) {
-    input = through_int8(input);
+    input = through_15_bits(input);
     side.x = input;
     side.linear.norm = {};
   }

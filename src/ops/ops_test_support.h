@@ -91,8 +91,9 @@ struct LinearShape {
 };
 HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Random& random);
 
-/// What int8 activations stand for: groups of 32 columns, scale max|x| / 127, rounded to nearest even. x (rows, cols).
-std::vector<float> through_int8(const std::vector<float>& x);
+/// What 15-bit activations stand for: groups of 32 columns, scale max|x| / 16256, rounded to nearest even. x (rows,
+/// cols).
+std::vector<float> through_15_bits(const std::vector<float>& x);
 
 /// A Linear as the reference sees it. Where the device multiplies in int8, the reference gets the input that those
 /// codes stand for, with the norm already done (by the device, whose bits decide which way a code rounds; the test of

@@ -1,9 +1,9 @@
 #pragma once
 // From logits to a token: the order of spec'd filters that every engine of this family applies.
 //
-//   1 repetition penalty over the prompt's and the output's tokens    2 presence and frequency penalty over the output's
-//   3 logit bias, banned tokens (bad words, and stop tokens before min_new_tokens)
-//   4 temperature    5 top-k    6 top-p    7 min-p    8 renormalize and draw by inverse CDF
+//   1 repetition penalty over the prompt's and the output's tokens    2 presence and frequency penalty over the
+//   output's 3 logit bias, banned tokens (bad words, and stop tokens before min_new_tokens) 4 temperature    5 top-k 6
+//   top-p    7 min-p    8 renormalize and draw by inverse CDF
 //
 // One uniform number is drawn per token from a counter-based generator keyed by (seed, position in the output), so
 // that a request repeats whatever else runs beside it and survives preemption.
@@ -15,15 +15,15 @@
 namespace lanner::ops {
 
 struct SamplingParams {
-  float temperature = 0.0F;         // 0: greedy
-  std::int32_t top_k = 0;           // 0: all
+  float temperature = 0.0F;  // 0: greedy
+  std::int32_t top_k = 0;    // 0: all
   float top_p = 1.0F;
   float min_p = 0.0F;
   float repetition_penalty = 1.0F;
   float presence_penalty = 0.0F;
   float frequency_penalty = 0.0F;
   std::uint64_t seed = 0;
-  std::int32_t logprobs = -1;       // -1: none; 0: of the chosen token; n: and of the n best, of the raw model
+  std::int32_t logprobs = -1;  // -1: none; 0: of the chosen token; n: and of the n best, of the raw model
 };
 
 struct LogitBias {
@@ -33,7 +33,7 @@ struct LogitBias {
 
 /// One row to sample. The spans point to host memory that outlives the call.
 struct SampleRow {
-  std::span<const float> logits;                // (vocab), as norm_head wrote them
+  std::span<const float> logits;  // (vocab), as norm_head wrote them
   const SamplingParams* params = nullptr;
   std::span<const std::int32_t> prompt_tokens;
   std::span<const std::int32_t> output_tokens;
@@ -47,10 +47,10 @@ struct TokenLogprob {
 };
 
 struct SampledToken {
-  bool finite = true;                // false: a NaN or infinity among the logits; token is then meaningless
+  bool finite = true;  // false: a NaN or infinity among the logits; token is then meaningless
   std::int32_t token = 0;
-  float logprob = 0;                 // of `token`, by the unfiltered model; 0 unless asked for
-  std::vector<TokenLogprob> top;     // the best by the unfiltered model, descending
+  float logprob = 0;              // of `token`, by the unfiltered model; 0 unless asked for
+  std::vector<TokenLogprob> top;  // the best by the unfiltered model, descending
 };
 
 /// A uniform number in [0, 1) that depends on seed and index alone.

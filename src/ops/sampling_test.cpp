@@ -334,6 +334,8 @@ TEST(UniformAt, IsSpreadOverTheUnitIntervalForNeighbouringSeedsAndPositions) {
   }
   EXPECT_NEAR(product / 100000, 0.25, 0.003);
   EXPECT_NE(uniform_at(1, 2), uniform_at(2, 1));
+  // No seed's numbers are another's, shifted: the step from one position to the next is no distance between seeds.
+  EXPECT_NE(uniform_at(5, 4), uniform_at(5 + 0x9E3779B97F4A7C15U, 3));
 }
 
 }  // namespace

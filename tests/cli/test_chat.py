@@ -12,7 +12,7 @@ LONG_ANSWER = "Write a long story about a sailor.\n\n"
 
 
 def test_piped_question(run, model):
-    done = run("chat", model, "--greedy", stdin=b"What is the capital of France?\n")
+    done = run("chat", model, "--greedy", "--max-new-tokens", "32", stdin=b"What is the capital of France?\n")
     assert done.returncode == 0
     text = done.stdout.decode()
     assert "Paris" in text
@@ -21,7 +21,7 @@ def test_piped_question(run, model):
 
 
 def test_piped_blocks_are_one_conversation(run, model):
-    done = run("chat", model, "--greedy", "--max-new-tokens", "40", "--verbose",
+    done = run("chat", model, "--greedy", "--max-new-tokens", "16", "--verbose",
                stdin=b"My name is\nZebulon.\n\n\nWhat is my name?\n\nexit\n\nnever reached\n")
     assert done.returncode == 0
     assert done.stdout.endswith(b"exiting...\n")
@@ -33,7 +33,7 @@ def test_piped_blocks_are_one_conversation(run, model):
 
 def test_end_forgets(run, model):
     question = b"What is the capital of France?\n\n"
-    done = run("chat", model, "--greedy", "--max-new-tokens", "24", "--verbose", stdin=question + b"end\n\n" + question)
+    done = run("chat", model, "--greedy", "--max-new-tokens", "12", "--verbose", stdin=question + b"end\n\n" + question)
     figures = [line for line in done.stderr.decode().splitlines() if line.startswith("prompt ")]
     assert len(figures) == 2
     assert figures[0].split()[1] == figures[1].split()[1]
@@ -63,7 +63,7 @@ def test_cache_share_changes_the_plan(run, model):
 
 def test_greedy_repeats_and_seed_repeats(run, model):
     def answer(*flags):
-        return run("chat", model, "--max-new-tokens", "24", *flags, stdin=b"Tell me something.\n").stdout
+        return run("chat", model, "--max-new-tokens", "12", *flags, stdin=b"Tell me something.\n").stdout
 
     assert answer("--greedy") == answer("--greedy")
     assert answer("--seed", "7", "--temperature", "1.5", "--top-k", "0") == \
@@ -73,9 +73,10 @@ def test_greedy_repeats_and_seed_repeats(run, model):
 
 def test_stop_string(run, model):
     question = b"What is the capital of France?\n"
-    whole = run("chat", model, "--greedy", stdin=question).stdout
-    cut = run("chat", model, "--greedy", "--stop", "Par", stdin=question).stdout
-    assert cut == whole[:whole.index(b"Par")] + b"\n"
+    whole = run("chat", model, "--greedy", "--max-new-tokens", "16", stdin=question).stdout
+    word = whole.split()[-1]  # b"Paris."
+    cut = run("chat", model, "--greedy", "--max-new-tokens", "16", "--stop", word[:3].decode(), stdin=question).stdout
+    assert cut == whole[:whole.index(word[:3])] + b"\n"
 
 
 def test_system_message(run, model):
@@ -133,7 +134,7 @@ def test_reader_that_goes_away(environment, model):
 
 
 def test_conversation_on_a_terminal(terminal, model):
-    chat = terminal("chat", model, "--greedy")
+    chat = terminal("chat", model, "--greedy", "--max-new-tokens", "32")
     text = chat.wait_for(PROMPT)
     assert "weights" in text and "KV cache" in text
     chat.type("What is the capital of France?\n\n")
@@ -220,7 +221,7 @@ def test_no_history_possible(terminal, model, environment):
 
 def test_prompt_does_not_land_in_a_file(terminal, model, tmp_path):
     with open(tmp_path / "answer.txt", "wb") as file:
-        chat = terminal("chat", model, "--greedy", stdout=file)
+        chat = terminal("chat", model, "--greedy", "--max-new-tokens", "32", stdout=file)
         chat.wait_for(PROMPT)
         chat.type("What is the capital of France?\n\n")
         chat.wait_for(PROMPT, count=2)

@@ -62,7 +62,7 @@ INPUTS_AND_PRODUCTS = [
     Mutation("int8 input: scale of 126.9 steps", KERNELS, "largest > 0 ? 127.0F / largest : 0.0F",
              "largest > 0 ? 126.9F / largest : 0.0F", "LinearAdd.*"),
     Mutation("int8 input: NaN hidden", KERNELS, "largest / 127.0F + poison", "largest / 127.0F", "NotANumber.*"),
-    Mutation("int8 input: infinity taken for a maximum", KERNELS, "largest / 127.0F + poison",
+    Mutation("int8 input: results as if of 128 steps", KERNELS, "largest / 127.0F + poison",
              "largest / 128.0F + poison", "LinearAdd.*"),
     Mutation("int8 input: sum of the wrong 16", KERNELS, "sums[2 * g + 1] = reduce_add_int(store_int8(out + 16, "
              "mul(b, set1(inverse))))", "sums[2 * g + 1] = reduce_add_int(store_int8(out + 16, mul(b, set1(inverse)))) "
@@ -107,7 +107,7 @@ GATES = [
              "NormGatedUp.*"),
     Mutation("gate: gelu_tanh of the last columns off by a digit", KERNELS, "1.59576912F + 0.0713548162F * x * x",
              "1.59576912F + 0.0712548162F * x * x", "NormGatedUp.*"),
-    Mutation("exponential: a coefficient off by a digit", KERNELS, "set1(4.16666667e-2F)", "set1(4.16566667e-2F)",
+    Mutation("exponential: a coefficient off by a digit", KERNELS, "set1(4.16666667e-2F)", "set1(4.16066667e-2F)",
              "NormGatedUp.*:Attention.*"),
 ]
 
@@ -201,7 +201,7 @@ SAMPLING_STEPS = [
     Mutation("sampling: NaN not looked for", SAMPLING, "probe == 0.0F", "true", DRAWS),
     Mutation("sampling: logprobs without normalization", SAMPLING, "static_cast<double>(largest) + std::log(sum)",
              "static_cast<double>(largest) + 0 * sum", DRAWS),
-    Mutation("sampling: neighbouring seeds alike", SAMPLING, "mix(seed + 0x9E3779B97F4A7C15U)", "seed", DRAWS),
+    Mutation("sampling: seeds give one stream, shifted", SAMPLING, "mix(seed + 0x9E3779B97F4A7C15U)", "seed", DRAWS),
 ]
 
 MUTATIONS = INPUTS_AND_PRODUCTS + GATES + CACHE + ATTENTIONS + ORACLE + SAMPLING_STEPS

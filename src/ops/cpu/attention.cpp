@@ -89,13 +89,12 @@ void CpuBackend::attend_chunk(const AttentionTask& task, std::int64_t chunk, con
     heads[(t - chunk_start) / kKvBlockTokens] =
         cache.head(slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)], args.layer, kv_head);
   }
-  float* scores = scratch;                                        // (score_queries, 256)
+  float* scores = scratch;                                               // (score_queries, 256)
   float* chunk_values = scores + kernels_.score_queries * kChunkTokens;  // (score_queries, head_dim)
   const std::int64_t queries = static_cast<std::int64_t>(task.rows) * task.heads;
   // Queries in row order; a row that ends before this chunk has no part in it.
   std::int64_t first = 0;
-  while (first < queries &&
-         slice.first_position + task.row + first / task.heads + 1 <= chunk_start) {
+  while (first < queries && slice.first_position + task.row + first / task.heads + 1 <= chunk_start) {
     ++first;
   }
   while (first < queries) {
@@ -128,8 +127,8 @@ void CpuBackend::attend_chunk(const AttentionTask& task, std::int64_t chunk, con
   }
 }
 
-void CpuBackend::attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache,
-                        float* scratch, const AttentionState& state) const {
+void CpuBackend::attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache, float* scratch,
+                        const AttentionState& state) const {
   for (std::int64_t chunk = task.first_chunk; chunk < task.end_chunk; ++chunk) {
     attend_chunk(task, chunk, args, cache, scratch, state);
   }

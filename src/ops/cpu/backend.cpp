@@ -60,7 +60,7 @@ Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
 Status CpuBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
   const char* what = "scratch";
   LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * max_cols * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(rows * max_cols, what));
+  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(2 * rows * max_cols, what));
   LANNER_ASSIGN_OR_RETURN(input_scales_, AlignedBuffer::allocate(rows * max_cols / kActivationGroup * 4, what));
   LANNER_ASSIGN_OR_RETURN(input_sums_, AlignedBuffer::allocate(rows * max_cols / kSumGroup * 4, what));
   LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(rows * max_cols * 4, what));
@@ -92,8 +92,8 @@ void CpuBackend::rope_angles(const Rope& rope, const Batch& batch, float* angles
   }
 }
 
-void CpuBackend::norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols,
-                           std::span<const std::int32_t> wanted, float* out) {
+void CpuBackend::norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+                           float* out) {
   for (const std::int32_t row : wanted) {
     kernels_.rms_norm(x + row * cols, norm.gain->data(), norm.eps, cols, out);
     out += cols;

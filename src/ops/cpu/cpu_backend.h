@@ -48,10 +48,10 @@ class CpuBackend final : public Backend {
   /// One piece of attention: query heads of some rows of a slice over some chunks of its context.
   struct AttentionTask {
     const SequenceSlice* slice;
-    std::int32_t row, rows;               // of the slice
-    std::int32_t head, heads;             // query heads, all of one KV head
+    std::int32_t row, rows;    // of the slice
+    std::int32_t head, heads;  // query heads, all of one KV head
     std::int32_t first_chunk, end_chunk;
-    std::int64_t partial;                 // where its state goes for a later merge, or -1: it is the whole
+    std::int64_t partial;  // where its state goes for a later merge, or -1: it is the whole
   };
   /// Running softmax of some queries: their maxima, sums and weighted values.
   struct AttentionState {
@@ -65,16 +65,16 @@ class CpuBackend final : public Backend {
                     std::int64_t rows);
   /// epilogue(part, row, column, count, values): 16 or fewer columns of one row of one part's product.
   template <typename Epilogue>
-  void multiply_parts(std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input,
-                      std::int64_t rows, const Epilogue& epilogue);
+  void multiply_parts(std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input, std::int64_t rows,
+                      const Epilogue& epilogue);
   template <typename Visit>
   void for_each_tile(std::atomic<std::int64_t>& next, std::int64_t panels, std::int64_t rows, const Visit& visit);
 
   void plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout);
   void attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache, float* scratch,
               const AttentionState& state) const;
-  void attend_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args,
-                    const KvCacheView& cache, float* scratch, const AttentionState& state) const;
+  void attend_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args, const KvCacheView& cache,
+                    float* scratch, const AttentionState& state) const;
 
   const Kernels& kernels_;
   ThreadPool pool_;
@@ -84,7 +84,7 @@ class CpuBackend final : public Backend {
   std::int64_t reserved_rows_ = 0;
   std::int64_t reserved_cols_ = 0;
   AlignedBuffer input_values_;  // (rows, cols) normed input
-  AlignedBuffer input_codes_;   // (rows, cols) int8
+  AlignedBuffer input_codes_;   // (2, rows, cols) int8: high and low
   AlignedBuffer input_scales_;  // (rows, cols / 32)
   AlignedBuffer input_sums_;    // (rows, cols / 16)
   AlignedBuffer product_;       // (rows, cols) keys and values before they are written to the cache

@@ -18,11 +18,13 @@
 namespace lanner::ops::cpu {
 
 inline constexpr std::int64_t kPanelRows = 16;        // rows of a weight that lie interleaved
-inline constexpr std::int64_t kActivationGroup = 32;  // columns of an activation that share an int8 scale
-inline constexpr std::int64_t kSumGroup = 16;         // columns whose int8 values are summed for offsets
+inline constexpr std::int64_t kActivationGroup = 32;  // columns of an activation that share a scale
+inline constexpr std::int64_t kSumGroup = 16;         // columns whose codes are summed for offsets
+inline constexpr std::int32_t kLowSteps = 128;        // an activation's code is 128 * high + low
+inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
 inline constexpr std::int64_t kMaxTileRows = 8;
 inline constexpr std::int64_t kMaxTilePanels = 4;
-inline constexpr std::int64_t kChunkTokens = 256;     // of context between two merges of attention
+inline constexpr std::int64_t kChunkTokens = 256;  // of context between two merges of attention
 inline constexpr std::int64_t kMaxHeadDim = 512;
 
 /// A packed weight: panels of 16 rows, one after the other. Within a panel:
@@ -41,25 +43,30 @@ struct WeightView {
   bool has_offsets = false;
 };
 
-/// The rows that a product reads: fp32, or int8 with a scale for each 32 columns and sums for each 16.
+/// The rows that a product reads: fp32, or integers of 15 bits with a scale for each 32 columns and sums for each 16.
+/// An integer is two int8 codes, high and low, so that byte instructions multiply it exactly. Eight bits alone would
+/// halve the work of many rows but not the time of a few, which wait for the bus, and would change one greedy token in
+/// thirty (docs/perf-log.md).
 struct InputView {
   const float* values = nullptr;       // (rows, cols)
-  const std::int8_t* codes = nullptr;  // (rows, cols)
+  const std::int8_t* high = nullptr;   // (rows, cols)
+  const std::int8_t* low = nullptr;    // (rows, cols), -64..64
   const float* scales = nullptr;       // (rows, cols / 32)
-  const std::int32_t* sums = nullptr;  // (rows, cols / 16)
+  const std::int32_t* sums = nullptr;  // (rows, cols / 16) of 128 * high + low
 };
 
 struct Kernels {
   CpuIsa isa = CpuIsa::kGeneric;
-  std::int64_t tile_rows = 1;       // most rows of one multiply call
-  std::int64_t single_panels = 1;   // most panels of one multiply call with one row
-  std::int64_t tile_panels = 1;     // most panels of one with several rows
-  std::int64_t score_queries = 1;   // most queries of one scores or values call
+  std::int64_t tile_rows = 1;      // most rows of one multiply call
+  std::int64_t single_panels = 1;  // most panels of one multiply call with one row
+  std::int64_t tile_panels = 1;    // most panels of one with several rows
+  std::int64_t score_queries = 1;  // most queries of one scores or values call
 
   /// out = x * gain / rms(x). Any n.
   void (*rms_norm)(const float* x, const float* gain, float eps, std::int64_t n, float* out);
   /// n is a multiple of 32. A row with a NaN or infinity gets NaN scales, so that it cannot pass for numbers.
-  void (*quantize)(const float* x, std::int64_t n, std::int8_t* codes, float* scales, std::int32_t* sums);
+  void (*quantize)(const float* x, std::int64_t n, std::int8_t* high, std::int8_t* low, float* scales,
+                   std::int32_t* sums);
   /// tile[r * panels * 16 + p * 16 + i] = row (row + r) of the input · weight row ((panel + p) * 16 + i).
   void (*multiply)(const WeightView& weight, std::int64_t panel, std::int64_t panels, const InputView& input,
                    std::int64_t row, std::int64_t rows, float* tile);
@@ -84,8 +91,14 @@ struct Kernels {
 /// The table for an instruction set, which the processor must have.
 const Kernels& kernels_for(CpuIsa isa);
 
-namespace generic { const Kernels& kernels(); }
-namespace avx2 { const Kernels& kernels(); }
-namespace avx512 { const Kernels& kernels(); }
+namespace generic {
+const Kernels& kernels();
+}
+namespace avx2 {
+const Kernels& kernels();
+}
+namespace avx512 {
+const Kernels& kernels();
+}
 
 }  // namespace lanner::ops::cpu

@@ -60,17 +60,28 @@ static void rms_norm(const float* x, const float* gain, float eps, std::int64_t 
   for (std::int64_t i = whole; i < n; ++i) out[i] = gain[i] * (x[i] * scale);
 }
 
-static void quantize(const float* x, std::int64_t n, std::int8_t* codes, float* scales, std::int32_t* sums) {
+/// 16 codes in two planes; returns their sum.
+LANNER_INLINE std::int32_t store_codes(F32x16 scaled, std::int8_t* high, std::int8_t* low) {
+  const F32x16 rounded = round(scaled);
+  const F32x16 upper = round(mul(rounded, set1(1.0F / static_cast<float>(kLowSteps))));
+  const I32x16 upper_codes = store_int8(high, upper);
+  const I32x16 lower_codes = store_int8(low, sub(rounded, mul(upper, set1(static_cast<float>(kLowSteps)))));
+  return kLowSteps * reduce_add_int(upper_codes) + reduce_add_int(lower_codes);
+}
+
+static void quantize(const float* x, std::int64_t n, std::int8_t* high, std::int8_t* low, float* scales,
+                     std::int32_t* sums) {
+  constexpr auto kLargest = static_cast<float>(kLargestCode);
   for (std::int64_t g = 0; g < n / kActivationGroup; ++g) {
-    const F32x16 a = load(x + g * kActivationGroup);
-    const F32x16 b = load(x + g * kActivationGroup + 16);
+    const std::int64_t first = g * kActivationGroup;
+    const F32x16 a = load(x + first);
+    const F32x16 b = load(x + first + 16);
     const float largest = reduce_max(max(abs(a), abs(b)));
     const float poison = reduce_add(mul(add(a, b), zero()));  // 0, or NaN when a value is not finite
-    const float inverse = largest > 0 ? 127.0F / largest : 0.0F;
-    std::int8_t* out = codes + g * kActivationGroup;
-    sums[2 * g] = reduce_add_int(store_int8(out, mul(a, set1(inverse))));
-    sums[2 * g + 1] = reduce_add_int(store_int8(out + 16, mul(b, set1(inverse))));
-    scales[g] = largest / 127.0F + poison;
+    const float inverse = largest > 0 ? kLargest / largest : 0.0F;
+    sums[2 * g] = store_codes(mul(a, set1(inverse)), high + first, low + first);
+    sums[2 * g + 1] = store_codes(mul(b, set1(inverse)), high + first + 16, low + first + 16);
+    scales[g] = largest / kLargest + poison;
   }
 }
 
@@ -118,7 +129,7 @@ LANNER_INLINE std::int32_t four_codes(const std::int8_t* p) {
   return x4;
 }
 
-/// How a unit of kColumns columns of a panel lies in memory, and its product with int8 codes.
+/// How a unit of kColumns columns of a panel lies in memory, and its product with four columns' codes a step.
 template <std::int64_t kColumns>
 struct NibbleUnit {
   static constexpr std::int64_t kBytes = kColumns * kPanelRows / 2;
@@ -133,14 +144,9 @@ struct NibbleUnit {
     }
     return unit;
   }
-  LANNER_INLINE I32x16 dot(const NibbleUnit& unit, const std::int8_t* x, std::int32_t) {
-    I32x16 even = set1_int(0);  // two chains, for the latency; integer sums have no order
-    I32x16 odd = set1_int(0);
-    for (int i = 0; i < kSteps; i += 2) {
-      even = dot_nibbles(even, unit.codes[i], four_codes(x + 4 * i));
-      odd = dot_nibbles(odd, unit.codes[i + 1], four_codes(x + 4 * i + 4));
-    }
-    return add_int(even, odd);
+  LANNER_INLINE I32x16 start(std::int32_t) { return set1_int(0); }
+  LANNER_INLINE I32x16 dot(I32x16 sum, const NibbleUnit& unit, int step, const std::int8_t* x) {
+    return dot_nibbles(sum, unit.codes[step], four_codes(x + 4 * step));
   }
 };
 
@@ -154,16 +160,24 @@ struct ByteUnit {
     for (int i = 0; i < kSteps; ++i) unit.codes[i] = load_codes(reinterpret_cast<const std::uint8_t*>(p) + 64 * i);
     return unit;
   }
-  LANNER_INLINE I32x16 dot(const ByteUnit& unit, const std::int8_t* x, std::int32_t sum_of_x) {
-    I32x16 even = bytes_start(sum_of_x);
-    I32x16 odd = set1_int(0);
-    for (int i = 0; i < kSteps; i += 2) {
-      even = dot_bytes(even, unit.codes[i], four_codes(x + 4 * i));
-      odd = dot_bytes(odd, unit.codes[i + 1], four_codes(x + 4 * i + 4));
-    }
-    return add_int(even, odd);
+  LANNER_INLINE I32x16 start(std::int32_t sum_of_x) { return bytes_start(sum_of_x); }
+  LANNER_INLINE I32x16 dot(I32x16 sum, const ByteUnit& unit, int step, const std::int8_t* x) {
+    return dot_bytes(sum, unit.codes[step], four_codes(x + 4 * step));
   }
 };
+
+/// The product of a unit with 15-bit codes: exact, since it stays below 2^29.
+template <typename Unit>
+LANNER_INLINE I32x16 dot_unit(const Unit& unit, const std::int8_t* high, const std::int8_t* low,
+                              std::int32_t sum_of_x) {
+  I32x16 upper = set1_int(0);  // two chains, for the latency
+  I32x16 lower = Unit::start(sum_of_x);
+  for (int step = 0; step < Unit::kSteps; ++step) {
+    upper = Unit::dot(upper, unit, step, high);
+    lower = Unit::dot(lower, unit, step, low);
+  }
+  return add_int(times_low_steps(upper), lower);
+}
 
 /// A unit is the columns that share both scales: 32, or 16 where the weight's groups are that small.
 /// Integer sums are exact; units are added in ascending order, each by the same two operations.
@@ -194,10 +208,10 @@ static void multiply_codes(const WeightView& weight, std::int64_t panel, const I
         for (int r = 0; r < kRows; ++r) {
           const std::int32_t* sums = input.sums + (row + r) * (weight.cols / kSumGroup) + unit_index * kSums;
           const std::int32_t sum_of_x = kSums == 2 ? sums[0] + sums[1] : sums[0];
-          const float x_scale = input.scales[(row + r) * (weight.cols / kActivationGroup) +
-                                             unit_index * kColumns / kActivationGroup];
-          const std::int8_t* x = input.codes + (row + r) * weight.cols + unit_index * kColumns;
-          const F32x16 dot = to_float(Unit::dot(unit, x, sum_of_x));
+          const float x_scale =
+              input.scales[(row + r) * (weight.cols / kActivationGroup) + unit_index * kColumns / kActivationGroup];
+          const std::int64_t first = (row + r) * weight.cols + unit_index * kColumns;
+          const F32x16 dot = to_float(dot_unit(unit, input.high + first, input.low + first, sum_of_x));
           sum[p][r] = fma(dot, mul(scale, set1(x_scale)), sum[p][r]);
           if constexpr (kOffsets) {
             const float x_sum = x_scale * static_cast<float>(sum_of_x);
@@ -290,9 +304,7 @@ static void gate_rows(Gate gate, const float* g, const float* u, std::int64_t n,
     switch (gate) {
       case Gate::kSilu: activated = x / (1.0F + __builtin_expf(-x)); break;
       case Gate::kGelu: activated = 0.5F * x * (1.0F + __builtin_erff(x * 0.707106781F)); break;
-      case Gate::kGeluTanh:
-        activated = x / (1.0F + __builtin_expf(-x * (1.59576912F + 0.0713548162F * x * x)));
-        break;
+      case Gate::kGeluTanh: activated = x / (1.0F + __builtin_expf(-x * (1.59576912F + 0.0713548162F * x * x))); break;
     }
     out[i] = activated * u[i];
   }
@@ -362,8 +374,8 @@ LANNER_INLINE void score_tokens(const typename Element::Type* keys, const float*
 }
 
 template <typename Element, int kQueries>
-static void scores_as(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
-                      std::int64_t head_dim, float scale, float* scores) {
+static void scores_as(const std::byte* const* heads, std::int64_t tokens, const float* const* q, std::int64_t head_dim,
+                      float scale, float* scores) {
   for (std::int64_t t = 0; t < tokens;) {
     const auto* keys = reinterpret_cast<const typename Element::Type*>(heads[t / kKvBlockTokens]) + t % kKvBlockTokens;
     if (tokens - t >= kScoreVectors * 16) {
@@ -404,8 +416,8 @@ LANNER_INLINE void weigh_values(const std::byte* const* heads, std::int64_t toke
 }
 
 template <typename Element, int kQueries>
-static void values_as(const std::byte* const* heads, std::int64_t tokens, const float* weights,
-                      std::int64_t head_dim, float* const* out) {
+static void values_as(const std::byte* const* heads, std::int64_t tokens, const float* weights, std::int64_t head_dim,
+                      float* const* out) {
   for (std::int64_t d = 0; d < head_dim;) {
     if (head_dim - d >= kScoreVectors * 16) {
       weigh_values<Element, kQueries, kScoreVectors>(heads, tokens, weights, head_dim, d, out);

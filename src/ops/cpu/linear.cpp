@@ -52,6 +52,8 @@ InputView CpuBackend::prepare(Worker& worker, const Linear& linear, const float*
   const bool copied = normed || wanted != nullptr;
   const std::int64_t groups = cols / kActivationGroup;
   auto* values = input_values_.as<float>();
+  auto* high = input_codes_.as<std::int8_t>();
+  auto* low = high + rows * cols;
   const auto [begin, end] = worker.share(rows);
   for (std::int64_t row = begin; row < end; ++row) {
     const float* in = x + (wanted != nullptr ? wanted[row] : row) * cols;
@@ -62,13 +64,14 @@ InputView CpuBackend::prepare(Worker& worker, const Linear& linear, const float*
       std::memcpy(out, in, static_cast<std::size_t>(cols) * sizeof(float));
     }
     if (quantized) {
-      kernels_.quantize(copied ? out : in, cols, input_codes_.as<std::int8_t>() + row * cols,
+      kernels_.quantize(copied ? out : in, cols, high + row * cols, low + row * cols,
                         input_scales_.as<float>() + row * groups, input_sums_.as<std::int32_t>() + row * groups * 2);
     }
   }
   worker.barrier();
   return {.values = copied ? values : x,
-          .codes = input_codes_.as<std::int8_t>(),
+          .high = high,
+          .low = low,
           .scales = input_scales_.as<float>(),
           .sums = input_sums_.as<std::int32_t>()};
 }
@@ -99,32 +102,32 @@ void CpuBackend::multiply_parts(std::atomic<std::int64_t>& next, const Linear& l
   // The parts' panels are numbered through, so that one counter shares them all.
   std::int64_t total = 0;
   for (const LinearPart& part : linear.parts) total += cpu_weight(part).panels();
-  for_each_tile(next, total, rows, [&](std::int64_t first, std::int64_t count, std::int64_t row,
-                                       std::int64_t row_count) {
-    alignas(64) float tile[kMaxTileRows * kMaxTilePanels * kPanelRows];
-    std::int64_t start = 0;  // of the part, in panels of all parts
-    for (std::size_t p = 0; p < linear.parts.size(); ++p) {
-      const LinearPart& part = linear.parts[p];
-      const CpuWeight& weight = cpu_weight(part);
-      std::int64_t panel = std::max<std::int64_t>(first - start, 0);
-      const std::int64_t end = std::min(first + count - start, weight.panels());
-      start += weight.panels();
-      while (panel < end) {
-        const std::int64_t here = end - panel == count ? count : 1;  // a run that crosses parts goes panel by panel
-        kernels_.multiply(weight.view(), panel, here, input, row, row_count, tile);
-        for (std::int64_t r = 0; r < row_count; ++r) {
-          for (std::int64_t i = 0; i < here; ++i) {
-            const std::int64_t column = (panel + i) * kPanelRows;
-            float* values = tile + (r * here + i) * kPanelRows;
-            const std::int64_t columns = std::min(kPanelRows, weight.rows() - column);
-            add_bias(part, column, columns, values);
-            epilogue(p, row + r, column, columns, values);
+  for_each_tile(
+      next, total, rows, [&](std::int64_t first, std::int64_t count, std::int64_t row, std::int64_t row_count) {
+        alignas(64) float tile[kMaxTileRows * kMaxTilePanels * kPanelRows];
+        std::int64_t start = 0;  // of the part, in panels of all parts
+        for (std::size_t p = 0; p < linear.parts.size(); ++p) {
+          const LinearPart& part = linear.parts[p];
+          const CpuWeight& weight = cpu_weight(part);
+          std::int64_t panel = std::max<std::int64_t>(first - start, 0);
+          const std::int64_t end = std::min(first + count - start, weight.panels());
+          start += weight.panels();
+          while (panel < end) {
+            const std::int64_t here = end - panel == count ? count : 1;  // a run that crosses parts goes panel by panel
+            kernels_.multiply(weight.view(), panel, here, input, row, row_count, tile);
+            for (std::int64_t r = 0; r < row_count; ++r) {
+              for (std::int64_t i = 0; i < here; ++i) {
+                const std::int64_t column = (panel + i) * kPanelRows;
+                float* values = tile + (r * here + i) * kPanelRows;
+                const std::int64_t columns = std::min(kPanelRows, weight.rows() - column);
+                add_bias(part, column, columns, values);
+                epilogue(p, row + r, column, columns, values);
+              }
+            }
+            panel += here;
           }
         }
-        panel += here;
-      }
-    }
-  });
+      });
 }
 
 void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
@@ -133,29 +136,28 @@ void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64
   const std::int64_t width = linear.rows();
   pool_.run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, input, nullptr, rows);
-    multiply_parts(next, linear, view, rows,
-                   [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count,
-                       const float* values) {
-                     float* out = x + row * width + first_column(linear, part) + column;
-                     for (std::int64_t i = 0; i < count; ++i) out[i] += values[i];
-                   });
+    multiply_parts(
+        next, linear, view, rows,
+        [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+          float* out = x + row * width + first_column(linear, part) + column;
+          for (std::int64_t i = 0; i < count; ++i) out[i] += values[i];
+        });
   });
 }
 
-void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted,
-                           float* logits) {
+void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {
   check_linear(linear);
   std::atomic<std::int64_t> next{0};
   const std::int64_t width = linear.rows();
   const auto rows = static_cast<std::int64_t>(wanted.size());
   pool_.run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, x, wanted.data(), rows);
-    multiply_parts(next, linear, view, rows,
-                   [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count,
-                       const float* values) {
-                     std::memcpy(logits + row * width + first_column(linear, part) + column, values,
-                                 static_cast<std::size_t>(count) * 4);
-                   });
+    multiply_parts(
+        next, linear, view, rows,
+        [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+          std::memcpy(logits + row * width + first_column(linear, part) + column, values,
+                      static_cast<std::size_t>(count) * 4);
+        });
   });
 }
 
@@ -167,22 +169,22 @@ void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, 
   std::atomic<std::int64_t> next{0};
   pool_.run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, x, nullptr, rows);
-    for_each_tile(next, gate_weight.panels(), rows, [&](std::int64_t panel, std::int64_t count, std::int64_t row,
-                                                        std::int64_t row_count) {
-      alignas(64) float gates[kMaxTileRows * kMaxTilePanels * kPanelRows];
-      alignas(64) float ups[kMaxTileRows * kMaxTilePanels * kPanelRows];
-      kernels_.multiply(gate_weight.view(), panel, count, view, row, row_count, gates);
-      kernels_.multiply(up_weight.view(), panel, count, view, row, row_count, ups);
-      const std::int64_t column = panel * kPanelRows;
-      const std::int64_t columns = std::min(count * kPanelRows, width - column);
-      for (std::int64_t r = 0; r < row_count; ++r) {
-        float* gate_row = gates + r * count * kPanelRows;
-        float* up_row = ups + r * count * kPanelRows;
-        add_bias(linear.parts[0], column, columns, gate_row);
-        add_bias(linear.parts[1], column, columns, up_row);
-        kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
-      }
-    });
+    for_each_tile(next, gate_weight.panels(), rows,
+                  [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count) {
+                    alignas(64) float gates[kMaxTileRows * kMaxTilePanels * kPanelRows];
+                    alignas(64) float ups[kMaxTileRows * kMaxTilePanels * kPanelRows];
+                    kernels_.multiply(gate_weight.view(), panel, count, view, row, row_count, gates);
+                    kernels_.multiply(up_weight.view(), panel, count, view, row, row_count, ups);
+                    const std::int64_t column = panel * kPanelRows;
+                    const std::int64_t columns = std::min(count * kPanelRows, width - column);
+                    for (std::int64_t r = 0; r < row_count; ++r) {
+                      float* gate_row = gates + r * count * kPanelRows;
+                      float* up_row = ups + r * count * kPanelRows;
+                      add_bias(linear.parts[0], column, columns, gate_row);
+                      add_bias(linear.parts[1], column, columns, up_row);
+                      kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
+                    }
+                  });
   });
 }
 
@@ -198,13 +200,13 @@ void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvC
   std::atomic<std::int64_t> next{0};
   pool_.run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, args.x, nullptr, batch.rows);
-    multiply_parts(next, linear, view, batch.rows,
-                   [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count,
-                       const float* values) {
-                     float* out = part == 0 ? args.q + row * q_width + column
-                                            : kv + row * 2 * kv_width + (part == 1 ? 0 : kv_width) + column;
-                     std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(float));
-                   });
+    multiply_parts(
+        next, linear, view, batch.rows,
+        [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+          float* out = part == 0 ? args.q + row * q_width + column
+                                 : kv + row * 2 * kv_width + (part == 1 ? 0 : kv_width) + column;
+          std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(float));
+        });
     worker.barrier();
     const auto [begin, end] = worker.share(batch.rows);
     for (const SequenceSlice& slice : batch.slices) {

@@ -32,8 +32,8 @@ WeightView plan_quantized(const WeightSource& source) {
   view.has_offsets = source.format == WeightFormat::kInt4 || small_groups || !source.offsets.empty();
   const bool half_variant = source.format == WeightFormat::kInt4 || !view.has_offsets;
   view.half_scales = half_variant && exact_in_half(source.scales) && exact_in_half(source.offsets);
-  const std::int64_t code_bytes = source.format == WeightFormat::kInt4 ? source.group * kPanelRows / 2
-                                                                       : source.group * kPanelRows;
+  const std::int64_t code_bytes =
+      source.format == WeightFormat::kInt4 ? source.group * kPanelRows / 2 : source.group * kPanelRows;
   const std::int64_t meta_bytes = (view.has_offsets ? 2 : 1) * kPanelRows * (view.half_scales ? 2 : 4);
   view.panel_bytes = source.cols / source.group * (code_bytes + meta_bytes);
   return view;
@@ -156,8 +156,7 @@ void pack_panel(const WeightSource& source, const WeightView& view, std::int64_t
 
 }  // namespace
 
-Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
-                                                        ThreadPool& pool) {
+Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool) {
   WeightView view;
   if (!is_quantized(source.format)) {
     view = plan_dense(source.format, source.cols);
@@ -181,8 +180,7 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Ari
       pack_panel(source, view, panel, buffer.data() + panel * view.panel_bytes);
     }
   });
-  return std::shared_ptr<const PackedWeight>(
-      std::make_shared<CpuWeight>(view, source.rows, std::move(buffer)));
+  return std::shared_ptr<const PackedWeight>(std::make_shared<CpuWeight>(view, source.rows, std::move(buffer)));
 }
 
 void CpuWeight::read_row(std::int64_t row, float* out) const {

@@ -89,9 +89,8 @@ LANNER_INLINE F32x16 load_bfloat(const std::uint16_t* p) {
 }
 
 LANNER_INLINE I32x16 set1_int(std::int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-LANNER_INLINE I32x16 add_int(I32x16 x, I32x16 y) {
-  return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
-}
+LANNER_INLINE I32x16 add_int(I32x16 x, I32x16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+LANNER_INLINE I32x16 times_low_steps(I32x16 x) { return {_mm256_slli_epi32(x.a, 7), _mm256_slli_epi32(x.b, 7)}; }
 LANNER_INLINE F32x16 to_float(I32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 LANNER_INLINE std::int32_t reduce_add_int(I32x16 x) {
   const __m256i s = _mm256_add_epi32(x.a, x.b);
@@ -100,8 +99,8 @@ LANNER_INLINE std::int32_t reduce_add_int(I32x16 x) {
   return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xB1)));
 }
 LANNER_INLINE I32x16 store_int8(std::int8_t* p, F32x16 x) {
-  const __m256i shorts = _mm256_permute4x64_epi64(
-      _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xD8);
+  const __m256i shorts =
+      _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xD8);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(shorts), _mm256_extracti128_si256(shorts, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
   return {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};

@@ -24,11 +24,11 @@ struct Codes {
 };
 
 // How many accumulators fit the 32 registers.
-inline constexpr int kTileRows = 8;        // rows of one product tile
-inline constexpr int kDensePanels = 2;     // panels of a dense tile with several rows
-inline constexpr int kSinglePanels = 4;    // panels walked together for a single row: enough streams for the bus
-inline constexpr int kScoreQueries = 4;    // queries that share one load of keys or values
-inline constexpr int kScoreVectors = 4;    // vectors of tokens, or of head elements, in flight a query
+inline constexpr int kTileRows = 8;      // rows of one product tile
+inline constexpr int kDensePanels = 2;   // panels of a dense tile with several rows
+inline constexpr int kSinglePanels = 4;  // panels walked together for a single row: enough streams for the bus
+inline constexpr int kScoreQueries = 4;  // queries that share one load of keys or values
+inline constexpr int kScoreVectors = 4;  // vectors of tokens, or of head elements, in flight a query
 
 LANNER_INLINE F32x16 zero() { return {_mm512_setzero_ps()}; }
 LANNER_INLINE F32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -51,8 +51,8 @@ LANNER_INLINE F32x16 zero_below(F32x16 a, float limit, F32x16 b) {
 }
 /// a * 2^n for integral n with a normal result.
 LANNER_INLINE F32x16 scale_exponent(F32x16 a, F32x16 n) {
-  return {_mm512_castsi512_ps(
-      _mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23)))};
+  return {
+      _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23)))};
 }
 LANNER_INLINE float reduce_add(F32x16 a) { return _mm512_reduce_add_ps(a.v); }
 LANNER_INLINE float reduce_max(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
@@ -64,12 +64,14 @@ LANNER_INLINE void store_half(std::uint16_t* p, F32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
 LANNER_INLINE F32x16 load_bfloat(const std::uint16_t* p) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(
-      _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
 }
 
 LANNER_INLINE I32x16 set1_int(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
 LANNER_INLINE I32x16 add_int(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+/// a * 128: kLowSteps.
+LANNER_INLINE I32x16 times_low_steps(I32x16 a) { return {_mm512_slli_epi32(a.v, 7)}; }
 LANNER_INLINE F32x16 to_float(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 LANNER_INLINE std::int32_t reduce_add_int(I32x16 a) { return _mm512_reduce_add_epi32(a.v); }
 /// Rounds to the nearest integer, clamps to a signed byte, stores 16 bytes and returns the values stored.

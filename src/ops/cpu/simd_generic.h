@@ -112,6 +112,10 @@ LANNER_INLINE I32x16 add_int(I32x16 a, I32x16 b) {
   for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
   return a;
 }
+LANNER_INLINE I32x16 times_low_steps(I32x16 a) {
+  for (std::int32_t& lane : a.v) lane *= 128;
+  return a;
+}
 LANNER_INLINE F32x16 to_float(I32x16 a) {
   return lanes([&](int i) { return static_cast<float>(a.v[i]); });
 }

@@ -67,7 +67,6 @@ class ReferenceVector final : public DeviceVector {
   std::vector<float> values_;
 };
 
-
 void store_element(DType dtype, std::byte* base, std::int64_t index, float value) {
   if (dtype == DType::kF32) {
     std::memcpy(base + index * 4, &value, sizeof(value));
@@ -127,8 +126,8 @@ class ReferenceBackend final : public Backend {
     const std::int64_t half = rope.inverse_frequencies->size();
     for (std::int32_t row = 0; row < batch.rows; ++row) {
       for (std::int64_t i = 0; i < half; ++i) {
-        const float angle = static_cast<float>(batch.positions[static_cast<std::size_t>(row)]) *
-                            rope.inverse_frequencies->data()[i];
+        const float angle =
+            static_cast<float>(batch.positions[static_cast<std::size_t>(row)]) * rope.inverse_frequencies->data()[i];
         angles[row * 2 * half + i] = std::cos(angle) * rope.scale;
         angles[row * 2 * half + half + i] = std::sin(angle) * rope.scale;
       }
@@ -156,8 +155,7 @@ class ReferenceBackend final : public Backend {
           std::byte* head = cache.head(block, args.layer, h);
           for (std::int64_t d = 0; d < head_dim; ++d) {
             const std::int64_t slot = position % kKvBlockTokens * head_dim + d;
-            store_element(cache.layout.dtype, head, slot,
-                          values[static_cast<std::size_t>(q_width + h * head_dim + d)]);
+            store_element(cache.layout.dtype, head, slot, values[static_cast<std::size_t>(q_width + h * head_dim + d)]);
             store_element(cache.layout.dtype, head, kKvBlockTokens * head_dim + slot,
                           values[static_cast<std::size_t>(q_width + kv_width + h * head_dim + d)]);
           }
@@ -198,8 +196,7 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted,
-                 float* logits) override {
+  void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override {
     check_linear(linear);
     for (const std::int32_t row : wanted) {
       const std::vector<float> product = multiply(linear, x + row * linear.cols(), 1);

@@ -27,7 +27,10 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Failure { code, message: message.into() }
+        Failure {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -61,7 +64,10 @@ impl Slice {
     /// As for [`Slice::bytes`].
     pub unsafe fn text<'a>(self, what: &str) -> Result<&'a str, Failure> {
         std::str::from_utf8(self.bytes()).map_err(|error| {
-            Failure::new(Code::InvalidArgument, format!("{what} is not UTF-8 at byte {}", error.valid_up_to()))
+            Failure::new(
+                Code::InvalidArgument,
+                format!("{what} is not UTF-8 at byte {}", error.valid_up_to()),
+            )
         })
     }
 }
@@ -85,7 +91,9 @@ fn leak<T>(values: Vec<T>) -> (*mut T, usize) {
 
 unsafe fn reclaim<T>(data: *mut T, size: usize) {
     if !data.is_null() {
-        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(data, size)));
+        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
+            data, size,
+        )));
     }
 }
 
@@ -120,7 +128,9 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
 
 /// "tokenizers-0.23.2/src/decoders/mod.rs": without the folders of the machine that built the crate.
 fn source_place(file: &str) -> &str {
-    file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/')).map_or(file, |(_, rest)| rest)
+    file.rsplit_once("/registry/src/")
+        .and_then(|(_, rest)| rest.split_once('/'))
+        .map_or(file, |(_, rest)| rest)
 }
 
 /// Panics inside a guarded call become messages instead of lines on stderr; other panics print as before.
@@ -130,7 +140,9 @@ fn install_hook() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if GUARDED.with(Cell::get) {
-                let place = info.location().map_or(String::new(), |l| format!(" ({}:{})", source_place(l.file()), l.line()));
+                let place = info.location().map_or(String::new(), |l| {
+                    format!(" ({}:{})", source_place(l.file()), l.line())
+                });
                 let text = format!("{}{place}", panic_text(info.payload()));
                 PANIC_MESSAGE.with(|message| *message.borrow_mut() = text);
             } else {
@@ -143,7 +155,13 @@ fn install_hook() {
 /// One line without control characters: library messages quote templates and files.
 fn one_line(message: &str) -> String {
     const MAX_CHARS: usize = 600;
-    message.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().into()
+    message
+        .chars()
+        .take(MAX_CHARS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .trim_end()
+        .into()
 }
 
 /// Runs the body of an `extern "C"` function: catches panics, writes the error text, returns the code.

@@ -25,7 +25,10 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 }
 
 pub fn dumps(value: &Value, options: &Options) -> Result<String, Error> {
-    let mut writer = Writer { out: String::new(), options };
+    let mut writer = Writer {
+        out: String::new(),
+        options,
+    };
     writer.value(value, 0)?;
     Ok(writer.out)
 }
@@ -41,14 +44,21 @@ impl Writer<'_> {
             return Err(invalid("tojson: the value is nested too deeply"));
         }
         if self.out.len() > MAX_BYTES {
-            return Err(Error::new(ErrorKind::OutOfFuel, "tojson: the text grows too long"));
+            return Err(Error::new(
+                ErrorKind::OutOfFuel,
+                "tojson: the text grows too long",
+            ));
         }
         match value.kind() {
-            ValueKind::None | ValueKind::Bool | ValueKind::Number => self.out.push_str(&scalar(value)),
+            ValueKind::None | ValueKind::Bool | ValueKind::Number => {
+                self.out.push_str(&scalar(value))
+            }
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.container('[', ']', items.len(), depth, |writer, index| writer.value(&items[index], depth + 1))?;
+                self.container('[', ']', items.len(), depth, |writer, index| {
+                    writer.value(&items[index], depth + 1)
+                })?;
             }
             ValueKind::Map => self.map(value, depth)?,
             other => return Err(invalid(format!("tojson: {other} is not JSON serializable"))),
@@ -137,7 +147,13 @@ impl Writer<'_> {
 fn scalar(value: &Value) -> String {
     match value.kind() {
         ValueKind::None => "null".into(),
-        ValueKind::Bool => if value.is_true() { "true".into() } else { "false".into() },
+        ValueKind::Bool => {
+            if value.is_true() {
+                "true".into()
+            } else {
+                "false".into()
+            }
+        }
         _ if value.is_integer() => value.to_string(),
         _ => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float),
     }
@@ -149,7 +165,11 @@ fn float(number: f64) -> String {
         return "NaN".into();
     }
     if number.is_infinite() {
-        return if number > 0.0 { "Infinity".into() } else { "-Infinity".into() };
+        return if number > 0.0 {
+            "Infinity".into()
+        } else {
+            "-Infinity".into()
+        };
     }
     let scientific = format!("{number:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -157,7 +177,11 @@ fn float(number: f64) -> String {
     if (-4..16).contains(&exponent) {
         // Debug keeps ".0" on whole numbers, as Python does, and stays positional in this range.
         let positional = format!("{number}");
-        if positional.contains('.') { positional } else { positional + ".0" }
+        if positional.contains('.') {
+            positional
+        } else {
+            positional + ".0"
+        }
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
         format!("{mantissa}e{sign}{:02}", exponent.abs())

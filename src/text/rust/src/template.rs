@@ -47,10 +47,14 @@ impl Write for Limited<'_> {
 fn tojson(value: Value, ensure_ascii: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let ensure_ascii = match ensure_ascii {
         Some(given) => given,
-        None => kwargs.get::<Option<Value>>("ensure_ascii")?.unwrap_or_default(),
+        None => kwargs
+            .get::<Option<Value>>("ensure_ascii")?
+            .unwrap_or_default(),
     };
     let indent = match kwargs.get::<Option<Value>>("indent")? {
-        Some(given) if given.kind() == ValueKind::String => Some(given.as_str().unwrap_or_default().to_owned()),
+        Some(given) if given.kind() == ValueKind::String => {
+            Some(given.as_str().unwrap_or_default().to_owned())
+        }
         Some(given) if given.kind() == ValueKind::Number => {
             Some(" ".repeat(given.as_i64().unwrap_or(0).clamp(0, 32) as usize))
         }
@@ -59,18 +63,30 @@ fn tojson(value: Value, ensure_ascii: Option<Value>, kwargs: Kwargs) -> Result<V
     // json.dumps leaves no blank at the end of a line.
     let mut item_separator = if indent.is_some() { "," } else { ", " }.to_owned();
     let mut key_separator = ": ".to_owned();
-    if let Some(given) = kwargs.get::<Option<Value>>("separators")?.filter(|v| !v.is_none()) {
+    if let Some(given) = kwargs
+        .get::<Option<Value>>("separators")?
+        .filter(|v| !v.is_none())
+    {
         item_separator = given.get_item_by_index(0)?.to_string();
         key_separator = given.get_item_by_index(1)?.to_string();
     }
     let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     kwargs.assert_all_used()?;
-    let options = Options { ensure_ascii: ensure_ascii.is_true(), sort_keys, indent, item_separator, key_separator };
+    let options = Options {
+        ensure_ascii: ensure_ascii.is_true(),
+        sort_keys,
+        indent,
+        item_separator,
+        key_separator,
+    };
     dumps(&value, &options).map(Value::from)
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, format!("the template refuses: {message}")))
+    Err(Error::new(
+        ErrorKind::InvalidOperation,
+        format!("the template refuses: {message}"),
+    ))
 }
 
 /// `datetime.now().strftime(format)`.
@@ -91,9 +107,16 @@ fn strftime_now(format: String) -> Result<Value, Error> {
         if libc::localtime_r(&now, &mut parts).is_null() {
             return Err(refuse());
         }
-        libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &parts)
+        libc::strftime(
+            text.as_mut_ptr().cast(),
+            text.len(),
+            format.as_ptr(),
+            &parts,
+        )
     };
-    std::str::from_utf8(&text[..written]).map(Value::from).map_err(|_| refuse())
+    std::str::from_utf8(&text[..written])
+        .map(Value::from)
+        .map_err(|_| refuse())
 }
 
 /// Transformers knows `{% generation %}` … `{% endgeneration %}`, which mark the assistant's part for training and
@@ -102,7 +125,9 @@ fn replace_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
+        let Some(length) = rest[start..].find("%}") else {
+            break;
+        };
         let inner = &rest[start + 2..start + length];
         let name = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         let replacement = match name {
@@ -116,7 +141,10 @@ fn replace_generation_tags(source: &str) -> String {
             rest = &rest[start + 2..];
             continue;
         }
-        let control = |c: Option<char>| c.filter(|c| *c == '-' || *c == '+').map_or(String::new(), String::from);
+        let control = |c: Option<char>| {
+            c.filter(|c| *c == '-' || *c == '+')
+                .map_or(String::new(), String::from)
+        };
         out.push_str(&control(inner.chars().next()));
         out.push_str(replacement);
         out.push_str(&control(inner.chars().last()));
@@ -129,17 +157,28 @@ fn replace_generation_tags(source: &str) -> String {
 
 /// Python's methods on strings, lists and dicts. minijinja charges for what a method returns only afterwards; those
 /// that can make a long text out of short ones are charged before.
-fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+fn python_method(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         let bytes = match (method, args) {
             ("replace", [from, to, ..]) => {
                 let from = from.as_str().unwrap_or_default();
-                let hits = if from.is_empty() { text.len() + 1 } else { text.len() / from.len() };
-                text.len().saturating_add(hits.saturating_mul(to.as_str().map_or(0, str::len)))
+                let hits = if from.is_empty() {
+                    text.len() + 1
+                } else {
+                    text.len() / from.len()
+                };
+                text.len()
+                    .saturating_add(hits.saturating_mul(to.as_str().map_or(0, str::len)))
             }
             ("join", [items]) => items.try_iter().map_or(0, |items| {
                 items.fold(0usize, |sum, item| {
-                    sum.saturating_add(text.len()).saturating_add(item.as_str().map_or(0, str::len))
+                    sum.saturating_add(text.len())
+                        .saturating_add(item.as_str().map_or(0, str::len))
                 })
             }),
             _ => text.len(),
@@ -150,7 +189,9 @@ fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value])
 }
 
 fn describe(error: &Error) -> String {
-    let mut text = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    let mut text = error
+        .detail()
+        .map_or_else(|| error.to_string(), str::to_owned);
     if let Some(line) = error.line() {
         text.push_str(&format!(" (line {line} of the template)"));
     }
@@ -165,10 +206,16 @@ fn describe(error: &Error) -> String {
 impl ChatTemplate {
     fn compile(source: &str) -> Result<Self, Failure> {
         if source.len() > MAX_SOURCE_BYTES {
-            let message = format!("{} bytes are more than the {MAX_SOURCE_BYTES} allowed", source.len());
+            let message = format!(
+                "{} bytes are more than the {MAX_SOURCE_BYTES} allowed",
+                source.len()
+            );
             return Err(Failure::new(Code::InvalidArgument, message));
         }
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         let syntax = syntax.map_err(|error| Failure::new(Code::Internal, describe(&error)))?;
         let mut environment = Environment::new();
         environment.set_syntax(syntax);
@@ -186,22 +233,32 @@ impl ChatTemplate {
 
     fn render(&self, context: &str) -> Result<Vec<u8>, Failure> {
         let context: serde_json::Map<String, serde_json::Value> = serde_json::from_str(context)
-            .map_err(|error| Failure::new(Code::InvalidArgument, format!("template variables: {error}")))?;
+            .map_err(|error| {
+                Failure::new(
+                    Code::InvalidArgument,
+                    format!("template variables: {error}"),
+                )
+            })?;
         let overflow = std::cell::Cell::new(false);
-        let mut output = Limited { bytes: Vec::new(), overflow: &overflow };
-        let outcome = self
-            .environment
-            .get_template(NAME)
-            .and_then(|template| template.render_captured_to(Value::from(Serde(&context)), &mut output).map(|_| ()));
+        let mut output = Limited {
+            bytes: Vec::new(),
+            overflow: &overflow,
+        };
+        let outcome = self.environment.get_template(NAME).and_then(|template| {
+            template
+                .render_captured_to(Value::from(Serde(&context)), &mut output)
+                .map(|_| ())
+        });
         match outcome {
             Ok(()) => Ok(output.bytes),
             Err(_) if overflow.get() => {
                 let message = format!("the template writes more than {MAX_OUTPUT_BYTES} bytes");
                 Err(Failure::new(Code::ResourceExhausted, message))
             }
-            Err(error) if error.kind() == ErrorKind::OutOfFuel => {
-                Err(Failure::new(Code::ResourceExhausted, "the template takes too many steps or too much memory"))
-            }
+            Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(Failure::new(
+                Code::ResourceExhausted,
+                "the template takes too many steps or too much memory",
+            )),
             Err(error) => Err(Failure::new(Code::InvalidArgument, describe(&error))),
         }
     }
@@ -253,7 +310,11 @@ pub unsafe extern "C" fn lanner_template_render(
 /// # Safety
 /// See above.
 #[no_mangle]
-pub unsafe extern "C" fn lanner_json_as_python(json: Slice, out: *mut Buffer, error: *mut Buffer) -> i32 {
+pub unsafe extern "C" fn lanner_json_as_python(
+    json: Slice,
+    out: *mut Buffer,
+    error: *mut Buffer,
+) -> i32 {
     guard(error, || {
         let value: serde_json::Value = serde_json::from_slice(json.bytes())
             .map_err(|error| Failure::new(Code::InvalidArgument, format!("not JSON: {error}")))?;

@@ -29,7 +29,10 @@ fn corrupt(error: impl std::fmt::Display) -> Failure {
 impl TextTokenizer {
     fn from_json(json: &[u8]) -> Result<Self, Failure> {
         if json.len() > MAX_JSON_BYTES {
-            return Err(corrupt(format!("{} bytes are more than the {MAX_JSON_BYTES} allowed", json.len())));
+            return Err(corrupt(format!(
+                "{} bytes are more than the {MAX_JSON_BYTES} allowed",
+                json.len()
+            )));
         }
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(corrupt)?;
         // What a training run left in the file must not cut or pad prompts, nor make encoding random.
@@ -45,7 +48,9 @@ impl TextTokenizer {
         let highest = tokenizer.get_vocab(true).values().copied().max();
         let highest = highest.ok_or_else(|| corrupt("the vocabulary is empty"))?;
         if highest > MAX_TOKEN_ID {
-            return Err(corrupt(format!("token id {highest} is beyond the {MAX_TOKEN_ID} allowed")));
+            return Err(corrupt(format!(
+                "token id {highest} is beyond the {MAX_TOKEN_ID} allowed"
+            )));
         }
         let decoder = serde_json::to_value(tokenizer.get_decoder()).map_err(corrupt)?;
         Ok(TextTokenizer {
@@ -56,9 +61,17 @@ impl TextTokenizer {
         })
     }
 
-    fn encode(&self, text: &str, add_special_tokens: bool, parse_special: bool) -> Result<Vec<i32>, Failure> {
+    fn encode(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        parse_special: bool,
+    ) -> Result<Vec<i32>, Failure> {
         if text.len() > MAX_TEXT_BYTES {
-            let message = format!("a text of {} bytes is longer than the {MAX_TEXT_BYTES} allowed", text.len());
+            let message = format!(
+                "a text of {} bytes is longer than the {MAX_TEXT_BYTES} allowed",
+                text.len()
+            );
             return Err(Failure::new(Code::InvalidArgument, message));
         }
         let tokenizer = if parse_special {
@@ -72,7 +85,9 @@ impl TextTokenizer {
         };
         let encoding = tokenizer
             .encode_fast(text, add_special_tokens)
-            .map_err(|error| Failure::new(Code::InvalidArgument, format!("cannot tokenize: {error}")))?;
+            .map_err(|error| {
+                Failure::new(Code::InvalidArgument, format!("cannot tokenize: {error}"))
+            })?;
         Ok(encoding.get_ids().iter().map(|&id| id as i32).collect())
     }
 
@@ -93,7 +108,8 @@ impl TextTokenizer {
     }
 
     fn is_special(&self, id: i32) -> bool {
-        self.piece(id).is_some_and(|piece| self.parsing.get_added_vocabulary().is_special_token(&piece))
+        self.piece(id)
+            .is_some_and(|piece| self.parsing.get_added_vocabulary().is_special_token(&piece))
     }
 }
 
@@ -183,7 +199,10 @@ pub unsafe extern "C" fn lanner_tokenizer_vocab_size(tokenizer: *const TextToken
 /// # Safety
 /// See above.
 #[no_mangle]
-pub unsafe extern "C" fn lanner_tokenizer_token_id(tokenizer: *const TextTokenizer, piece: Slice) -> i32 {
+pub unsafe extern "C" fn lanner_tokenizer_token_id(
+    tokenizer: *const TextTokenizer,
+    piece: Slice,
+) -> i32 {
     let mut id = -1;
     guard(std::ptr::null_mut(), || {
         if let Some(found) = (*tokenizer).parsing.token_to_id(piece.text("the piece")?) {
@@ -204,9 +223,9 @@ pub unsafe extern "C" fn lanner_tokenizer_piece(
     error: *mut Buffer,
 ) -> i32 {
     guard(error, || {
-        let piece = (*tokenizer)
-            .piece(id)
-            .ok_or_else(|| Failure::new(Code::InvalidArgument, format!("no token has the id {id}")))?;
+        let piece = (*tokenizer).piece(id).ok_or_else(|| {
+            Failure::new(Code::InvalidArgument, format!("no token has the id {id}"))
+        })?;
         out.write(piece.into_bytes().into());
         Ok(())
     })
@@ -215,7 +234,10 @@ pub unsafe extern "C" fn lanner_tokenizer_piece(
 /// # Safety
 /// See above.
 #[no_mangle]
-pub unsafe extern "C" fn lanner_tokenizer_is_special(tokenizer: *const TextTokenizer, id: i32) -> i32 {
+pub unsafe extern "C" fn lanner_tokenizer_is_special(
+    tokenizer: *const TextTokenizer,
+    id: i32,
+) -> i32 {
     let mut special = false;
     guard(std::ptr::null_mut(), || {
         special = (*tokenizer).is_special(id);

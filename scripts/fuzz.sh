@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs every fuzzer: the programs whose names end in _fuzz or _fuzzer.
+# Builds and runs every fuzzer: the programs whose names begin with fuzz_.
 #
 #   scripts/fuzz.sh BUILD_FOLDER SECONDS_EACH
 #
@@ -11,9 +11,9 @@ cd "$root"
 build=$1
 seconds=$2
 
-mapfile -t programs < <(ninja -C "$build" -t targets all | sed -nE 's/^([^ :]*_fuzz(er)?): CXX_EXECUTABLE_LINKER__.*/\1/p' | sort)
+mapfile -t programs < <(ninja -C "$build" -t targets all | sed -nE 's/^([^ :]*\bfuzz_[a-z0-9_]+): CXX_EXECUTABLE_LINKER__.*/\1/p' | sort)
 if ((${#programs[@]} == 0)); then
-  echo "fuzz: $build has no program whose name ends in _fuzz or _fuzzer" >&2
+  echo "fuzz: $build has no program whose name begins with fuzz_" >&2
   exit 1
 fi
 scripts/with_cargo.sh ninja -C "$build" "${programs[@]}" </dev/null

@@ -101,7 +101,9 @@ class [[nodiscard]] Result {
   LANNER_ASSIGN_OR_RETURN_(declaration, expression, LANNER_CONCAT_(lanner_result_, __LINE__))
 #define LANNER_CONCAT_INNER_(a, b) a##b
 #define LANNER_CONCAT_(a, b) LANNER_CONCAT_INNER_(a, b)
+// A declaration cannot stand in parentheses. NOLINTBEGIN(bugprone-macro-parentheses)
 #define LANNER_ASSIGN_OR_RETURN_(declaration, expression, result) \
   auto result = (expression);                                     \
   if (!(result).ok()) return (result).status();                   \
   declaration = *std::move(result)
+// NOLINTEND(bugprone-macro-parentheses)

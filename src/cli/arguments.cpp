@@ -216,7 +216,7 @@ int parse_arguments(CLI::App& program, std::vector<std::string> arguments) {
   } catch (const CLI::CallForVersion& version) {
     return report_write(write_stdout(fmt::format("{}\n", version.what())));
   } catch (const CLI::CallForHelp&) {
-    // below
+    return report_write(write_stdout(help_text(*normalizer.app())));
   } catch (const CLI::ParseError& error) {
     if (!asks_for_help(arguments)) return usage_error(*normalizer.app(), describe(error));
   }

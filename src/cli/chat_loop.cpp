@@ -128,7 +128,7 @@ ChatLoop::Turn ChatLoop::handle(const Block& block) {
   return answer(block.text);
 }
 
-ChatLoop::Turn ChatLoop::finish(Status written) {
+ChatLoop::Turn ChatLoop::finish(const Status& written) {
   if (written.ok()) return Turn::kGoOn;
   exit_code_ = report_write(written);
   return Turn::kStop;
@@ -201,7 +201,7 @@ Status ChatLoop::follow(RequestId id, Reply& reply) {
     }
     reply.text += fresh;
     // After Ctrl-C what was on its way is not shown.
-    const Status written = reply.interrupted ? Status() : write_stdout(clean_output_ ? printable(fresh) : fresh);
+    Status written = reply.interrupted ? Status() : write_stdout(clean_output_ ? printable(fresh) : fresh);
     if (!written.ok()) {
       pipeline_.cancel(id);
       return written;

@@ -47,7 +47,7 @@ class ChatLoop {
   void report_refusal(const Status& status);
   void start_over();
   Turn handle(const Block& block);
-  Turn finish(Status written);
+  Turn finish(const Status& written);
 
   Pipeline& pipeline_;
   LineReader& lines_;

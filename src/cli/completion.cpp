@@ -89,11 +89,11 @@ std::string fish_script(const std::vector<VerbWords>& all) {
   for (const VerbWords& entry : all) {
     std::string condition;
     for (const CLI::App* app = entry.app; app->get_parent() != nullptr; app = app->get_parent()) {
-      condition = fmt::format("__fish_seen_subcommand_from {}{}", app->get_name(), condition.empty() ? "" : "; and ") +
-                  condition;
+      condition = fmt::format("__fish_seen_subcommand_from {}{}{}", app->get_name(), condition.empty() ? "" : "; and ",
+                              condition);
     }
     std::string siblings;
-    for (const CLI::App* verb : verbs_of(*entry.app)) siblings += " " + verb->get_name();
+    for (const CLI::App* verb : verbs_of(*entry.app)) siblings.append(" ").append(verb->get_name());
     const std::string here = condition.empty() ? "" : condition + "; and ";
     for (const CLI::App* verb : verbs_of(*entry.app)) {
       script += fmt::format("complete -c lanner -f -n {} -a {} -d {}\n",

@@ -44,7 +44,8 @@ TEST(GenerationBenchmark, SpeedsFollowFromTheScriptsTimes) {
 TEST(GenerationBenchmark, PromptsDifferAndRepeatWithTheSeed) {
   const auto prompts = [](std::uint64_t seed) {
     ScriptedEngine engine([](const Request& request) {
-      return Script{.tokens = {{5}}, .delay = std::chrono::microseconds(200 * request.max_new_tokens), .endless = true};
+      return Script{
+          .tokens = {{5}}, .delay = std::chrono::microseconds(5000 * request.max_new_tokens), .endless = true};
     });
     const auto speeds = measure_generation(
         engine, {.batch_sizes = {3}, .prompt_tokens = {16}, .output_tokens = 4, .repetitions = 1, .seed = seed});

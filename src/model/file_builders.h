@@ -136,7 +136,7 @@ inline GgufBuilder small_llama_gguf(const std::vector<std::string>& tokens) {
   gguf.add_strings("tokenizer.ggml.tokens", tokens);
   gguf.add_strings("tokenizer.ggml.merges", {});
   const std::uint64_t vocab = tokens.size();
-  const auto add = [&gguf](const std::string& name, std::vector<std::uint64_t> dimensions) {
+  const auto add = [&gguf](const std::string& name, const std::vector<std::uint64_t>& dimensions) {
     std::uint64_t elements = 1;
     for (const std::uint64_t size : dimensions) elements *= size;
     gguf.add_tensor(name, dimensions, 0, std::string(4 * elements, '\0'));

@@ -202,8 +202,8 @@ Status read_metadata(Reader& reader, std::uint64_t count, Gguf& gguf) {
     LANNER_ASSIGN_OR_RETURN(const auto key, reader.string(kMaxKeyBytes));
     if (key.empty()) return corrupt(fmt::format("{}: has no name", reader.where()));
     reader.set_where(fmt::format("{}: {}", gguf.path, printable(key)));
-    LANNER_ASSIGN_OR_RETURN(auto value, read_value(reader));
-    if (!gguf.metadata.emplace(std::string(key), std::move(value)).second) {
+    LANNER_ASSIGN_OR_RETURN(const auto value, read_value(reader));
+    if (!gguf.metadata.emplace(std::string(key), value).second) {
       return corrupt(fmt::format("{}: is there twice", reader.where()));
     }
   }

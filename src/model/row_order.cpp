@@ -56,7 +56,7 @@ ops::WeightSource undo_pairwise_rope(ops::WeightSource source, std::int64_t head
   return source;
 }
 
-std::vector<float> undo_pairwise_rope(std::vector<float> bias, std::int64_t heads) {
+std::vector<float> undo_pairwise_rope(const std::vector<float>& bias, std::int64_t heads) {
   return reordered(bias, static_cast<std::int64_t>(bias.size()), heads);
 }
 

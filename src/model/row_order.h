@@ -17,6 +17,6 @@ namespace lanner::model {
 /// `heads` divides the rows, an even number to each; a bug otherwise.
 ops::WeightSource undo_pairwise_rope(ops::WeightSource source, std::int64_t heads);
 /// The same for the projection's bias, which the converter interleaves too.
-std::vector<float> undo_pairwise_rope(std::vector<float> bias, std::int64_t heads);
+std::vector<float> undo_pairwise_rope(const std::vector<float>& bias, std::int64_t heads);
 
 }  // namespace lanner::model

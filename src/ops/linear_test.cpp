@@ -47,7 +47,7 @@ TEST(LinearAdd, DenseIsNearTheReference) {
   }
 }
 
-TEST(LinearAdd, QuantizedIsNearTheReferenceOfTheSameInt8Input) {
+TEST(LinearAdd, QuantizedIsNearTheReferenceOfTheSameCodes) {
   Random random(11);
   for (const std::int64_t group : {16, 32, 48, 64, 128}) {
     for (const WeightKind& kind : quantized_kinds(group)) {
@@ -76,7 +76,7 @@ TEST(LinearAdd, ExactArithmeticTakesGroupsThatTheFastKernelsDoNot) {
   }
 }
 
-TEST(LinearAdd, ExtremesOfInt8AndOfItsInputDoNotOverflow) {
+TEST(LinearAdd, ExtremesOfCodesOnBothSidesDoNotOverflow) {
   // The largest sums that codes can make: all -128 or 127, or 15, against activations that are all at their maximum.
   Random random(14);
   for (const WeightKind& kind :

@@ -70,12 +70,12 @@ float dense_element(const WeightSource& source, std::int64_t index) {
 
 /// Roundings between the exact sum of products and the device's, beside those of the norm. To first order they add.
 double product_roundings(const HostLinear& host) {
-  if (!host.reads_int8()) return static_cast<double>(host.cols()) + 2;  // one a column, the bias, the reference's own
+  if (!host.reads_codes()) return static_cast<double>(host.cols()) + 2;  // one a column, the bias, the reference's own
   // For each unit (32 columns, or 16) two additions; the two scales' product, the input's sum and the reference's
   // widening of weight and input are a few more.
   std::int64_t unit = 32;
   for (const WeightSource& weight : host.weights) unit = weight.group % 32 == 0 ? unit : 16;
-  return 2.0 * static_cast<double>(host.cols() / unit) + 8;
+  return 2.0 * static_cast<double>(host.cols()) / static_cast<double>(unit) + 8;
 }
 
 }  // namespace
@@ -250,12 +250,12 @@ ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x
   if (!host.gain.empty()) {
     std::vector<std::int32_t> all(static_cast<std::size_t>(rows));
     std::iota(all.begin(), all.end(), 0);
-    Backend& normer = host.reads_int8() ? device(1) : reference();
+    Backend& normer = host.reads_codes() ? device(1) : reference();
     normer.norm_rows({.gain = uploaded(normer, host.gain), .eps = host.eps}, x.data(), cols, all, input.data());
     // The norm's sum of squares is off by cols / 16 + 20 roundings, its root by half of that; then four operations.
-    if (!host.reads_int8()) roundings += static_cast<double>(cols) / 32 + 16;
+    if (!host.reads_codes()) roundings += static_cast<double>(cols) / 32 + 16;
   }
-  if (host.reads_int8()) {
+  if (host.reads_codes()) {
     input = through_15_bits(input);
     side.x = input;
     side.linear.norm = {};

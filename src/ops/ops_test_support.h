@@ -49,7 +49,7 @@ struct WeightKind {
   bool half_scales = false;  // scales and offsets exact in fp16, which may be packed smaller
   Arithmetic arithmetic = Arithmetic::kFast;
 
-  bool reads_int8() const { return is_quantized(format) && arithmetic == Arithmetic::kFast; }
+  bool reads_codes() const { return is_quantized(format) && arithmetic == Arithmetic::kFast; }
   std::string name() const;
 };
 
@@ -68,7 +68,7 @@ std::vector<float> magnitudes(const WeightSource& source);
 std::shared_ptr<const PackedWeight> packed(Backend& backend, const WeightSource& source, Arithmetic arithmetic);
 std::shared_ptr<const DeviceVector> uploaded(Backend& backend, const std::vector<float>& values);
 
-/// A Linear that is on no device yet. All its weights read the same kind of input: fp32 or int8.
+/// A Linear that is on no device yet. All its weights read the same kind of input: fp32 or codes.
 struct HostLinear {
   std::vector<WeightSource> weights;
   std::vector<std::vector<float>> biases;  // one a weight; empty: none
@@ -78,7 +78,7 @@ struct HostLinear {
 
   std::int64_t cols() const { return weights.front().cols; }
   std::int64_t width() const;
-  bool reads_int8() const { return is_quantized(weights.front().format) && arithmetic == Arithmetic::kFast; }
+  bool reads_codes() const { return is_quantized(weights.front().format) && arithmetic == Arithmetic::kFast; }
   Linear on(Backend& backend) const;
   Linear part_on(Backend& backend, std::size_t part) const;
 };
@@ -95,7 +95,7 @@ HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Rando
 /// cols).
 std::vector<float> through_15_bits(const std::vector<float>& x);
 
-/// A Linear as the reference sees it. Where the device multiplies in int8, the reference gets the input that those
+/// A Linear as the reference sees it. Where the device multiplies codes, the reference gets the input that those
 /// codes stand for, with the norm already done (by the device, whose bits decide which way a code rounds; the test of
 /// norm_rows holds them against the reference); so the bounds need not allow for a whole step of a code.
 struct ReferenceSide {

@@ -8,11 +8,13 @@ import time
 from conftest import BINARY
 
 PROMPT = "\ndouble enter to end input >>> "
+# Several threads wait for each other, which on a busy machine takes long.
+CHAT = ("chat", "--threads", "1")
 LONG_ANSWER = "Write a long story about a sailor.\n\n"
 
 
 def test_piped_question(run, model):
-    done = run("chat", model, "--greedy", "--max-new-tokens", "32", stdin=b"What is the capital of France?\n")
+    done = run(*CHAT, model, "--greedy", "--max-new-tokens", "32", stdin=b"What is the capital of France?\n")
     assert done.returncode == 0
     text = done.stdout.decode()
     assert "Paris" in text
@@ -21,7 +23,7 @@ def test_piped_question(run, model):
 
 
 def test_piped_blocks_are_one_conversation(run, model):
-    done = run("chat", model, "--greedy", "--max-new-tokens", "16", "--verbose",
+    done = run(*CHAT, model, "--greedy", "--max-new-tokens", "16", "--verbose",
                stdin=b"My name is\nZebulon.\n\n\nWhat is my name?\n\nexit\n\nnever reached\n")
     assert done.returncode == 0
     assert done.stdout.endswith(b"exiting...\n")
@@ -33,7 +35,7 @@ def test_piped_blocks_are_one_conversation(run, model):
 
 def test_end_forgets(run, model):
     question = b"What is the capital of France?\n\n"
-    done = run("chat", model, "--greedy", "--max-new-tokens", "12", "--verbose", stdin=question + b"end\n\n" + question)
+    done = run(*CHAT, model, "--greedy", "--max-new-tokens", "12", "--verbose", stdin=question + b"end\n\n" + question)
     figures = [line for line in done.stderr.decode().splitlines() if line.startswith("prompt ")]
     assert len(figures) == 2
     assert figures[0].split()[1] == figures[1].split()[1]
@@ -43,7 +45,7 @@ def test_end_forgets(run, model):
 
 
 def test_verbose_shows_the_memory_plan(run, model):
-    done = run("chat", model, "--greedy", "--max-new-tokens", "4", "--verbose", stdin=b"Hi\n")
+    done = run(*CHAT, model, "--greedy", "--max-new-tokens", "4", "--verbose", stdin=b"Hi\n")
     lines = done.stderr.decode().splitlines()
     plan = [line for line in lines if line.startswith(("weights ", "workspace ", "KV cache ", "free memory "))]
     assert len(plan) == 4
@@ -54,7 +56,7 @@ def test_verbose_shows_the_memory_plan(run, model):
 
 def test_cache_share_changes_the_plan(run, model):
     def cache_tokens(share):
-        done = run("chat", model, "--cache-max", share, "--greedy", "--max-new-tokens", "1", "--verbose", stdin=b"Hi\n")
+        done = run(*CHAT, model, "--cache-max", share, "--greedy", "--max-new-tokens", "1", "--verbose", stdin=b"Hi\n")
         line = next(line for line in done.stderr.decode().splitlines() if line.startswith("KV cache"))
         return int(line.split(", ")[1].split()[0].replace(",", "") if ", " in line else 0)
 
@@ -63,7 +65,7 @@ def test_cache_share_changes_the_plan(run, model):
 
 def test_greedy_repeats_and_seed_repeats(run, model):
     def answer(*flags):
-        return run("chat", model, "--max-new-tokens", "12", *flags, stdin=b"Tell me something.\n").stdout
+        return run(*CHAT, model, "--max-new-tokens", "12", *flags, stdin=b"Tell me something.\n").stdout
 
     assert answer("--greedy") == answer("--greedy")
     assert answer("--seed", "7", "--temperature", "1.5", "--top-k", "0") == \
@@ -73,15 +75,15 @@ def test_greedy_repeats_and_seed_repeats(run, model):
 
 def test_stop_string(run, model):
     question = b"What is the capital of France?\n"
-    whole = run("chat", model, "--greedy", "--max-new-tokens", "16", stdin=question).stdout
+    whole = run(*CHAT, model, "--greedy", "--max-new-tokens", "16", stdin=question).stdout
     word = whole.split()[-1]  # b"Paris."
-    cut = run("chat", model, "--greedy", "--max-new-tokens", "16", "--stop", word[:3].decode(), stdin=question).stdout
+    cut = run(*CHAT, model, "--greedy", "--max-new-tokens", "16", "--stop", word[:3].decode(), stdin=question).stdout
     assert cut == whole[:whole.index(word[:3])] + b"\n"
 
 
 def test_system_message(run, model):
     def prompt_tokens(*flags):
-        done = run("chat", model, "--greedy", "--max-new-tokens", "1", "--verbose", *flags, stdin=b"Hi\n")
+        done = run(*CHAT, model, "--greedy", "--max-new-tokens", "1", "--verbose", *flags, stdin=b"Hi\n")
         return int(next(line for line in done.stderr.decode().splitlines() if line.startswith("prompt ")).split()[1])
 
     long_text = "You answer in rhymes. " * 10
@@ -91,19 +93,19 @@ def test_system_message(run, model):
 
 def test_empty_input(run, model):
     for stdin in (b"", b"\n\n\n", b"end\n"):
-        done = run("chat", model, stdin=stdin)
+        done = run(*CHAT, model, stdin=stdin)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_invalid_utf8_is_told_and_the_chat_goes_on(run, model):
-    done = run("chat", model, "--greedy", "--max-new-tokens", "8", stdin=b"caf\xff\n\nHello\n")
+    done = run(*CHAT, model, "--greedy", "--max-new-tokens", "8", stdin=b"caf\xff\n\nHello\n")
     assert done.returncode == 1
     assert b"is not UTF-8" in done.stderr and done.stderr.count(b"\n") == 1
     assert len(done.stdout.strip()) > 0
 
 
 def test_too_long_prompt(run, model):
-    done = run("chat", model, "--greedy", "--session-len", "64", stdin=b"word " * 500 + b"\n")
+    done = run(*CHAT, model, "--greedy", "--session-len", "64", stdin=b"word " * 500 + b"\n")
     assert done.returncode == 1
     assert done.stdout == b""
     assert b"the conversation fills the context of 64 tokens; `end` starts a new one" in done.stderr
@@ -113,28 +115,28 @@ def test_truncated_model(run, model, tmp_path):
     path = tmp_path / "cut.gguf"
     with open(model, "rb") as whole:
         path.write_bytes(whole.read(3_000_000))
-    done = run("chat", path, stdin=b"Hi\n")
+    done = run(*CHAT, path, stdin=b"Hi\n")
     assert done.returncode == 1
     assert done.stderr.startswith(b"lanner: error: ") and done.stderr.count(b"\n") == 1 and b"cut.gguf" in done.stderr
 
 
 def test_full_disk(run, model):
     with open("/dev/full", "wb") as full:
-        done = run("chat", model, "--greedy", stdin=b"Hi\n\nHi\n", stdout=full, stderr=subprocess.PIPE)
+        done = run(*CHAT, model, "--greedy", stdin=b"Hi\n\nHi\n", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
     assert done.stderr == b"lanner: error: cannot write to stdout: No space left on device\n"
 
 
 def test_reader_that_goes_away(environment, model):
     started = time.monotonic()
-    command = f"printf '{LONG_ANSWER}' | '{BINARY}' chat '{model}' --greedy | head -c 3"
+    command = f"printf '{LONG_ANSWER}' | '{BINARY}' {' '.join(CHAT)} '{model}' --greedy | head -c 3"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], env=environment, capture_output=True, check=False)
     assert done.returncode == 0 and done.stderr == b""
     assert time.monotonic() - started < 60
 
 
 def test_conversation_on_a_terminal(terminal, model):
-    chat = terminal("chat", model, "--greedy", "--max-new-tokens", "32")
+    chat = terminal(*CHAT, model, "--greedy", "--max-new-tokens", "32")
     text = chat.wait_for(PROMPT)
     assert "weights" in text and "KV cache" in text
     chat.type("What is the capital of France?\n\n")
@@ -148,7 +150,7 @@ def test_conversation_on_a_terminal(terminal, model):
 
 
 def test_interrupt_at_the_prompt_leaves(terminal, model):
-    chat = terminal("chat", model)
+    chat = terminal(*CHAT, model)
     chat.wait_for(PROMPT)
     chat.type("half a line")
     chat.wait_for("half a line")
@@ -158,14 +160,14 @@ def test_interrupt_at_the_prompt_leaves(terminal, model):
 
 
 def test_end_of_input_at_the_prompt_leaves(terminal, model):
-    chat = terminal("chat", model)
+    chat = terminal(*CHAT, model)
     chat.wait_for(PROMPT)
     chat.type(b"\x04")
     assert chat.finish() == 0
 
 
 def test_interrupt_while_generating_drops_the_turn(terminal, model):
-    chat = terminal("chat", model, "--greedy", "--verbose")
+    chat = terminal(*CHAT, model, "--greedy", "--verbose")
     before = len(chat.wait_for(PROMPT))
     chat.type(LONG_ANSWER)
     end = time.monotonic() + 60
@@ -185,7 +187,7 @@ def test_interrupt_while_generating_drops_the_turn(terminal, model):
 
 
 def test_history(terminal, model, environment):
-    chat = terminal("chat", model, "--greedy", "--max-new-tokens", "4")
+    chat = terminal(*CHAT, model, "--greedy", "--max-new-tokens", "4")
     chat.wait_for(PROMPT)
     chat.type("My remembered line é上\n\n")
     chat.wait_for(PROMPT, count=2)
@@ -194,7 +196,7 @@ def test_history(terminal, model, environment):
     path = os.path.join(environment["HOME"], ".local", "state", "lanner", "chat_history")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
-    again = terminal("chat", model, "--greedy", "--max-new-tokens", "4")
+    again = terminal(*CHAT, model, "--greedy", "--max-new-tokens", "4")
     again.wait_for(PROMPT)
     again.type(b"\x10\x10")  # Ctrl-P twice: over "exit" to the line before
     again.wait_for("My remembered line é上")
@@ -203,7 +205,7 @@ def test_history(terminal, model, environment):
 
 
 def test_editing_a_line(terminal, model):
-    chat = terminal("chat", model)
+    chat = terminal(*CHAT, model)
     chat.wait_for(PROMPT)
     chat.type("éxix\x7ft\x01\x04e\x05\n\n")  # é x i x, delete, t; Ctrl-A, delete é, e; Ctrl-E: "exit"
     chat.wait_for("exiting...")
@@ -212,7 +214,7 @@ def test_editing_a_line(terminal, model):
 
 def test_no_history_possible(terminal, model, environment):
     environment["XDG_STATE_HOME"] = "/dev/null/nowhere"
-    chat = terminal("chat", model)
+    chat = terminal(*CHAT, model)
     text = chat.wait_for(PROMPT)
     assert "error" not in text
     chat.type("exit\n\n")
@@ -221,7 +223,7 @@ def test_no_history_possible(terminal, model, environment):
 
 def test_prompt_does_not_land_in_a_file(terminal, model, tmp_path):
     with open(tmp_path / "answer.txt", "wb") as file:
-        chat = terminal("chat", model, "--greedy", "--max-new-tokens", "32", stdout=file)
+        chat = terminal(*CHAT, model, "--greedy", "--max-new-tokens", "32", stdout=file)
         chat.wait_for(PROMPT)
         chat.type("What is the capital of France?\n\n")
         chat.wait_for(PROMPT, count=2)
@@ -232,7 +234,7 @@ def test_prompt_does_not_land_in_a_file(terminal, model, tmp_path):
 
 
 def test_images_are_refused_politely(run, model):
-    done = run("chat", model, stdin=b"/image\n\n/image cat.png\n\n")
+    done = run(*CHAT, model, stdin=b"/image\n\n/image cat.png\n\n")
     assert done.returncode == 0
     assert done.stdout == (b"Error: /image requires an image path or URL\n"
                            b"Error: images are not available yet in this version\n")

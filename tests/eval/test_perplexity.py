@@ -91,10 +91,10 @@ def test_default_arithmetic_is_close_to_float32(tmp_path):
     )
     expected = golden_run(256, 4)["window_nll"][:2]
     assert got["reference_perplexity"] == pytest.approx(math.exp(sum(expected) / 2), rel=FLOAT32_NLL_TOLERANCE)
-    assert got["perplexity_ratio"] == pytest.approx(1, abs=0.01)
+    assert got["perplexity_ratio"] == pytest.approx(1, abs=0.02)
     assert 0 <= got["mean_kl"] <= 0.01
     assert got["mean_kl"] <= got["percentile_99_kl"]
-    assert 0.96 <= got["top1_agreement"] <= 1
+    assert 0.93 <= got["top1_agreement"] <= 1
 
 
 def test_float32_does_not_diverge_from_itself(tmp_path):

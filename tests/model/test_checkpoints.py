@@ -17,7 +17,6 @@ import gguf
 import numpy as np
 import pytest
 import safetensors
-import transformers
 
 # fp16 scale and code products are exact in fp32; only the sum with an offset rounds. 1 unit in the last place.
 MAX_ULP = 1
@@ -196,38 +195,38 @@ def test_every_tensor_of_the_real_folder():
     count, elements, stored = 0, 0, 0
     with Probe(folder) as probe:
         for path in files:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(path, framework="numpy") as file:
                 for name in file.keys():
                     tensor = file.get_tensor(name)
-                    expected = tensor.float().numpy()
+                    expected = tensor.astype(np.float32)
                     values, _ = probe.tensor(name, expected.shape)
                     assert ulp_distance(values, expected) == 0, name
                     count, elements = count + 1, elements + expected.size
-                    stored += tensor.numel() * tensor.element_size()
+                    stored += tensor.nbytes
     assert probe_spec(folder)["tensor_bytes"] == stored
     print(f"folder: {count} tensors, {elements} values, all equal")
 
 
 def test_spec_of_the_real_folder():
     folder = required("LANNER_TEST_MODEL_DIR")
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = json.loads(pathlib.Path(folder, "config.json").read_text(encoding="utf-8"))
     result = probe_spec(folder)
     spec = result["spec"]
-    assert spec["architecture"] == config.architectures[0]
-    assert spec["vocab"] == config.vocab_size
-    assert spec["hidden"] == config.hidden_size
-    assert spec["intermediate"] == config.intermediate_size
-    assert len(spec["layers"]) == config.num_hidden_layers
-    assert spec["heads"] == config.num_attention_heads
-    assert spec["kv_heads"] == config.num_key_value_heads
-    assert spec["head_dim"] == config.head_dim
-    assert spec["norm_eps"] == config.rms_norm_eps
-    assert spec["rope_theta"] == config.rope_parameters["rope_theta"]
-    assert (spec["head"] == spec["embedding"]) == config.tie_word_embeddings
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    assert result["chat_template"] == (tokenizer.chat_template or "")
+    assert spec["architecture"] == config["architectures"][0]
+    assert spec["vocab"] == config["vocab_size"]
+    assert spec["hidden"] == config["hidden_size"]
+    assert spec["intermediate"] == config["intermediate_size"]
+    assert len(spec["layers"]) == config["num_hidden_layers"]
+    assert spec["heads"] == config["num_attention_heads"]
+    assert spec["kv_heads"] == config["num_key_value_heads"]
+    assert spec["head_dim"] == config["head_dim"]
+    assert spec["norm_eps"] == config["rms_norm_eps"]
+    assert spec["rope_theta"] == config["rope_theta"]
+    assert (spec["head"] == spec["embedding"]) == config["tie_word_embeddings"]
+    tokenizer = json.loads(pathlib.Path(folder, "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert result["chat_template"] == tokenizer.get("chat_template", "")
     for ours, theirs in (("bos", "bos_token"), ("eos", "eos_token"), ("unk", "unk_token"), ("pad", "pad_token")):
-        assert result[ours] == (getattr(tokenizer, theirs) or "")
+        assert result[ours] == (tokenizer.get(theirs) or "")
 
 
 def random_blocks(rng, kind, rows, cols):

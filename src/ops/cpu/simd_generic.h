@@ -131,7 +131,7 @@ LANNER_INLINE I32x16 store_int8(std::int8_t* p, F32x16 a) {
     // Written so that a NaN, which compares false, becomes -128 and not undefined behaviour.
     const float clamped = rounded > -128.0F ? (rounded < 127.0F ? rounded : 127.0F) : -128.0F;
     p[i] = static_cast<std::int8_t>(clamped);
-    stored.v[i] = p[i];
+    stored.v[i] = static_cast<std::int32_t>(clamped);
   }
   return stored;
 }

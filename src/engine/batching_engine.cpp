@@ -10,12 +10,6 @@
 namespace lanner {
 namespace {
 
-SchedulerLimits limits_of(const EngineParts& parts) {
-  const auto sequences = static_cast<std::int64_t>(parts.options.max_batch_size);
-  const std::int64_t rows = std::max<std::int64_t>(parts.options.max_prefill_token_num, sequences);
-  return {.max_sequences = sequences, .max_rows = rows, .max_output_rows = sequences};
-}
-
 ops::SamplingParams sampling_of(const SamplingOptions& options) {
   return {.temperature = options.temperature,
           .top_k = options.top_k,
@@ -33,7 +27,7 @@ ops::SamplingParams sampling_of(const SamplingOptions& options) {
 BatchingEngine::BatchingEngine(EngineParts parts)
     : parts_(std::move(parts)),
       blocks_(parts_.plan.kv_blocks, parts_.options.enable_prefix_caching),
-      scheduler_(limits_of(parts_), blocks_),
+      scheduler_(parts_.limits, blocks_),
       runner_(*parts_.decoder, *parts_.backend, parts_.cache, parts_.options.session_len),
       thread_([this] { loop(); }) {}
 

@@ -22,6 +22,7 @@ struct EngineParts {
   ops::KvCacheView cache;
   MemoryPlan plan;
   EngineOptions options;  // with session_len resolved
+  SchedulerLimits limits;
 };
 
 class BatchingEngine final : public Engine {

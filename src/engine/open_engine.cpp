@@ -82,6 +82,17 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
   return plan;
 }
 
+/// A request for the logits of its whole prompt gets some more rows a step than there are sequences, so that it
+/// does not crawl when the batch is small.
+SchedulerLimits limits_of(const EngineOptions& options) {
+  constexpr std::int64_t kPromptOutputRows = 128;
+  const std::int64_t sequences = options.max_batch_size;
+  const std::int64_t rows = std::max<std::int64_t>(options.max_prefill_token_num, sequences);
+  return {.max_sequences = sequences,
+          .max_rows = rows,
+          .max_output_rows = std::max(sequences, std::min(rows, kPromptOutputRows))};
+}
+
 }  // namespace
 
 Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkpoint, const EngineOptions& options,
@@ -99,8 +110,8 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
                           model::Decoder::load(*checkpoint, spec, *parts.backend,
                                                {.arithmetic = exact ? ops::Arithmetic::kExact : ops::Arithmetic::kFast,
                                                 .progress = progress}));
-  const model::StepLimits limits{.rows = std::max(options.max_prefill_token_num, options.max_batch_size),
-                                 .output_rows = options.max_batch_size};
+  parts.limits = limits_of(options);
+  const model::StepLimits limits{.rows = parts.limits.max_rows, .output_rows = parts.limits.max_output_rows};
   const ops::KvLayout layout = parts.decoder->kv_layout(kv_dtype(options.dtype));
   LANNER_ASSIGN_OR_RETURN(parts.plan,
                           plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),

@@ -31,7 +31,7 @@ def environment(tmp_path):
 def run(environment):
     """lanner with these arguments; stdin is empty unless given."""
 
-    def run_program(*arguments, stdin=b"", timeout=120, **more):
+    def run_program(*arguments, stdin=b"", timeout=300, **more):
         return subprocess.run([BINARY, *map(str, arguments)], input=stdin, capture_output="stdout" not in more,
                               env=environment, timeout=timeout, check=False, **more)
 

@@ -1,11 +1,13 @@
 """A program on a terminal of its own: what a user at a keyboard would see and type."""
 
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
 import subprocess
+import termios
 import time
 
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>()][0-9A-B]?")
@@ -24,8 +26,6 @@ class Terminal:
 
     @staticmethod
     def _take_terminal():
-        import fcntl
-        import termios
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C on it becomes SIGINT
 
     def type(self, text):
@@ -47,9 +47,11 @@ class Terminal:
         return piece
 
     def text(self):
-        return ESCAPES.sub(b"", self.seen).replace(b"\r\n", b"\n").replace(b"\r", b"").decode("utf-8", "replace")
+        lines = ESCAPES.sub(b"", self.seen).replace(b"\r\n", b"\n").split(b"\n")
+        # Of a line that was written over, such as a progress bar, what stands there in the end.
+        return b"\n".join(line.split(b"\r")[-1] for line in lines).decode("utf-8", "replace")
 
-    def wait_for(self, needle, seconds=60, count=1):
+    def wait_for(self, needle, seconds=240, count=1):
         """Until the text has come `count` times; returns all there is."""
         end = time.monotonic() + seconds
         while self.text().count(needle) < count:
@@ -58,7 +60,14 @@ class Terminal:
                 assert self.text().count(needle) >= count, f"{needle!r} did not come before the end:\n{self.text()}"
         return self.text()
 
-    def finish(self, seconds=60):
+    def wait_for_editing(self):
+        """Until the program reads single keys: before that the terminal itself acts on Ctrl-D and backspace."""
+        end = time.monotonic() + 240
+        while termios.tcgetattr(self.screen)[3] & termios.ICANON:
+            assert time.monotonic() < end, "the line editor does not start"
+            self.read(0.05)
+
+    def finish(self, seconds=240):
         """Until the program ends; returns its exit code."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:

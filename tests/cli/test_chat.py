@@ -132,7 +132,7 @@ def test_reader_that_goes_away(environment, model):
     command = f"printf '{LONG_ANSWER}' | '{BINARY}' {' '.join(CHAT)} '{model}' --greedy | head -c 3"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], env=environment, capture_output=True, check=False)
     assert done.returncode == 0 and done.stderr == b""
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 240
 
 
 def test_conversation_on_a_terminal(terminal, model):
@@ -162,6 +162,7 @@ def test_interrupt_at_the_prompt_leaves(terminal, model):
 def test_end_of_input_at_the_prompt_leaves(terminal, model):
     chat = terminal(*CHAT, model)
     chat.wait_for(PROMPT)
+    chat.wait_for_editing()
     chat.type(b"\x04")
     assert chat.finish() == 0
 
@@ -170,7 +171,7 @@ def test_interrupt_while_generating_drops_the_turn(terminal, model):
     chat = terminal(*CHAT, model, "--greedy", "--verbose")
     before = len(chat.wait_for(PROMPT))
     chat.type(LONG_ANSWER)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while len(chat.text()) < before + len(LONG_ANSWER) + 40 and time.monotonic() < end:
         chat.read(0.5)
     chat.press_interrupt()
@@ -198,6 +199,7 @@ def test_history(terminal, model, environment):
 
     again = terminal(*CHAT, model, "--greedy", "--max-new-tokens", "4")
     again.wait_for(PROMPT)
+    again.wait_for_editing()
     again.type(b"\x10\x10")  # Ctrl-P twice: over "exit" to the line before
     again.wait_for("My remembered line é上")
     again.press_interrupt()
@@ -207,6 +209,7 @@ def test_history(terminal, model, environment):
 def test_editing_a_line(terminal, model):
     chat = terminal(*CHAT, model)
     chat.wait_for(PROMPT)
+    chat.wait_for_editing()
     chat.type("éxix\x7ft\x01\x04e\x05\n\n")  # é x i x, delete, t; Ctrl-A, delete é, e; Ctrl-E: "exit"
     chat.wait_for("exiting...")
     assert chat.finish() == 0

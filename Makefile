@@ -5,7 +5,7 @@
 #   make help     lists the rest
 #
 # Make only orders the steps: CMake builds (CMakePresets.json), scripts/ does what is more than a line.
-# Variables: PREFIX DESTDIR MODEL CHAT_ARGS ROOMS SECONDS FULL JOBS CMAKE_ARGS CTEST_ARGS PYTHON SETUP
+# Variables: PREFIX DESTDIR MODEL CHAT_ARGS ROOMS SECONDS FULL JOBS CMAKE_ARGS CTEST_ARGS LONG PYTHON SETUP
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -24,6 +24,7 @@ FULL       ?= 0
 JOBS       ?=
 CMAKE_ARGS ?=
 CTEST_ARGS ?=
+LONG       ?= 0
 PYTHON     ?= python3
 SETUP      ?= 1
 
@@ -46,15 +47,16 @@ chat: ## talk to the default model (MODEL=path another one, CHAT_ARGS=... its fl
 	@$(MAKE) build </dev/null >&2
 	@model='$(MODEL)'; [[ -n $$model ]] || model=$$($(fetch_model)); exec $(BUILD)/lanner chat "$$model" $(CHAT_ARGS)
 
-test: build $(VENV)/.requirements-test ## run the tests (CTEST_ARGS='-L unit' some of them)
+test: layers build $(VENV)/.requirements-test ## run the tests but the long ones (CTEST_ARGS='-L unit' some, LONG=1 all)
 	@model=$$($(fetch_model)); venv=$$PWD/$(VENV); \
 	  folder=$$PWD/$(BUILD)/test-model; \
 	  $$venv/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \
 	  export LANNER_TEST_GGUF="$$model" LANNER_TEST_MODEL_DIR="$$folder" LANNER_PYTHON="$$venv/bin/python"; \
-	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error $(CTEST_ARGS) </dev/null
+	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error $(if $(filter 0,$(LONG)),-LE long) $(CTEST_ARGS) </dev/null
 	@$(VENV)/bin/python -m pytest -q tests/house </dev/null
 
-full: layers format-check test ## everything: all tests, all checks, all sanitizers, the fuzzers
+full: format-check ## everything: all tests, all checks, all sanitizers, the fuzzers
+	@$(MAKE) test LONG=1
 	@$(MAKE) lint FULL=1
 	@$(MAKE) asan tsan fuzz
 
@@ -86,11 +88,11 @@ layers: ## check that includes point down (ARCHITECTURE.md, "Layers")
 ## Installing and cleaning
 .PHONY: install uninstall clean distclean help
 install: build ## install to PREFIX (default ~/.local); DESTDIR is respected
-	install -d '$(DESTDIR)$(PREFIX)/bin'
-	install -m 755 $(BUILD)/lanner '$(DESTDIR)$(PREFIX)/bin/lanner'
+	DESTDIR='$(DESTDIR)' cmake --install $(BUILD) --prefix '$(abspath $(PREFIX))'
 
 uninstall: ## remove what install put there
 	rm -f '$(DESTDIR)$(PREFIX)/bin/lanner'
+	rm -rf '$(DESTDIR)$(PREFIX)/share/lanner/data/wikitext2'
 
 clean: ## remove everything that was built
 	rm -rf build build-debug build-asan build-tsan build-fuzz

@@ -21,9 +21,7 @@ mold links fast
 pkg-config finds libraries
 libgtest-dev unit tests
 libgmock-dev unit tests
-libbenchmark-dev benchmarks
 libcli11-dev command line parsing
-libspdlog-dev logging
 libfmt-dev text formatting
 nlohmann-json3-dev JSON
 libedit-dev line editing in chat
@@ -31,7 +29,6 @@ python3 fetches the model, runs scripts
 python3-venv pip, in an environment of its own
 curl downloads
 ca-certificates TLS certificates for downloads
-unzip unpacks archives
 END
   case $1 in
     lint)

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "cli/help.h"
@@ -52,6 +53,13 @@ std::string resolve_flag(const CLI::App& app, std::string name) {
   throw UsageError{&app, fmt::format("ambiguous flag {}: could be {}", typed, list)};
 }
 
+// Without it CLI11 would take the MODEL behind a list for one more value.
+constexpr const char* kEndOfList = "--";
+
+bool is_whole_number(const std::string& word) {
+  return !word.empty() && std::ranges::all_of(word, [](char c) { return c >= '0' && c <= '9'; });
+}
+
 /// Walks through the command line once, in the order of the words.
 class Normalizer {
  public:
@@ -66,7 +74,7 @@ class Normalizer {
         only_positionals_ = true;
         result_.push_back(word);
       } else if (word.starts_with("--")) {
-        i += take_flag(word, i + 1 < words.size() ? &words[i + 1] : nullptr);
+        i += take_flag(word, std::span(words).subspan(i + 1));
       } else if (is_short_flag(word)) {
         if (app_->get_option_no_throw(word.substr(0, 2)) == nullptr) {
           throw UsageError{app_, fmt::format("unknown flag {}", word)};
@@ -88,10 +96,11 @@ class Normalizer {
   }
 
   /// How many of the following words belong to the flag.
-  std::size_t take_flag(const std::string& word, const std::string* next) {
+  std::size_t take_flag(const std::string& word, std::span<const std::string> next) {
     const std::size_t equals = word.find('=');
     const std::string name = resolve_flag(*app_, word.substr(2, equals == std::string::npos ? equals : equals - 2));
     const CLI::Option* option = app_->get_option("--" + name);
+    const bool is_list = option->get_items_expected_max() > 1;
     const bool takes_value = option->get_items_expected_min() > 0 && option->get_type_size() > 0;
     if (!takes_value) {
       result_.push_back("--" + name + (equals == std::string::npos ? "" : word.substr(equals)));
@@ -100,15 +109,20 @@ class Normalizer {
     result_.push_back("--" + name);
     if (equals != std::string::npos) {
       result_.push_back(word.substr(equals + 1));
+      if (is_list) result_.emplace_back(kEndOfList);
       return 0;
     }
-    if (next == nullptr || (next->starts_with("--") && next->size() > 2)) {
+    if (next.empty() || (next[0].starts_with("--") && next[0].size() > 2)) {
       throw UsageError{
           app_, fmt::format("--{} needs a value{}", name,
-                            next == nullptr ? "" : fmt::format(" (write --{}={} if you mean that)", name, *next))};
+                            next.empty() ? "" : fmt::format(" (write --{}={} if you mean that)", name, next[0]))};
     }
-    result_.push_back(*next);
-    return 1;
+    result_.push_back(next[0]);
+    if (!is_list || !is_whole_number(next[0])) return 1;
+    std::size_t taken = 1;
+    for (; taken < next.size() && is_whole_number(next[taken]); ++taken) result_.push_back(next[taken]);
+    result_.emplace_back(kEndOfList);
+    return taken;
   }
 
   void take_positional(const std::string& word) {
@@ -169,6 +183,22 @@ std::string describe(const CLI::ParseError& error) {
 }
 
 }  // namespace
+
+CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::string& value,
+                        const std::vector<std::string>& choices, const std::string& description) {
+  std::string type;
+  for (const std::string& choice : choices) type += (type.empty() ? "" : "|") + choice;
+  return verb.add_option(name, value, description)
+      ->check([choices, type](const std::string& given) {
+        if (std::ranges::find(choices, given) != choices.end()) return std::string();
+        return fmt::format("'{}' is not one of {}", given, type);
+      })
+      ->type_name(type);
+}
+
+CLI::Option* limit(CLI::Option* option, std::int64_t least, std::int64_t most) {
+  return option->check(CLI::Range(least, most).description(""));
+}
 
 std::size_t edit_distance(const std::string& a, const std::string& b) {
   // distance[i][j] is that of a[0, i) and b[0, j).

@@ -1,20 +1,28 @@
 #pragma once
 // The command line as users of argparse know it, on top of CLI11: flags may be shortened as long as they are
-// unambiguous, written with underscores, and stand anywhere; a mistake ends with the usage, the cause and the nearest
-// name that exists.
+// unambiguous, written with underscores, and stand anywhere: a list of whole numbers ends at the first word that is
+// none. A mistake ends with the usage, the cause and the nearest name that exists.
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace lanner::cli {
 
 /// Parses `arguments` (without the program's name) with `program`. Returns -1 when the verb is to be run, else the
 /// exit code: 0 after help or version on stdout, 2 after a usage error on stderr.
 int parse_arguments(CLI::App& program, std::vector<std::string> arguments);
+
+/// A flag, or an argument, with a few possible values; they are its type in --help.
+CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::string& value,
+                        const std::vector<std::string>& choices, const std::string& description);
+/// Refuses other numbers. A check of CLI11's own would add its name to the type in --help.
+CLI::Option* limit(CLI::Option* option, std::int64_t least, std::int64_t most);
 
 /// The number of letters to insert, remove, change or swap with a neighbour to get from one word to the other.
 std::size_t edit_distance(const std::string& a, const std::string& b);

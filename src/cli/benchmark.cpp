@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "cli/arguments.h"
 #include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
@@ -32,9 +33,10 @@ struct Figures {
   eval::GenerationSpeeds speeds;
 
   double product_ops_per_s() const { return cost.int8_products ? limits.int8_ops_per_s : limits.float32_ops_per_s; }
-  /// A multiplication and an addition for each parameter of the layers; attention is not counted.
+  /// Of the layers' products; attention is not counted.
   double prefill_share(double tokens_per_s) const {
-    return 2.0 * static_cast<double>(cost.layer_parameters) * tokens_per_s / product_ops_per_s();
+    const double ops_per_token = cost.ops_per_parameter * static_cast<double>(cost.layer_parameters);
+    return ops_per_token * tokens_per_s / product_ops_per_s();
   }
   /// Each step reads the weights once for the whole batch; the KV cache is not counted.
   double decode_share(double tokens_per_s, std::int32_t batch_size) const {
@@ -84,6 +86,7 @@ nlohmann::ordered_json figures_json(const Figures& figures, const eval::Generati
   json["layer_parameters"] = figures.cost.layer_parameters;
   json["weight_bytes_per_step"] = figures.cost.weight_bytes_per_step;
   json["products"] = figures.cost.int8_products ? "int8" : "float32";
+  json["ops_per_parameter"] = figures.cost.ops_per_parameter;
   json["prefill"] = nlohmann::ordered_json::array();
   for (const eval::PrefillSpeed& row : figures.speeds.prefill) {
     json["prefill"].push_back({{"prompt_tokens", row.prompt_tokens},
@@ -129,12 +132,14 @@ Status run_generation(const BenchmarkOptions& options) {
   LANNER_RETURN_IF_ERROR(speeds.status());
   figures.speeds = *std::move(speeds);
 
+  // The table comes first: a report that cannot be written must not cost the measurement.
+  const Status shown = write_stdout(table(figures, *pipeline));
   if (!options.json.empty()) {
     nlohmann::ordered_json report = eval::report_head("generation", *pipeline, pipeline_flags.engine);
     report.update(figures_json(figures, generation));
     LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
   }
-  return write_stdout(table(figures, *pipeline));
+  return shown;
 }
 
 }  // namespace
@@ -145,19 +150,11 @@ void add_benchmark(CLI::App& program, Run& run) {
   CLI::App* verb = group->add_subcommand("generation", "Prompts alone, and decoding at several batch sizes");
   add_model_argument(*verb, options->engine, /*required=*/true);
   eval::GenerationBenchmarkOptions& generation = options->generation;
-  const CLI::Range sizes(1, 1 << 25);
-  verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together")
-      ->check(sizes)
-      ->type_name("INT");
-  verb->add_option("--prompt-tokens", generation.prompt_tokens, "Lengths of the random prompts")
-      ->check(sizes)
-      ->type_name("INT");
-  verb->add_option("--output-tokens", generation.output_tokens, "New tokens of a request")
-      ->check(CLI::Range(2, 1 << 25))
-      ->type_name("INT");
-  verb->add_option("--repetitions", generation.repetitions, "Counted runs of each shape, after one that is not")
-      ->check(CLI::Range(1, 1000))
-      ->type_name("INT");
+  limit(verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together"), 1, 4096);
+  limit(verb->add_option("--prompt-tokens", generation.prompt_tokens, "Lengths of the random prompts"), 1, 1 << 25);
+  limit(verb->add_option("--output-tokens", generation.output_tokens, "New tokens of a request"), 2, 1 << 25);
+  limit(verb->add_option("--repetitions", generation.repetitions, "Counted runs of each shape, after one that is not"),
+        1, 1000);
   verb->add_option("--seed", generation.seed, "Of the random prompts");
   verb->add_option("--json", options->json, "Write the figures into this file")->type_name("FILE");
   add_engine_flags(*verb, options->engine);

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/arguments.h"
 #include "cli/chat_loop.h"
 #include "cli/engine_flags.h"
 #include "cli/output.h"
@@ -66,11 +67,10 @@ void add_chat(CLI::App& program, Run& run) {
   verb->add_flag("--verbose", flags->verbose, "After each answer a line of figures on stderr");
   add_sampling_flags(*verb, flags->sampling);
   add_engine_flags(*verb, flags->engine);
+  add_request_flags(*verb, flags->engine);
   constexpr const char* kCompatibleGroup = "Accepted for scripts written for LMDeploy";
   verb->add_option("--meta-instruction", flags->meta_instruction, "The same as --system")->group(kCompatibleGroup);
-  verb->add_option("--cap", flags->cap, "Only chat so far")
-      ->check(CLI::IsMember({"completion", "infilling", "chat", "python"}))
-      ->type_name("completion|infilling|chat|python")
+  add_choice(*verb, "--cap", flags->cap, {"completion", "infilling", "chat", "python"}, "Only chat so far")
       ->group(kCompatibleGroup);
   verb->add_option("--model-name", flags->model_name, "Without effect")->group(kCompatibleGroup);
   verb->callback([&run, flags] {

@@ -84,12 +84,12 @@ int ChatLoop::run() {
   while (true) {
     const Block block = read_block();
     if (block.kind == Block::Kind::kInterrupted) {
-      const Status written = write_stdout("\nexiting...\n");
-      return written.ok() ? exit_code_ : report_write(written);
+      if (after_interrupt() == Turn::kGoOn) write_stderr("\nexiting...\n");
+      return exit_code_;
     }
     if (handle(block) == Turn::kStop) return exit_code_;
     if (block.kind == Block::Kind::kEnd) {
-      if (options_.interactive) write_stdout("\n").ok();  // the shell's prompt belongs on a line of its own
+      if (options_.interactive) write_stderr("\n");  // the shell's prompt belongs on a line of its own
       return exit_code_;
     }
   }
@@ -113,7 +113,7 @@ ChatLoop::Turn ChatLoop::handle(const Block& block) {
   const std::string_view words = trimmed(block.text);
   if (words.empty()) return Turn::kGoOn;
   if (words == "exit") {
-    finish(write_stdout("exiting...\n"));
+    write_stderr("exiting...\n");
     return Turn::kStop;
   }
   if (words == "end") {
@@ -122,8 +122,10 @@ ChatLoop::Turn ChatLoop::handle(const Block& block) {
   }
   if (words == "/image" || words.starts_with("/image ")) {
     const bool bare = words == "/image";
-    return finish(write_stdout(bare ? "Error: /image requires an image path or URL\n"
-                                    : "Error: images are not available yet in this version\n"));
+    write_stderr(bare ? "Error: /image requires an image path or URL\n"
+                      : "Error: images are not available yet in this version\n");
+    miss_answer();
+    return Turn::kGoOn;
   }
   return answer(block.text);
 }
@@ -141,15 +143,26 @@ void ChatLoop::report_refusal(const Status& status) {
   } else {
     report(status);
   }
+  miss_answer();
+}
+
+void ChatLoop::miss_answer() {
   if (!options_.interactive) exit_code_ = kExitFailure;
 }
 
+ChatLoop::Turn ChatLoop::after_interrupt() {
+  if (options_.interactive) return Turn::kGoOn;
+  exit_code_ = kExitInterrupted;
+  return Turn::kStop;
+}
+
 ChatLoop::Turn ChatLoop::answer(std::string text) {
+  // At a terminal a Ctrl-C of before is not meant for this answer.
+  if (interrupts_.take() && after_interrupt() == Turn::kStop) return Turn::kStop;
   messages_.push_back({"user", std::move(text)});
   const auto reply = std::make_shared<Reply>();
   GenerationRequest request{.messages = messages_, .prompt = std::nullopt, .config = options_.generation};
   request.config.seed = seed_;
-  interrupts_.take();  // a Ctrl-C of before is not meant for this answer
   const Result<RequestId> id =
       pipeline_.submit(std::move(request), [reply](Chunk chunk) { reply->queue.push(std::move(chunk)); });
   if (!id.ok()) {
@@ -166,7 +179,7 @@ ChatLoop::Turn ChatLoop::answer(std::string text) {
   if (reason == FinishReason::kAbort || reason == FinishReason::kError) {
     messages_.pop_back();
     if (!final.status.ok()) report_refusal(final.status);
-    if (!reply->interrupted && !options_.interactive) exit_code_ = kExitFailure;
+    miss_answer();
   } else {
     messages_.push_back({"assistant", std::move(reply->text)});
   }
@@ -177,7 +190,7 @@ ChatLoop::Turn ChatLoop::answer(std::string text) {
               : fmt::format("cut after {} tokens (--max-new-tokens)", final.generated_tokens));
   }
   if (options_.verbose) write_stderr(reply->figures());
-  return Turn::kGoOn;
+  return reply->interrupted ? after_interrupt() : Turn::kGoOn;
 }
 
 Status ChatLoop::follow(RequestId id, Reply& reply) {

@@ -2,7 +2,8 @@
 // The conversation in the terminal: blocks of lines in, answers out.
 //
 // A block ends with an empty line. `exit` leaves, `end` forgets the conversation, Ctrl-C aborts the answer that is
-// being written, or leaves when there is none. Answers go to stdout, all else to stderr.
+// being written, or leaves when there is none; with piped input it always leaves. Answers go to stdout, and so does the
+// prompt where that is a terminal; all else goes to stderr.
 
 #include <cstdint>
 #include <optional>
@@ -27,7 +28,8 @@ class ChatLoop {
  public:
   ChatLoop(Pipeline& pipeline, LineReader& lines, Interrupts& interrupts, ChatOptions options);
 
-  /// The exit code: 0, or 1 when stdout failed or, with piped input, a block got no answer.
+  /// The exit code: 0, or 1 when stdout failed. With piped input also 1 when a block got no answer, and
+  /// kExitInterrupted after Ctrl-C.
   int run();
 
  private:
@@ -45,6 +47,9 @@ class ChatLoop {
   struct Reply;
   Status follow(RequestId id, Reply& reply);
   void report_refusal(const Status& status);
+  /// With piped input the exit code is to say so.
+  void miss_answer();
+  Turn after_interrupt();
   void start_over();
   Turn handle(const Block& block);
   Turn finish(const Status& written);

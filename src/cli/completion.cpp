@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
@@ -124,7 +125,7 @@ int run_completion(const CLI::App& program, const std::string& shell) {
 void add_completion(CLI::App& program, Run& run) {
   const auto shell = std::make_shared<std::string>();
   CLI::App* verb = program.add_subcommand("completion", "Print a completion script for a shell: bash, zsh or fish");
-  verb->add_option("SHELL", *shell, "bash, zsh or fish")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
+  add_choice(*verb, "SHELL", *shell, {"bash", "zsh", "fish"}, "bash, zsh or fish")->required();
   verb->callback([&program, &run, shell] { run = [&program, shell] { return run_completion(program, *shell); }; });
 }
 

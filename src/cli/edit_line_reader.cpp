@@ -8,12 +8,12 @@
 
 #include <cerrno>
 #include <clocale>
-#include <cstdlib>
 #include <filesystem>
 #include <string_view>
 
 #include "cli/interrupts.h"
 #include "cli/output.h"
+#include "core/user_folders.h"
 
 namespace lanner::cli {
 namespace {
@@ -32,16 +32,8 @@ bool have_utf8_locale() {
 
 /// The history file, created for the user alone; an empty path when that is impossible.
 std::string prepare_history_file() {
-  const char* state = std::getenv("XDG_STATE_HOME");
-  const char* home = std::getenv("HOME");
-  std::filesystem::path folder;
-  if (state != nullptr && *state != '\0') {
-    folder = state;
-  } else if (home != nullptr && *home != '\0') {
-    folder = std::filesystem::path(home) / ".local" / "state";
-  } else {
-    return {};
-  }
+  std::filesystem::path folder = user_state_folder();
+  if (folder.empty()) return {};
   folder /= "lanner";
   std::error_code error;
   if (std::filesystem::create_directories(folder, error)) {

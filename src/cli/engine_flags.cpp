@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "cli/arguments.h"
 #include "cli/verbs.h"
 
 namespace lanner::cli {
@@ -19,27 +20,12 @@ Status not_yet(const std::string& what) {
   return unsupported(fmt::format("{} is not available yet in this version", what));
 }
 
-/// A flag with a few possible values.
-CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::string& value,
-                        const std::vector<std::string>& choices, const std::string& description) {
-  std::string type;
-  for (const std::string& choice : choices) type += (type.empty() ? "" : "|") + choice;
-  CLI::Option* option = verb.add_option(name, value, description);
-  option->check([name, choices, type](const std::string& given) {
-    if (std::ranges::find(choices, given) != choices.end()) return std::string();
-    return fmt::format("'{}' is not one of {}", given, type);
-  });
-  option->type_name(type);
-  return option;
-}
-
 void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   std::vector<CLI::Option*> options;
   options.push_back(verb.add_option("--cache-max-entry-count", flags.cache_max_entry_count,
                                     "Share of the memory that is free after the weights which the KV cache may take"));
   options.push_back(verb.add_option("--session-len", flags.session_len, "Longest context, prompt and answer together")
                         ->default_str("what the model was trained for"));
-  options.push_back(verb.add_option("--max-batch-size", flags.max_batch_size, "Sequences that run at once"));
   options.push_back(verb.add_option("--max-prefill-token-num", flags.max_prefill_token_num,
                                     "Prompt tokens that are computed in one step"));
   options.push_back(
@@ -47,13 +33,6 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
   options.push_back(verb.add_flag("--deterministic", flags.deterministic,
                                   "The same answer whatever else runs beside it (on the CPU always so)"));
-  options.push_back(verb.add_flag("--enable-prefix-caching", flags.enable_prefix_caching,
-                                  "Reuse what prompts have in common (the default)"));
-  options.push_back(
-      verb.add_flag("--disable-prefix-caching", flags.disable_prefix_caching, "Compute every prompt from its start"));
-  options.push_back(verb.add_option("--chat-template", flags.chat_template,
-                                    "A built-in template's name, a .jinja file, a JSON file or JSON text")
-                        ->default_str("the model's own"));
   for (CLI::Option* option : options) option->group(kEngineGroup);
 }
 
@@ -72,8 +51,7 @@ void add_compatible_flags(CLI::App& verb, EngineFlags& flags) {
   options.push_back(verb.add_option("--tp", flags.tp, "Devices that share the model; only 1 so far"));
   options.push_back(add_choice(verb, "--communicator", flags.communicator, {"nccl", "native", "cuda-ipc"},
                                "Without effect on one device"));
-  options.push_back(
-      verb.add_option("--async", flags.async, "Without effect")->check(CLI::Range(0, 1))->type_name("0|1"));
+  options.push_back(add_choice(verb, "--async", flags.async, {"0", "1"}, "Without effect"));
   options.push_back(verb.add_flag("--trust-remote-code", flags.trust_remote_code, "No code of a model is ever run"));
   options.push_back(verb.add_flag("--language-model-only", flags.language_model_only, "Always so until images come"));
   options.push_back(verb.add_option("--cp", flags.cp, "Ignored, with a warning"));
@@ -119,6 +97,21 @@ Status check_available(const EngineFlags& flags) {
   return {};
 }
 
+/// The ranges of engine/open_engine.cpp, told before a model is looked for, and by the names of the flags.
+Status check_ranges(const EngineFlags& flags) {
+  const auto check = [](bool good, const char* flag, const char* rule) -> Status {
+    return good ? Status() : invalid_argument(fmt::format("{} must be {}", flag, rule));
+  };
+  LANNER_RETURN_IF_ERROR(check(flags.cache_max_entry_count > 0 && flags.cache_max_entry_count < 1,
+                               "--cache-max-entry-count", "between 0 and 1, both excluded"));
+  LANNER_RETURN_IF_ERROR(check(flags.session_len >= 0, "--session-len", "0 or more"));
+  LANNER_RETURN_IF_ERROR(
+      check(flags.max_batch_size >= 1 && flags.max_batch_size <= 4096, "--max-batch-size", "between 1 and 4096"));
+  LANNER_RETURN_IF_ERROR(check(flags.max_prefill_token_num >= 1 && flags.max_prefill_token_num <= 65536,
+                               "--max-prefill-token-num", "between 1 and 65536"));
+  return check(flags.threads >= 0 && flags.threads <= 1024, "--threads", "between 0 and 1024");
+}
+
 void tell_about_ignored(const EngineFlags& flags) {
   if (!flags.backend.empty())
     note(fmt::format("--backend {}: there is one engine, the flag changes nothing", flags.backend));
@@ -156,15 +149,22 @@ void add_engine_flags(CLI::App& verb, EngineFlags& flags) {
   add_later_flags(verb, flags);
 }
 
+void add_request_flags(CLI::App& verb, EngineFlags& flags) {
+  std::vector<CLI::Option*> options;
+  options.push_back(verb.add_option("--max-batch-size", flags.max_batch_size, "Sequences that run at once"));
+  options.push_back(verb.add_flag("--enable-prefix-caching", flags.enable_prefix_caching,
+                                  "Reuse what prompts have in common (the default)"));
+  options.push_back(
+      verb.add_flag("--disable-prefix-caching", flags.disable_prefix_caching, "Compute every prompt from its start"));
+  options.push_back(verb.add_option("--chat-template", flags.chat_template,
+                                    "A built-in template's name, a .jinja file, a JSON file or JSON text")
+                        ->default_str("the model's own"));
+  for (CLI::Option* option : options) option->group(kEngineGroup);
+}
+
 Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_available(flags));
-  if (!(flags.cache_max_entry_count > 0.0 && flags.cache_max_entry_count <= 1.0)) {
-    return invalid_argument("--cache-max-entry-count must be above 0 and at most 1");
-  }
-  if (flags.session_len < 0) return invalid_argument("--session-len must not be negative");
-  if (flags.max_batch_size < 1) return invalid_argument("--max-batch-size must be at least 1");
-  if (flags.max_prefill_token_num < 1) return invalid_argument("--max-prefill-token-num must be at least 1");
-  if (flags.threads < 0 || flags.threads > 1024) return invalid_argument("--threads must be 0 (all) to 1024");
+  LANNER_RETURN_IF_ERROR(check_ranges(flags));
   if (flags.enable_prefix_caching && flags.disable_prefix_caching) {
     return invalid_argument("--enable-prefix-caching and --disable-prefix-caching exclude each other");
   }

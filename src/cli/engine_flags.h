@@ -2,7 +2,7 @@
 // The flags of every verb that opens a model, with the names and meanings of LMDeploy's.
 //
 //   EngineFlags flags;                       // lives until the verb runs
-//   add_engine_flags(*verb, flags);
+//   add_engine_flags(*verb, flags);          // and add_request_flags
 //   …
 //   LANNER_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(flags));
 //   LANNER_ASSIGN_OR_RETURN(std::string path, resolve_model(flags.model));
@@ -37,6 +37,7 @@ struct EngineFlags {
   std::string backend;
   std::string model_format;
   std::string quant_policy = "0";
+  std::string async = "1";
   std::string device;
   std::string communicator;
   std::string revision;
@@ -46,7 +47,6 @@ struct EngineFlags {
   std::vector<std::string> adapters;
   int tp = 1;
   int cp = 1;
-  int async = 1;
   int speculative_num_draft_tokens = 1;
   double rope_scaling_factor = 0.0;
   bool trust_remote_code = false;
@@ -61,6 +61,9 @@ struct EngineFlags {
 /// The positional MODEL.
 void add_model_argument(CLI::App& verb, EngineFlags& flags, bool required);
 void add_engine_flags(CLI::App& verb, EngineFlags& flags);
+/// What only a verb that answers requests leaves to its user: batch size, prefix cache, chat template. A verb that
+/// measures settles them itself.
+void add_request_flags(CLI::App& verb, EngineFlags& flags);
 
 /// Checks the flags. Notes and warnings about values that change nothing go to stderr. kUnsupported for what is not
 /// available yet.

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "cli/arguments.h"
 #include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
@@ -33,10 +34,9 @@ void add_eval_flags(CLI::App& verb, EvalOptions& options) {
   verb.add_option(
       "--dataset", options.dataset,
       "A data set (wikitext2 comes with the program), a text file, or a .jsonl file of {\"text\": …} lines");
-  verb.add_option("--seqlen", options.seqlen, "Tokens of a window")->check(CLI::Range(2, 1 << 25))->type_name("INT");
-  verb.add_option("--max-windows", options.max_windows, "Stop after this many windows; 0: the whole text")
-      ->check(CLI::NonNegativeNumber)
-      ->type_name("INT");
+  limit(verb.add_option("--seqlen", options.seqlen, "Tokens of a window"), 2, 1 << 25);
+  limit(verb.add_option("--max-windows", options.max_windows, "Stop after this many windows; 0: the whole text"), 0,
+        1 << 25);
   verb.add_option("--json", options.json, "Write the figures into this file")->type_name("FILE");
   add_engine_flags(verb, options.engine);
 }
@@ -77,6 +77,12 @@ Status run_perplexity(const EvalOptions& options) {
   bar.clear();
   LANNER_RETURN_IF_ERROR(measured.status());
   const eval::Perplexity& result = *measured;
+  // The table comes first: a report that cannot be written must not cost the measurement.
+  const Status shown =
+      write_stdout(fmt::format("tokens      {} in {} windows of {}\n"
+                               "mean NLL    {:.6f}\n"
+                               "perplexity  {:.4f}\n",
+                               result.tokens, result.windows, options.seqlen, result.mean_nll, result.perplexity));
   if (!options.json.empty()) {
     nlohmann::ordered_json report = eval::report_head("perplexity", *pipeline, pipeline_flags.engine);
     report["dataset"] = dataset_json(options, tokens.size());
@@ -88,11 +94,7 @@ Status run_perplexity(const EvalOptions& options) {
     report["window_nll"] = result.window_nll;
     LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
   }
-  return write_stdout(
-      fmt::format("tokens      {} in {} windows of {}\n"
-                  "mean NLL    {:.6f}\n"
-                  "perplexity  {:.4f}\n",
-                  result.tokens, result.windows, options.seqlen, result.mean_nll, result.perplexity));
+  return shown;
 }
 
 Status run_divergence(const EvalOptions& options) {
@@ -115,6 +117,16 @@ Status run_divergence(const EvalOptions& options) {
   bar.clear();
   LANNER_RETURN_IF_ERROR(measured.status());
   const eval::Divergence& result = *measured;
+  const Status shown = write_stdout(
+      fmt::format("predictions        {} in {} windows of {}\n"
+                  "mean KL            {:.3e}  (reference {}, test {})\n"
+                  "99th percentile    {:.3e}\n"
+                  "top-1 agreement    {:.3f} %\n"
+                  "perplexity         {:.4f} reference, {:.4f} test\n"
+                  "perplexity ratio   {:.6f}\n",
+                  result.predictions, result.windows, options.seqlen, result.mean_kl, options.reference_dtype,
+                  options.engine.dtype, result.percentile_99_kl, 100 * result.top1_agreement,
+                  result.reference_perplexity, result.test_perplexity, result.perplexity_ratio));
   if (!options.json.empty()) {
     nlohmann::ordered_json report = eval::report_head("divergence", *test, test_flags.engine);
     report["reference_dtype"] = options.reference_dtype;
@@ -129,16 +141,7 @@ Status run_divergence(const EvalOptions& options) {
     report["perplexity_ratio"] = result.perplexity_ratio;
     LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
   }
-  return write_stdout(
-      fmt::format("predictions        {} in {} windows of {}\n"
-                  "mean KL            {:.3e}  (reference {}, test {})\n"
-                  "99th percentile    {:.3e}\n"
-                  "top-1 agreement    {:.3f} %\n"
-                  "perplexity         {:.4f} reference, {:.4f} test\n"
-                  "perplexity ratio   {:.6f}\n",
-                  result.predictions, result.windows, options.seqlen, result.mean_kl, options.reference_dtype,
-                  options.engine.dtype, result.percentile_99_kl, 100 * result.top1_agreement,
-                  result.reference_perplexity, result.test_perplexity, result.perplexity_ratio));
+  return shown;
 }
 
 int exit_code(const Status& status) { return status.ok() ? kExitOk : report(status); }
@@ -155,9 +158,8 @@ void add_eval(CLI::App& program, Run& run) {
 
   auto divergence = std::make_shared<EvalOptions>();
   verb = group->add_subcommand("divergence", "How far the chosen arithmetic is from a more exact one, on a text");
-  verb->add_option("--reference-dtype", divergence->reference_dtype, "Arithmetic of the reference")
-      ->check(CLI::IsMember({"auto", "float16", "bfloat16", "float32"}))
-      ->type_name("auto|float16|bfloat16|float32");
+  add_choice(*verb, "--reference-dtype", divergence->reference_dtype, {"auto", "float16", "bfloat16", "float32"},
+             "Arithmetic of the reference");
   add_eval_flags(*verb, *divergence);
   verb->callback([&run, divergence] { run = [divergence] { return exit_code(run_divergence(*divergence)); }; });
 }

@@ -1,10 +1,12 @@
 // The program: a table of verbs. Each is one file of this folder.
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <exception>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -22,7 +24,10 @@ using AddVerb = void (*)(CLI::App& program, Run& run);
 
 constexpr std::array<AddVerb, 6> kVerbs{add_chat, add_eval, add_benchmark, add_check_env, add_list, add_completion};
 
-constexpr const char* kDescription = "Lanner runs, measures and serves large language models.";
+// LMDeploy's other verbs: a row leaves when its verb joins kVerbs.
+constexpr std::array<std::string_view, 3> kVerbsToCome{"serve", "lite", "convert"};
+
+constexpr const char* kDescription = "Lanner runs and measures large language models.";
 constexpr const char* kExamples = R"(Examples:
   lanner chat                                  talk to the small default model (`make chat` fetches it)
   lanner chat path/to/model.gguf               a GGUF file, or a Hugging Face folder
@@ -40,6 +45,10 @@ const CLI::App& chosen(const CLI::App& app) {
 }
 
 int run_program(const std::vector<std::string>& arguments) {
+  if (!arguments.empty() && std::ranges::find(kVerbsToCome, arguments.front()) != kVerbsToCome.end()) {
+    write_stderr("lanner " + arguments.front() + ": not available yet in this version\n");
+    return kExitUsage;
+  }
   CLI::App program(kDescription, "lanner");
   program.formatter(make_help_formatter());
   program.option_defaults()->always_capture_default();

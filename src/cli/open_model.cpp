@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
+#include "core/user_folders.h"
 
 namespace lanner::cli {
 namespace {
@@ -17,14 +17,8 @@ namespace {
 constexpr const char* kDefaultModel = "lanner/models/smollm2-135m-instruct-q4_1.gguf";
 
 Result<std::string> default_model() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  std::filesystem::path folder;
-  if (cache != nullptr && *cache != '\0') {
-    folder = cache;
-  } else if (home != nullptr && *home != '\0') {
-    folder = std::filesystem::path(home) / ".cache";
-  } else {
+  const std::filesystem::path folder = user_cache_folder();
+  if (folder.empty()) {
     return not_found("no MODEL is given, and neither HOME nor XDG_CACHE_HOME says where the default one is");
   }
   std::string path = (folder / kDefaultModel).string();

@@ -36,6 +36,24 @@ CpuIsa select_cpu_isa() {
   return detected;
 }
 
+/// What a cgroup may still allocate, or nothing where it has no limit. The page cache counts as used there, but the
+/// kernel gives it back when memory is asked for.
+std::optional<std::int64_t> cgroup_available(const char* limit_file, const char* used_file, const char* stat_file,
+                                             std::string_view stat_prefix) {
+  const auto limit = read_number(limit_file);
+  const auto used = read_number(used_file);
+  if (!limit || !used) return std::nullopt;
+  std::int64_t cache = 0;
+  std::ifstream stat(stat_file);
+  std::string key;
+  for (std::int64_t bytes = 0; stat >> key >> bytes;) {
+    if (!key.starts_with(stat_prefix)) continue;
+    key.erase(0, stat_prefix.size());
+    if (key == "active_file" || key == "inactive_file") cache += bytes;
+  }
+  return std::max<std::int64_t>(0, *limit - std::max<std::int64_t>(0, *used - cache));
+}
+
 }  // namespace
 
 std::string_view cpu_isa_name(CpuIsa isa) {
@@ -50,7 +68,7 @@ std::string_view cpu_isa_name(CpuIsa isa) {
 CpuIsa detected_cpu_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (!avx2) return CpuIsa::kGeneric;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -82,10 +100,12 @@ std::int64_t available_memory_bytes() {
   for (std::string key, rest; file >> key && std::getline(file, rest);) {
     if (key == "MemAvailable:") available = std::strtoll(rest.c_str(), nullptr, 10) * 1024;
   }
-  const auto limit = read_number("/sys/fs/cgroup/memory.max");
-  const auto used = read_number("/sys/fs/cgroup/memory.current");
-  if (limit && used) available = std::min(available, std::max<std::int64_t>(0, *limit - *used));
-  return available;
+  const auto second =
+      cgroup_available("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "");
+  const auto first =
+      cgroup_available("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                       "/sys/fs/cgroup/memory/memory.stat", "total_");
+  return std::min({available, second.value_or(available), first.value_or(available)});
 }
 
 }  // namespace lanner

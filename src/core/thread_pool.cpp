@@ -1,10 +1,12 @@
 #include "core/thread_pool.h"
 
+#include <fmt/format.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <string>
 
@@ -34,10 +36,19 @@ void wait_for_change(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(threads) {
+Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
   LANNER_CHECK(threads >= 1);
-  threads_.reserve(static_cast<std::size_t>(threads - 1));
-  for (int index = 1; index < threads; ++index) threads_.emplace_back([this, index] { work(index); });
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
+  try {
+    pool->threads_.reserve(static_cast<std::size_t>(threads - 1));
+    for (int index = 1; index < threads; ++index) {
+      pool->threads_.emplace_back([self = pool.get(), index] { self->work(index); });
+    }
+  } catch (const std::exception& error) {  // system_error or bad_alloc; those that started end with the pool
+    return resource_exhausted(
+        fmt::format("thread {} of {} cannot be started: {}", pool->threads_.size() + 2, threads, error.what()));
+  }
+  return pool;
 }
 
 ThreadPool::~ThreadPool() {

@@ -5,7 +5,8 @@
 // and at barriers a worker spins for some tens of microseconds, since a decode step has a hundred such meetings,
 // and then sleeps in the kernel, so that an idle program uses no processor and more threads than cores do no harm.
 //
-//   pool.run([&](ThreadPool::Worker& worker) {
+//   LANNER_ASSIGN_OR_RETURN(const auto pool, ThreadPool::create(8));
+//   pool->run([&](ThreadPool::Worker& worker) {
 //     first_half(worker.index(), worker.count());
 //     worker.barrier();
 //     second_half(worker.index(), worker.count());
@@ -16,8 +17,11 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
+
+#include "lanner/status.h"
 
 namespace lanner {
 
@@ -41,8 +45,8 @@ class ThreadPool {
   };
   using Body = std::function<void(Worker&)>;
 
-  /// threads >= 1, the caller of run() included.
-  explicit ThreadPool(int threads);
+  /// threads >= 1, the caller of run() included. kResourceExhausted where the system starts no more.
+  static Result<std::unique_ptr<ThreadPool>> create(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -51,6 +55,7 @@ class ThreadPool {
   void run(const Body& body);
 
  private:
+  explicit ThreadPool(int threads) : size_(threads) {}
   void work(int index);
   void wait_at_barrier();
 

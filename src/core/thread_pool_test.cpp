@@ -19,7 +19,7 @@ constexpr int kRuns = 10000;
 
 /// On the heap: g++ 12 does not align stack frames to 64 bytes where ASan looks for use after return
 /// (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=110027).
-std::unique_ptr<ThreadPool> make_pool(int threads) { return std::make_unique<ThreadPool>(threads); }
+std::unique_ptr<ThreadPool> make_pool(int threads) { return *ThreadPool::create(threads); }
 
 /// Each worker writes at its own place before a barrier and reads all places after it; sums show what was missed.
 void sum_over_barriers(int threads, int runs) {

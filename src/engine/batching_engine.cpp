@@ -51,10 +51,10 @@ Result<RequestId> BatchingEngine::submit(Request request) {
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return Status(StatusCode::kCancelled, "the engine is shutting down");
-    const auto queued = stats_.waiting + static_cast<std::int32_t>(arrivals_.size());
-    if (parts_.options.max_queue > 0 && queued >= parts_.options.max_queue) {
-      return resource_exhausted(fmt::format("the queue is full: {} requests wait", queued));
+    if (parts_.options.max_queue > 0 && queued_ >= parts_.options.max_queue) {
+      return resource_exhausted(fmt::format("the queue is full: {} requests wait", queued_));
     }
+    ++queued_;
     state->id = ++last_id_;
     arrivals_.push_back(state);
   }
@@ -78,6 +78,7 @@ EngineStats BatchingEngine::stats() const {
 void BatchingEngine::loop() {
   while (receive()) {
     const Scheduler::Step step = scheduler_.plan();
+    for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
     for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
     if (!step.items.empty()) {
       for (StepResult& result : runner_.run(step, scheduler_)) {
@@ -141,7 +142,15 @@ void BatchingEngine::finish(Sequence& sequence, FinishReason reason, Status stat
   }
   if (--request->unfinished > 0) return;
   requests_.erase(request->id);
+  leave_queue(*request);
   send_final(*request);
+}
+
+void BatchingEngine::leave_queue(RequestState& request) {
+  if (!request.queued) return;
+  request.queued = false;
+  const std::lock_guard lock(mutex_);
+  --queued_;
 }
 
 void BatchingEngine::send_final(const RequestState& request) {

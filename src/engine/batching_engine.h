@@ -45,6 +45,8 @@ class BatchingEngine final : public Engine {
   void finish_all(RequestState& request);
   void finish(Sequence& sequence, FinishReason reason, Status status);
   void send_final(const RequestState& request);
+  /// It no longer counts against max_queue.
+  void leave_queue(RequestState& request);
   void publish_stats();
 
   EngineParts parts_;
@@ -61,6 +63,7 @@ class BatchingEngine final : public Engine {
   std::vector<std::shared_ptr<RequestState>> arrivals_;
   std::vector<RequestId> cancels_;
   RequestId last_id_ = 0;
+  std::int32_t queued_ = 0;  // requests of which no choice has been admitted
   EngineStats stats_;
   bool stopping_ = false;
 

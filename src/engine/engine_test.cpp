@@ -351,7 +351,6 @@ TEST(Engine, EndsAtTheContextAndAtTheCache) {
 TEST(Engine, RefusesWhatCanNeverRun) {
   EngineOptions options = small_options();
   options.kv_blocks = 2;
-  options.max_queue = 1;
   auto engine = open(options);
   const auto code = [&](const Request& request) { return engine->submit(request).status().code(); };
   EXPECT_EQ(code({.prompt = {}}), StatusCode::kInvalidArgument);
@@ -365,6 +364,30 @@ TEST(Engine, RefusesWhatCanNeverRun) {
   EXPECT_EQ(code({.prompt = {1}, .sampling = {.top_p = 1.5F}}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code({.prompt = {1}, .sampling = {.logit_bias = {{96, 1.0F}}}}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code({.prompt = {1}, .bad_words = {{}}}), StatusCode::kInvalidArgument);
+}
+
+TEST(Engine, RefusesMoreThanMayWaitAndTakesThemLater) {
+  EngineOptions options = small_options();
+  options.max_batch_size = 1;
+  options.max_queue = 2;
+  auto engine = open(options);
+  Collector collector;
+  const auto submit = [&](std::int32_t n, std::int32_t new_tokens) {
+    return engine->submit(
+        {.prompt = {1, 2, 3}, .max_new_tokens = new_tokens, .n = n, .on_event = collector.listener()});
+  };
+  const auto running = submit(8, 900);  // its choices are one request, and that one runs
+  ASSERT_TRUE(running.ok());
+  while (engine->stats().running == 0) std::this_thread::yield();
+  ASSERT_TRUE(submit(1, 5).ok());
+  ASSERT_TRUE(submit(1, 5).ok());
+  const auto refused = submit(1, 5);
+  EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted) << refused.status().message();
+  engine->cancel(*running);
+  collector.wait_for(3);
+  ASSERT_TRUE(submit(1, 5).ok());
+  collector.wait_for(4);
+  expect_no_leak(*engine);
 }
 
 TEST(Engine, LogitsOfAllRowsComeOnceAndAgreeHoweverTheyAreComputed) {

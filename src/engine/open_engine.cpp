@@ -103,12 +103,13 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   parts.options = options;
   const auto longest = static_cast<std::int32_t>(spec.max_position);
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
-  parts.backend = ops::make_cpu_backend({.threads = options.threads});
+  LANNER_ASSIGN_OR_RETURN(parts.backend, ops::make_cpu_backend({.threads = options.threads}));
   const bool exact = options.dtype == ComputeType::kFloat32;
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, exact, parts.backend->available_bytes()));
   LANNER_ASSIGN_OR_RETURN(parts.decoder,
                           model::Decoder::load(*checkpoint, spec, *parts.backend,
                                                {.arithmetic = exact ? ops::Arithmetic::kExact : ops::Arithmetic::kFast,
+                                                .session_len = parts.options.session_len,
                                                 .progress = progress}));
   parts.limits = limits_of(options);
   const model::StepLimits limits{.rows = parts.limits.max_rows, .output_rows = parts.limits.max_output_rows};
@@ -122,6 +123,10 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   OpenedEngine opened;
   opened.architecture = spec.architecture;
   opened.device = parts.backend->description();
+  if (options.session_len > longest) {
+    opened.notes.push_back(fmt::format("a context of {} tokens was asked for; the model was trained for {}",
+                                       options.session_len, longest));
+  }
   opened.engine = std::make_unique<BatchingEngine>(std::move(parts));
   return opened;
 }

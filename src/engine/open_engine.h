@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "lanner/engine.h"
 #include "model/checkpoint.h"
@@ -12,8 +13,9 @@ namespace lanner {
 
 struct OpenedEngine {
   std::unique_ptr<Engine> engine;
-  std::string architecture;  // such as LlamaForCausalLM
-  std::string device;        // such as "cpu avx512, 2 threads"
+  std::string architecture;        // such as LlamaForCausalLM
+  std::string device;              // such as "cpu avx512, 2 threads"
+  std::vector<std::string> notes;  // what the user should know, a line each
 };
 
 /// Checks the configuration, loads the weights, plans and reserves memory, starts the engine's thread.

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <utility>
 
+#include "core/user_folders.h"
+
 namespace lanner::eval {
 namespace {
 
@@ -19,11 +21,6 @@ namespace fs = std::filesystem;
 // Only wikitext2 ships with the program.
 constexpr std::array<std::string_view, 4> kNamedSets{"wikitext2", "ptb", "c4", "pileval"};
 constexpr std::uintmax_t kMaxBytes = std::uintmax_t{1} << 30;
-
-std::string environment(const char* name, std::string_view otherwise) {
-  const char* value = std::getenv(name);
-  return value != nullptr && *value != '\0' ? std::string(value) : std::string(otherwise);
-}
 
 bool is_within(const fs::path& path, const fs::path& folder) {
   const auto [end, unused] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -79,15 +76,10 @@ Result<Dataset> read_named_set(const std::string& name, const std::vector<fs::pa
 
 std::vector<fs::path> data_folders() {
   std::vector<fs::path> folders;
-  const std::string own = environment("LANNER_DATA_DIR", "");
-  if (!own.empty()) folders.emplace_back(own);
-  const std::string home = environment("HOME", "");
-  const std::string xdg_home = environment("XDG_DATA_HOME", home.empty() ? "" : home + "/.local/share");
-  if (!xdg_home.empty()) folders.push_back(fs::path(xdg_home) / "lanner" / "data");
-  std::istringstream xdg_folders(environment("XDG_DATA_DIRS", "/usr/local/share:/usr/share"));
-  for (std::string folder; std::getline(xdg_folders, folder, ':');) {
-    if (!folder.empty()) folders.push_back(fs::path(folder) / "lanner" / "data");
-  }
+  const char* own = std::getenv("LANNER_DATA_DIR");
+  if (own != nullptr && *own != '\0') folders.emplace_back(own);
+  if (const fs::path user = user_data_folder(); !user.empty()) folders.push_back(user / "lanner" / "data");
+  for (const fs::path& folder : shared_data_folders()) folders.push_back(folder / "lanner" / "data");
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error);
   if (error) return folders;

@@ -176,6 +176,7 @@ Result<DecoderCost> decoder_cost(const std::string& path, const EngineOptions& o
   const model::ProjectionSpec& first = spec.layers.front().q;
   LANNER_ASSIGN_OR_RETURN(const auto source, checkpoint->matrix(first.weight, first.rows, first.cols));
   cost.int8_products = !widened && ops::is_quantized(source.format);
+  cost.ops_per_parameter = cost.int8_products ? 4 : 2;  // activations of 15 bits are two bytes (ops/cpu)
   cost.weight_bytes_per_step = weight_bytes;
   if (spec.head != spec.embedding) {
     LANNER_ASSIGN_OR_RETURN(const auto table, checkpoint->matrix(spec.embedding, spec.vocab, spec.hidden));

@@ -21,8 +21,8 @@
 namespace lanner::eval {
 
 struct GenerationBenchmarkOptions {
-  std::vector<std::int32_t> batch_sizes{1, 2, 4, 8, 16};
-  std::vector<std::int32_t> prompt_tokens{128, 512};
+  std::vector<std::int32_t> batch_sizes{1, 4, 16};
+  std::vector<std::int32_t> prompt_tokens{128};
   std::int32_t output_tokens = 128;  // at least 2
   std::int32_t repetitions = 3;
   std::uint64_t seed = 0;
@@ -64,6 +64,8 @@ struct DecoderCost {
   std::int64_t layer_parameters = 0;       // elements of the layers' projections: without embedding and head
   std::int64_t weight_bytes_per_step = 0;  // read by one decode step, whatever its batch size
   bool int8_products = false;              // the layers multiply bytes (else fp32)
+  /// Multiplications and additions for one parameter and one token: 2, or 4 where an activation is two bytes.
+  int ops_per_parameter = 2;
 };
 
 /// Of the model at `path`, opened with `options` to an engine that reports `weight_bytes`. What a step reads is all

@@ -2,16 +2,11 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <ctime>
-#include <filesystem>
-#include <fstream>
-#include <system_error>
 
 #include "core/cpu_info.h"
+#include "core/mapped_file.h"
 #include "core/thread_pool.h"
 #include "lanner/version.h"
 
@@ -46,20 +41,7 @@ nlohmann::ordered_json report_head(const std::string& kind, const Pipeline& pipe
 
 Status write_report(const nlohmann::ordered_json& report, const std::string& path) {
   const std::string text = report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  const std::string unfinished = fmt::format("{}.{}.part", path, ::getpid());
-  errno = 0;
-  std::ofstream file(unfinished, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) return io_error(fmt::format("{}: cannot be written: {}", unfinished, std::strerror(errno)));
-  std::error_code error;
-  std::filesystem::rename(unfinished, path, error);
-  if (error) {
-    std::error_code ignored;
-    std::filesystem::remove(unfinished, ignored);
-    return io_error(fmt::format("{}: {}", path, error.message()));
-  }
-  return {};
+  return write_file_atomically(path, text);
 }
 
 }  // namespace lanner::eval

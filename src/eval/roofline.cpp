@@ -42,7 +42,7 @@ std::int64_t default_buffer_bytes() {
 
 class Measurement {
  public:
-  Measurement(int threads, const RooflineLoops& loops) : pool_(threads), loops_(loops) {}
+  Measurement(ThreadPool& pool, const RooflineLoops& loops) : pool_(pool), loops_(loops) {}
 
   double read_bytes_per_s(AlignedBuffer& buffer) {
     // Written before it is read: untouched pages would all be the same page of zeros, in cache.
@@ -92,7 +92,7 @@ class Measurement {
     return std::chrono::duration<double>(Clock::now() - start).count();
   }
 
-  ThreadPool pool_;
+  ThreadPool& pool_;
   const RooflineLoops& loops_;
   std::atomic<std::uint64_t> sink_{0};  // takes what the loops return
 };
@@ -107,7 +107,8 @@ Result<Roofline> measure_roofline(const RooflineOptions& options) {
   const std::int64_t wanted = options.buffer_bytes > 0 ? options.buffer_bytes : default_buffer_bytes();
   const std::int64_t bytes = std::max<std::int64_t>(wanted / kReadStep, threads) * kReadStep;
   LANNER_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(bytes, "measuring the bandwidth"));
-  Measurement measurement(threads, loops_for(options.isa));
+  LANNER_ASSIGN_OR_RETURN(const std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
+  Measurement measurement(*pool, loops_for(options.isa));
   return Roofline{.threads = threads,
                   .buffer_bytes = bytes,
                   .read_bytes_per_s = measurement.read_bytes_per_s(buffer),

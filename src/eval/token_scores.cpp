@@ -4,20 +4,12 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "ops/sampling.h"
 
 namespace lanner::eval {
 
-double log_sum_exp(std::span<const float> logits) {
-  LANNER_CHECK(!logits.empty());
-  const double highest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-  if (!std::isfinite(highest)) return highest;
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - highest);
-  return highest + std::log(sum);
-}
-
 double negative_log_likelihood(std::span<const float> logits, std::int32_t token) {
-  return log_sum_exp(logits) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
+  return ops::log_sum_exp(logits) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
 }
 
 std::int32_t best_token(std::span<const float> logits) {
@@ -26,8 +18,8 @@ std::int32_t best_token(std::span<const float> logits) {
 
 double kl_divergence(std::span<const float> reference, std::span<const float> test) {
   LANNER_CHECK(reference.size() == test.size());
-  const double reference_sum = log_sum_exp(reference);
-  const double test_sum = log_sum_exp(test);
+  const double reference_sum = ops::log_sum_exp(reference);
+  const double test_sum = ops::log_sum_exp(test);
   double divergence = 0;
   for (std::size_t i = 0; i < reference.size(); ++i) {
     const double log_p = static_cast<double>(reference[i]) - reference_sum;

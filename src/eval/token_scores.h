@@ -7,9 +7,6 @@
 
 namespace lanner::eval {
 
-/// log(sum(exp(logits))). `logits`: (vocab), fp32, at least one.
-double log_sum_exp(std::span<const float> logits);
-
 /// -log softmax(logits)[token], in nats.
 double negative_log_likelihood(std::span<const float> logits, std::int32_t token);
 

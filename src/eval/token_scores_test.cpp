@@ -9,16 +9,6 @@
 namespace lanner::eval {
 namespace {
 
-TEST(TokenScores, LogSumExpOfEqualLogitsIsTheirValuePlusLogOfTheirNumber) {
-  const std::vector<float> logits(8, 3.0F);
-  EXPECT_NEAR(log_sum_exp(logits), 3.0 + std::log(8.0), 1e-12);
-}
-
-TEST(TokenScores, LogSumExpNeitherOverflowsNorVanishes) {
-  EXPECT_NEAR(log_sum_exp(std::vector<float>{1000.0F, 1000.0F}), 1000.0 + std::log(2.0), 1e-9);
-  EXPECT_NEAR(log_sum_exp(std::vector<float>{-1000.0F, -1000.0F}), -1000.0 + std::log(2.0), 1e-9);
-}
-
 TEST(TokenScores, NotFiniteLogitsShowInTheResult) {
   EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{0.0F, NAN}, 0)));
   EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{NAN, 0.0F}, 1)));

@@ -47,19 +47,20 @@ class Loader {
     return packed;
   }
 
-  Result<std::shared_ptr<const ops::DeviceVector>> vector(const std::string& name, std::int64_t size) {
-    LANNER_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint_.vector(name, size));
+  Result<std::shared_ptr<const ops::DeviceVector>> vector(const std::string& name, std::int64_t size,
+                                                          std::int64_t pairwise_heads = 0) {
+    LANNER_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint_.vector(name, size));
+    if (pairwise_heads > 0) values = undo_pairwise_rope(values, pairwise_heads);
     weight_bytes_ += size * 4;
     return backend_.upload(values);
   }
 
   Result<ops::LinearPart> part(const ProjectionSpec& projection) {
     ops::LinearPart result;
-    const bool pairwise = projection.row_order == RowOrder::kPairwiseRope;
-    LANNER_ASSIGN_OR_RETURN(
-        result.weight, matrix(projection.weight, projection.rows, projection.cols, pairwise ? projection.heads : 0));
+    const std::int64_t pairwise_heads = projection.row_order == RowOrder::kPairwiseRope ? projection.heads : 0;
+    LANNER_ASSIGN_OR_RETURN(result.weight, matrix(projection.weight, projection.rows, projection.cols, pairwise_heads));
     if (!projection.bias.empty()) {
-      LANNER_ASSIGN_OR_RETURN(result.bias, vector(projection.bias, projection.rows));
+      LANNER_ASSIGN_OR_RETURN(result.bias, vector(projection.bias, projection.rows, pairwise_heads));
     }
     return result;
   }
@@ -114,7 +115,7 @@ Result<std::unique_ptr<Decoder>> Decoder::load(const Checkpoint& checkpoint, con
   decoder->head_.parts.push_back({.weight = head, .bias = nullptr});
   LANNER_ASSIGN_OR_RETURN(decoder->head_.norm.gain, loader.vector(spec.final_norm, spec.hidden));
   decoder->head_.norm.eps = static_cast<float>(spec.norm_eps);
-  const RopeFrequencies frequencies = rope_frequencies(spec.rope, spec.max_position);
+  const RopeFrequencies frequencies = rope_frequencies(spec.rope, spec.max_position, options.session_len);
   LANNER_ASSIGN_OR_RETURN(decoder->rope_.inverse_frequencies, backend.upload(frequencies.inverse));
   decoder->rope_.scale = frequencies.scale;
   decoder->weight_bytes_ = loader.weight_bytes();

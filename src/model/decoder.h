@@ -23,6 +23,8 @@ namespace lanner::model {
 
 struct LoadOptions {
   ops::Arithmetic arithmetic = ops::Arithmetic::kFast;
+  /// Tokens of the longest sequence; dynamic NTK fixes its base by it. 0: what the model was trained for.
+  std::int64_t session_len = 0;
   /// Called with the share of the weights that is loaded, 0 to 1, on the loading thread; may be empty.
   std::function<void(double)> progress;
 };
@@ -95,6 +97,6 @@ struct RopeFrequencies {
   std::vector<float> inverse;
   float scale = 1.0F;
 };
-RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position);
+RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position, std::int64_t session_len);
 
 }  // namespace lanner::model

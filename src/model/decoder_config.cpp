@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "model/arch/registry.h"
+#include "model/gguf_metadata.h"
 
 namespace lanner::model {
 namespace {
@@ -97,7 +98,7 @@ Status read_rope_scaling(const JsonFields& rope, std::int64_t max_position, Rope
                           rope.integer_or("original_max_position_embeddings", 1, kMaxPosition, max_position));
   // llama.cpp multiplies this with a factor of its own, which Transformers does not have.
   LANNER_ASSIGN_OR_RETURN(const double gguf_factor, rope.number_or("gguf_attn_factor", 0.0, 1e6, 1.0));
-  if (gguf_factor != 1.0) return rope.not_supported("attn_factor", "only 1 is implemented");
+  if (gguf_factor != 1.0) return rope.not_supported("gguf_attn_factor", "only 1 is implemented");
   if (spec.kind == RopeKind::kYarn) return read_yarn(rope, spec);
   if (spec.kind == RopeKind::kLlama3) return read_llama3(rope, spec);
   return {};
@@ -117,7 +118,7 @@ struct Range {
 };
 
 /// Every number of the spec against decoder_spec.h, whichever architecture filled it in.
-Status check_ranges(const DecoderSpec& spec, const std::string& where) {
+Status check_ranges(const DecoderSpec& spec, const JsonFields& config) {
   const Range ranges[] = {{"vocabulary", spec.vocab, kMaxVocab},
                           {"hidden size", spec.hidden, kMaxHidden},
                           {"intermediate size", spec.intermediate, kMaxIntermediate},
@@ -128,20 +129,21 @@ Status check_ranges(const DecoderSpec& spec, const std::string& where) {
                           {"layers", static_cast<std::int64_t>(spec.layers.size()), kMaxLayers}};
   for (const Range& range : ranges) {
     if (range.value < 1 || range.value > range.high) {
-      return corrupt(fmt::format("{}: {} of {}, allowed are 1 to {}", where, range.name, range.value, range.high));
+      return corrupt(
+          fmt::format("{}: {} of {}, allowed are 1 to {}", config.where(), range.name, range.value, range.high));
     }
   }
   if (spec.heads % spec.kv_heads != 0) {
-    return corrupt(fmt::format("{}: num_key_value_heads: {} does not divide num_attention_heads {}", where,
-                               spec.kv_heads, spec.heads));
+    return config.wrong("num_key_value_heads", fmt::format("{} does not divide {} {}", spec.kv_heads,
+                                                           config.name("num_attention_heads"), spec.heads));
   }
   if (spec.head_dim % 2 != 0 || spec.rope.rotary_dim % 2 != 0 || spec.rope.rotary_dim < 2 ||
       spec.rope.rotary_dim > spec.head_dim) {
-    return corrupt(fmt::format("{}: head_dim: {} of {} elements rotate, which are not pairs", where,
-                               spec.rope.rotary_dim, spec.head_dim));
+    return config.wrong(
+        "head_dim", fmt::format("{} of {} elements rotate, which are not pairs", spec.rope.rotary_dim, spec.head_dim));
   }
   if (!(spec.norm_eps > 0.0) || !std::isfinite(spec.norm_eps)) {
-    return corrupt(fmt::format("{}: rms_norm_eps: {} is not positive", where, spec.norm_eps));
+    return config.wrong("rms_norm_eps", fmt::format("{} is not positive", spec.norm_eps));
   }
   return {};
 }
@@ -172,8 +174,9 @@ Status check_tensors(const Checkpoint& checkpoint, const DecoderSpec& spec) {
 
 }  // namespace
 
-std::string config_path(const Checkpoint& checkpoint) {
-  return checkpoint.kind() == CheckpointKind::kGguf ? checkpoint.path() : checkpoint.path() + "/config.json";
+JsonFields config_fields(const Checkpoint& checkpoint) {
+  if (checkpoint.kind() == CheckpointKind::kGguf) return gguf_config_fields(checkpoint.config(), checkpoint.path());
+  return {checkpoint.config(), checkpoint.path() + "/config.json"};
 }
 
 Result<RopeSpec> read_rope(const JsonFields& config, std::int64_t head_dim, std::int64_t max_position) {
@@ -195,12 +198,11 @@ Result<Activation> read_activation(const JsonFields& config) {
 }
 
 Result<DecoderSpec> read_decoder_spec(const Checkpoint& checkpoint) {
-  const std::string where = config_path(checkpoint);
-  const JsonFields config(checkpoint.config(), where);
+  const JsonFields config = config_fields(checkpoint);
   LANNER_ASSIGN_OR_RETURN(const arch::Architecture* architecture, find_architecture(config));
   LANNER_ASSIGN_OR_RETURN(DecoderSpec spec, architecture->read(checkpoint, config));
   spec.architecture = std::string(architecture->name);
-  LANNER_RETURN_IF_ERROR(check_ranges(spec, where));
+  LANNER_RETURN_IF_ERROR(check_ranges(spec, config));
   LANNER_RETURN_IF_ERROR(check_tensors(checkpoint, spec));
   return spec;
 }

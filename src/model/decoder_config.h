@@ -21,6 +21,9 @@ namespace lanner::model {
 /// kUnsupported for an architecture or a feature, kCorrupt for a value or a tensor, kNotFound for a missing tensor.
 Result<DecoderSpec> read_decoder_spec(const Checkpoint& checkpoint);
 
+/// The configuration, with errors that name the file and its own name of the field: config.json, or the GGUF.
+JsonFields config_fields(const Checkpoint& checkpoint);
+
 // For the files under arch/:
 
 /// Rotary embedding from rope_parameters (Transformers 5), or rope_theta and rope_scaling (before).
@@ -28,8 +31,5 @@ Result<RopeSpec> read_rope(const JsonFields& config, std::int64_t head_dim, std:
 
 /// hidden_act.
 Result<Activation> read_activation(const JsonFields& config);
-
-/// Where errors about fields of the configuration say that they are: the GGUF file, or config.json.
-std::string config_path(const Checkpoint& checkpoint);
 
 }  // namespace lanner::model

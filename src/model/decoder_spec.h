@@ -20,7 +20,7 @@ struct RopeSpec {
   double theta = 10000.0;
   std::int64_t rotary_dim = 0;  // leading elements of a head that rotate
   double factor = 1.0;
-  std::int64_t original_max_position = 0;  // 0: the same as max_position
+  std::int64_t original_max_position = 0;  // llama3, yarn; 0: the same as max_position
   double low_freq_factor = 1.0;            // llama3
   double high_freq_factor = 4.0;           // llama3
   double beta_fast = 32.0;                 // yarn

@@ -24,8 +24,8 @@ class FakeCheckpoint final : public Checkpoint {
   Json config_value = Json::object();
   Json generation_value = Json::object();
   std::map<std::string, std::vector<std::int64_t>, std::less<>> shapes;
-  std::map<std::string, std::vector<float>, std::less<>> values;  // of vectors
-  bool has_every_tensor = false;                                  // of whatever shape is asked for
+  std::map<std::string, std::vector<float>, std::less<>> values;
+  bool has_every_tensor = false;  // of whatever shape is asked for
 
   CheckpointKind kind() const override { return kind_value; }
   const std::string& path() const override { return path_; }
@@ -40,19 +40,22 @@ class FakeCheckpoint final : public Checkpoint {
   Status check_vector(std::string_view name, std::int64_t size) const override { return check(name, std::array{size}); }
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
     LANNER_RETURN_IF_ERROR(check_matrix(name, rows, cols));
-    auto zeros = std::make_shared<std::vector<float>>(static_cast<std::size_t>(rows * cols));
-    return dense_matrix(ops::WeightFormat::kF32, reinterpret_cast<const std::byte*>(zeros->data()), rows, cols, zeros);
+    const auto copy = std::make_shared<const std::vector<float>>(elements(name, rows * cols));
+    return dense_matrix(ops::WeightFormat::kF32, reinterpret_cast<const std::byte*>(copy->data()), rows, cols, copy);
   }
   Result<std::vector<float>> vector(std::string_view name, std::int64_t size) const override {
     LANNER_RETURN_IF_ERROR(check_vector(name, size));
-    const auto found = values.find(name);
-    return found != values.end() ? found->second : std::vector<float>(static_cast<std::size_t>(size));
+    return elements(name, size);
   }
   Result<std::shared_ptr<const Tokenizer>> tokenizer() const override { return not_found("fake: no tokenizer"); }
   std::optional<std::string> chat_template() const override { return std::nullopt; }
   SpecialTokens special_tokens() const override { return {}; }
 
  private:
+  std::vector<float> elements(std::string_view name, std::int64_t count) const {
+    const auto found = values.find(name);
+    return found != values.end() ? found->second : std::vector<float>(static_cast<std::size_t>(count));
+  }
   Status check(std::string_view name, std::span<const std::int64_t> shape) const {
     if (has_every_tensor) return {};
     const auto found = shapes.find(name);

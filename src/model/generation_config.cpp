@@ -33,11 +33,10 @@ Result<std::vector<std::int32_t>> read_eos_ids(const JsonFields& fields) {
 }  // namespace
 
 Result<GenerationDefaults> read_generation_defaults(const Checkpoint& checkpoint) {
-  const std::string config_file = config_path(checkpoint);
   const bool gguf = checkpoint.kind() == CheckpointKind::kGguf;
-  const JsonFields config(checkpoint.config(), config_file);
+  const JsonFields config = config_fields(checkpoint);
   const JsonFields fields(checkpoint.generation_config(),
-                          gguf ? config_file : checkpoint.path() + "/generation_config.json");
+                          gguf ? config.where() : checkpoint.path() + "/generation_config.json");
   GenerationDefaults defaults;
   LANNER_ASSIGN_OR_RETURN(defaults.eos_ids, read_eos_ids(fields));
   if (defaults.eos_ids.empty()) {

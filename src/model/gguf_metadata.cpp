@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -38,12 +39,17 @@ constexpr std::array<NamePair, 12> kKeys{{{"block_count", "num_hidden_layers"},
                                           {"expert_count", "num_local_experts"},
                                           {"expert_used_count", "num_experts_per_tok"}}};
 
+// Behind "<architecture>.", in rope_scaling
 constexpr std::array<NamePair, 5> kScalingKeys{
     {{"rope.scaling.factor", "factor"},
      {"rope.scaling.original_context_length", "original_max_position_embeddings"},
      {"rope.scaling.attn_factor", "gguf_attn_factor"},
      {"rope.scaling.yarn_beta_fast", "beta_fast"},
      {"rope.scaling.yarn_beta_slow", "beta_slow"}}};
+
+// Behind "<architecture>.", read by functions of their own
+constexpr std::array<NamePair, 2> kDerivedKeys{
+    {{"rope.dimension_count", "partial_rotary_factor"}, {"rope.scaling.type", "rope_type"}}};
 
 constexpr std::array<NamePair, 4> kTokenKeys{{{"bos_token_id", "bos_token_id"},
                                               {"eos_token_id", "eos_token_id"},
@@ -124,7 +130,7 @@ Status add_vocab_size(const Gguf& gguf, Json& config) {
 Status add_rotary_share(const Gguf& gguf, const std::string& prefix, Json& config) {
   const GgufValue* value = find(gguf, prefix + "rope.dimension_count");
   if (value == nullptr) return {};
-  const JsonFields fields(config, gguf.path);
+  const JsonFields fields = gguf_config_fields(config, gguf.path);
   LANNER_ASSIGN_OR_RETURN(const auto hidden, fields.integer("hidden_size", 1, kMaxHidden));
   LANNER_ASSIGN_OR_RETURN(const auto heads, fields.integer("num_attention_heads", 1, kMaxHeads));
   LANNER_ASSIGN_OR_RETURN(const auto head_dim,
@@ -209,6 +215,21 @@ Result<Json> gguf_config(const Gguf& gguf) {
   LANNER_RETURN_IF_ERROR(add_rotary_share(gguf, prefix, config));
   LANNER_RETURN_IF_ERROR(add_rope_scaling(gguf, prefix, config));
   return config;
+}
+
+JsonFields gguf_config_fields(const Json& config, const std::string& path) {
+  FieldNames names{{"architectures", "general.architecture"}, {"vocab_size", "token_embd.weight"}};
+  const auto architecture = config.find("model_type");
+  if (architecture != config.end() && architecture->is_string()) {
+    const std::string prefix = printable(architecture->get<std::string>()) + ".";
+    const auto add = [&](std::span<const NamePair> pairs) {
+      for (const auto& [gguf, hugging_face] : pairs) names.emplace(hugging_face, prefix + std::string(gguf));
+    };
+    add(kKeys);
+    add(kScalingKeys);
+    add(kDerivedKeys);
+  }
+  return {config, path, std::move(names)};
 }
 
 Result<Json> gguf_generation_config(const Gguf& gguf) {

@@ -17,6 +17,8 @@ namespace lanner::model {
 
 /// The equal of config.json.
 Result<Json> gguf_config(const Gguf& gguf);
+/// The fields of a gguf_config(), with the file's own keys in errors.
+JsonFields gguf_config_fields(const Json& config, const std::string& path);
 /// The equal of generation_config.json: eos_token_id, with every token that ends a turn.
 Result<Json> gguf_generation_config(const Gguf& gguf);
 

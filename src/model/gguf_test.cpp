@@ -304,7 +304,72 @@ TEST(GgufMetadata, NamesUnknownArchitectures) {
   ASSERT_TRUE(checkpoint.ok());
   const Status status = read_decoder_spec(**checkpoint).status();
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
-  EXPECT_EQ(status.message(), "x.gguf: architectures: 'mystery' is not known; known are: LlamaForCausalLM");
+  EXPECT_EQ(status.message(), "x.gguf: general.architecture: 'mystery' is not known; known are: LlamaForCausalLM");
+}
+
+using Numbers = std::vector<std::pair<std::string, std::uint32_t>>;
+
+/// What is said of a file without tensors, with these numbers in its metadata.
+std::string error_with(const Numbers& numbers, const std::string& scaling_type = "none") {
+  GgufBuilder builder;
+  builder.add_string("general.architecture", "llama");
+  builder.add_strings("tokenizer.ggml.tokens", {"a", "b"});
+  builder.add_string("llama.rope.scaling.type", scaling_type);
+  for (const auto& [key, value] : numbers) builder.add_u32("llama." + key, value);
+  const std::string file = builder.file();
+  const auto checkpoint = make_gguf_checkpoint(as_bytes(file), nullptr, "x.gguf");
+  const Status status = checkpoint.ok() ? read_decoder_spec(**checkpoint).status() : checkpoint.status();
+  return std::string(status.message());
+}
+
+TEST(GgufMetadata, MissingKeysAreNamedAsInTheFile) {
+  const Numbers needed{
+      {"embedding_length", 32}, {"feed_forward_length", 64}, {"attention.head_count", 2}, {"block_count", 1}};
+  for (const auto& [missing, value] : needed) {
+    Numbers others = needed;
+    std::erase_if(others, [&](const auto& number) { return number.first == missing; });
+    EXPECT_EQ(error_with(others), "x.gguf: llama." + missing + ": is missing");
+  }
+  EXPECT_EQ(error_with({{"rope.dimension_count", 16}}), "x.gguf: llama.embedding_length: is missing");
+  EXPECT_EQ(error_with(needed, "linear"), "x.gguf: llama.rope.scaling.factor: is missing");
+  GgufBuilder no_vocabulary;
+  no_vocabulary.add_string("general.architecture", "llama");
+  const std::string file = no_vocabulary.file();
+  const auto checkpoint = make_gguf_checkpoint(as_bytes(file), nullptr, "x.gguf");
+  EXPECT_EQ(read_decoder_spec(**checkpoint).status().message(), "x.gguf: token_embd.weight: is missing");
+}
+
+TEST(GgufMetadata, WrongValuesAreNamedAsInTheFile) {
+  const auto with = [](const std::string& key, std::uint32_t value, const std::string& scaling_type = "none") {
+    Numbers numbers{{"embedding_length", 64}, {"feed_forward_length", 64}, {"attention.head_count", 4},
+                    {"block_count", 1},       {"rope.scaling.factor", 2},  {"context_length", 128}};
+    std::erase_if(numbers, [&](const auto& number) { return number.first == key; });
+    numbers.emplace_back(key, value);
+    return error_with(numbers, scaling_type);
+  };
+  EXPECT_EQ(with("block_count", 0), "x.gguf: llama.block_count: 0 is not in 1..1024");
+  EXPECT_EQ(with("attention.head_count", 3),
+            "x.gguf: llama.embedding_length: 64 is not a multiple of llama.attention.head_count 3");
+  EXPECT_EQ(with("attention.head_count_kv", 3),
+            "x.gguf: llama.attention.head_count_kv: 3 does not divide llama.attention.head_count 4");
+  EXPECT_EQ(with("expert_count", 8), "x.gguf: llama.expert_count: mixture of experts is not implemented");
+  EXPECT_EQ(with("rope.dimension_count", 8).find("x.gguf: llama.rope.dimension_count: "), 0U);
+  EXPECT_EQ(with("rope.scaling.factor", 0, "linear").find("x.gguf: llama.rope.scaling.factor: 0 is not in "), 0U);
+  EXPECT_EQ(with("rope.scaling.original_context_length", 0, "yarn")
+                .find("x.gguf: llama.rope.scaling.original_context_length: 0 is not in "),
+            0U);
+  EXPECT_EQ(with("rope.scaling.attn_factor", 2, "yarn"),
+            "x.gguf: llama.rope.scaling.attn_factor: only 1 is implemented");
+  EXPECT_EQ(with("block_count", 1, "longrope").find("x.gguf: llama.rope.scaling.type: 'longrope' is not "), 0U);
+}
+
+TEST(GgufMetadata, ErrorsWithTheNameOfAnArchitectureAreOneLine) {
+  GgufBuilder builder;
+  builder.add_string("general.architecture", "a\nb");
+  builder.add_u32("a\nb.rope.dimension_count", 16);
+  const std::string file = builder.file();
+  const auto checkpoint = make_gguf_checkpoint(as_bytes(file), nullptr, "x.gguf");
+  EXPECT_EQ(checkpoint.status().message(), "x.gguf: a?b.embedding_length: is missing");
 }
 
 }  // namespace

@@ -158,6 +158,12 @@ const Json* JsonFields::find(std::string_view key) const {
   return found == object_->end() || found->is_null() ? nullptr : &*found;
 }
 
+std::string_view JsonFields::name(std::string_view key) const {
+  if (names_ == nullptr) return key;
+  const auto found = names_->find(key);
+  return found == names_->end() ? key : std::string_view(found->second);
+}
+
 Result<std::int64_t> JsonFields::integer(std::string_view key, std::int64_t low, std::int64_t high) const {
   const Json* value = find(key);
   if (value == nullptr) return wrong(key, "is missing");
@@ -213,15 +219,18 @@ Result<std::optional<JsonFields>> JsonFields::object(std::string_view key) const
   const Json* value = find(key);
   if (value == nullptr) return std::optional<JsonFields>();
   if (!value->is_object()) return wrong(key, "is not an object");
-  return std::optional<JsonFields>(JsonFields(*value, fmt::format("{}: {}", where_, key)));
+  JsonFields inner = *this;
+  inner.object_ = value;
+  if (names_ == nullptr) inner.where_ = fmt::format("{}: {}", where_, key);
+  return std::optional<JsonFields>(std::move(inner));
 }
 
 Status JsonFields::wrong(std::string_view key, std::string_view why) const {
-  return corrupt(fmt::format("{}: {}: {}", where_, key, why));
+  return corrupt(fmt::format("{}: {}: {}", where_, name(key), why));
 }
 
 Status JsonFields::not_supported(std::string_view key, std::string_view why) const {
-  return unsupported(fmt::format("{}: {}: {}", where_, key, why));
+  return unsupported(fmt::format("{}: {}: {}", where_, name(key), why));
 }
 
 }  // namespace lanner::model

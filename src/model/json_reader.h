@@ -10,6 +10,8 @@
 //   LANNER_ASSIGN_OR_RETURN(const std::int64_t layers, fields.integer("num_hidden_layers", 1, 1024));
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -36,16 +38,25 @@ Result<Json> read_json_object(const std::string& path, const JsonLimits& limits)
 /// `name` fit for one line of an error message: control characters and non-ASCII replaced, long names clipped.
 std::string printable(std::string_view name);
 
+/// What a file that is not JSON calls a field: "hidden_size" to "llama.embedding_length".
+using FieldNames = std::map<std::string, std::string, std::less<>>;
+
 /// The fields of one JSON object, which must outlive this. A field that is null counts as absent, as in
 /// Transformers. Failures are kCorrupt: a missing field, a wrong type, a value out of range.
 class JsonFields {
  public:
   /// `where` is the file, or the file and the field that holds this object.
   JsonFields(const Json& object, std::string where) : object_(&object), where_(std::move(where)) {}
+  /// With the names that errors give the fields. Those of the objects inside are among them: what has names of its
+  /// own is flat.
+  JsonFields(const Json& object, std::string where, FieldNames names)
+      : object_(&object), where_(std::move(where)), names_(std::make_shared<const FieldNames>(std::move(names))) {}
 
   bool has(std::string_view key) const { return find(key) != nullptr; }
   const Json* find(std::string_view key) const;
   const std::string& where() const { return where_; }
+  /// What the file calls the field.
+  std::string_view name(std::string_view key) const;
 
   Result<std::int64_t> integer(std::string_view key, std::int64_t low, std::int64_t high) const;
   Result<std::int64_t> integer_or(std::string_view key, std::int64_t low, std::int64_t high,
@@ -65,6 +76,7 @@ class JsonFields {
  private:
   const Json* object_;
   std::string where_;
+  std::shared_ptr<const FieldNames> names_;  // null: the fields are called what they are
 };
 
 }  // namespace lanner::model

@@ -1,5 +1,5 @@
 // Rotary frequencies with their scalings. Formulas: RoFormer (arXiv 2104.09864), position interpolation (2306.15595),
-// YaRN (2309.00071), and Llama 3.1's smoothed scaling as Transformers computes it.
+// YaRN (2309.00071), dynamic NTK and Llama 3.1's smoothed scaling as Transformers computes them.
 
 #include <algorithm>
 #include <cmath>
@@ -43,16 +43,26 @@ void apply_yarn(const RopeSpec& rope, double original, RopeFrequencies& result) 
   result.scale = static_cast<float>(rope.attention_factor > 0 ? rope.attention_factor : derived);
 }
 
+/// The base that stretches the longest wavelength to `session_len`. Transformers raises it as a sequence grows; the
+/// cache holds keys that are rotated already, so here every sequence has the base of the longest one.
+double dynamic_base(const RopeSpec& rope, std::int64_t max_position, std::int64_t session_len) {
+  if (session_len <= max_position) return rope.theta;
+  const auto dim = static_cast<double>(rope.rotary_dim);
+  const double stretch = static_cast<double>(session_len) / static_cast<double>(max_position);
+  return rope.theta * std::pow(rope.factor * stretch - (rope.factor - 1.0), dim / (dim - 2.0));
+}
+
 }  // namespace
 
-RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position) {
+RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position, std::int64_t session_len) {
   RopeFrequencies result;
   const auto dim = static_cast<double>(rope.rotary_dim);
   const auto original = static_cast<double>(rope.original_max_position > 0 ? rope.original_max_position : max_position);
+  const double base = rope.kind == RopeKind::kDynamicNtk ? dynamic_base(rope, max_position, session_len) : rope.theta;
   for (std::int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
     // The power in fp32 steps as PyTorch takes them, so that large positions turn by the same angle.
     const auto exponent = static_cast<float>(2 * i) / static_cast<float>(dim);
-    auto frequency = 1.0F / static_cast<float>(std::pow(rope.theta, static_cast<double>(exponent)));
+    auto frequency = 1.0F / static_cast<float>(std::pow(base, static_cast<double>(exponent)));
     if (rope.kind == RopeKind::kLinear) frequency = static_cast<float>(static_cast<double>(frequency) / rope.factor);
     if (rope.kind == RopeKind::kLlama3) frequency = llama3_frequency(rope, original, frequency);
     result.inverse.push_back(frequency);

@@ -98,7 +98,8 @@ struct CpuBackendOptions {
   int threads = 0;  // 0: available_processors()
 };
 
-std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options);
+/// kResourceExhausted where that many threads cannot be started.
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options);
 std::unique_ptr<Backend> make_reference_backend();
 
 }  // namespace lanner::ops

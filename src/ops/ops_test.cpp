@@ -1,11 +1,9 @@
-// The program's start, and the operations before and beside the layers: embed, rope_angles, norm_rows, sample.
+// The operations before and beside the layers: embed, rope_angles, norm_rows, sample.
 //
 // One body of tests for every device. The CPU's kernels are compiled three times, and the program tests those that
-// LANNER_CPU_ISA selects; a body that this processor cannot run ends the program with 77, which ctest shows as skipped.
+// LANNER_CPU_ISA selects (tests/isa_main.cpp).
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <numeric>
 
 #include "core/cpu_info.h"
@@ -122,15 +120,3 @@ TEST(Device, AllocatesZeroedMemoryAndNamesThePurposeWhenItCannot) {
 
 }  // namespace
 }  // namespace lanner::ops::testing
-
-int main(int argc, char** argv) {
-  ::testing::InitGoogleTest(&argc, argv);
-  const char* wanted = std::getenv("LANNER_CPU_ISA");
-  const std::string selected(lanner::cpu_isa_name(lanner::selected_cpu_isa()));
-  if (wanted != nullptr && *wanted != '\0' && selected != wanted) {
-    std::printf("%s: this processor lacks it, not run\n", wanted);
-    return 77;
-  }
-  std::printf("kernels: %s\n", selected.c_str());
-  return RUN_ALL_TESTS();
-}

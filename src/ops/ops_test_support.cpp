@@ -18,7 +18,7 @@ constexpr std::int64_t kScratchRows = 1100;
 constexpr std::int64_t kScratchCols = 2048;
 
 std::unique_ptr<Backend> make_device(int threads) {
-  auto backend = make_cpu_backend({.threads = threads});
+  std::unique_ptr<Backend> backend = *make_cpu_backend({.threads = threads});
   LANNER_CHECK(backend->reserve(kScratchRows, kScratchCols).ok());
   return backend;
 }

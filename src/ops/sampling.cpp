@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/check.h"
+
 namespace lanner::ops {
 namespace {
 
@@ -21,13 +23,6 @@ bool better(const TokenLogprob& a, const TokenLogprob& b) {
 }
 
 /// log of the sum of exponentials, in double for vocabularies of 100,000 and more.
-double log_sum_exp(std::span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - static_cast<double>(largest));
-  return static_cast<double>(largest) + std::log(sum);
-}
-
 bool all_finite(std::span<const float> logits) {
   float probe = 0;
   for (const float logit : logits) probe += logit * 0.0F;  // NaN and infinity times 0 are NaN
@@ -116,6 +111,15 @@ std::int32_t draw(const std::vector<TokenLogprob>& candidates, double uniform) {
 }
 
 }  // namespace
+
+double log_sum_exp(std::span<const float> logits) {
+  LANNER_CHECK(!logits.empty());
+  const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  if (!std::isfinite(largest)) return largest;
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  return largest + std::log(sum);
+}
 
 double uniform_at(std::uint64_t seed, std::uint64_t index) {
   const std::uint64_t bits = mix(mix(seed + 0x9E3779B97F4A7C15U) + (index + 1) * 0x9E3779B97F4A7C15U);

@@ -53,6 +53,9 @@ struct SampledToken {
   std::vector<TokenLogprob> top;  // the best by the unfiltered model, descending
 };
 
+/// log of the sum of exp(logit), in double and relative to the largest, which is returned where it is not finite.
+double log_sum_exp(std::span<const float> logits);
+
 /// A uniform number in [0, 1) that depends on seed and index alone.
 double uniform_at(std::uint64_t seed, std::uint64_t index);
 

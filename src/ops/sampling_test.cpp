@@ -56,6 +56,16 @@ Request random_draw(std::vector<float> logits, float temperature = 1.0F) {
 
 using Tokens = std::set<std::int32_t>;
 
+TEST(Sampling, LogSumExpOfEqualLogitsIsTheirValuePlusLogOfTheirNumber) {
+  const std::vector<float> logits(8, 3.0F);
+  EXPECT_NEAR(log_sum_exp(logits), 3.0 + std::log(8.0), 1e-12);
+}
+
+TEST(Sampling, LogSumExpNeitherOverflowsNorVanishes) {
+  EXPECT_NEAR(log_sum_exp(std::vector<float>{1000.0F, 1000.0F}), 1000.0 + std::log(2.0), 1e-9);
+  EXPECT_NEAR(log_sum_exp(std::vector<float>{-1000.0F, -1000.0F}), -1000.0 + std::log(2.0), 1e-9);
+}
+
 TEST(Greedy, TakesTheBestAndAmongEqualsTheLowerId) {
   EXPECT_EQ(greedy({1, 3, 2}).sample().token, 1);
   EXPECT_EQ(greedy({1, 3, 2, 3, 3}).sample().token, 1);

@@ -37,6 +37,7 @@ Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model_path, 
   LANNER_ASSIGN_OR_RETURN(auto tokenizer, checkpoint->tokenizer());
   LANNER_ASSIGN_OR_RETURN(auto defaults, model::read_generation_defaults(*checkpoint));
   LANNER_ASSIGN_OR_RETURN(OpenedEngine opened, open_engine(checkpoint, options.engine, options.load_progress));
+  notes.insert(notes.end(), opened.notes.begin(), opened.notes.end());
   return make_pipeline({.engine = std::move(opened.engine),
                         .tokenizer = std::move(tokenizer),
                         .chat_template = std::move(chat_template),

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
 #include <utility>
 
+#include "core/mapped_file.h"
 #include "text/lanner_text.h"
 #include "text/rust_call.h"
 #include "text/template_pieces.h"
@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kMaxFileBytes = 1 << 20;
+constexpr std::int64_t kMaxFileBytes = 1 << 20;
 // Deeper messages are refused: writing JSON is recursive, here and in the template's library.
 constexpr int kMaxDepth = 64;
 
@@ -30,19 +30,6 @@ bool deeper_than(const Json& value, int levels) {
     if (deeper_than(item, levels - 1)) return true;
   }
   return false;
-}
-
-Result<std::string> read_text_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return io_error(fmt::format("cannot open the chat template {}", path));
-  std::string text(kMaxFileBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad()) return io_error(fmt::format("cannot read the chat template {}", path));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.size() > kMaxFileBytes) {
-    return invalid_argument(fmt::format("the chat template {} has more than {} bytes", path, kMaxFileBytes));
-  }
-  return text;
 }
 
 Status check_inputs(const ChatTemplateInputs& inputs) {
@@ -128,7 +115,7 @@ Result<ChatTemplate> ChatTemplate::from_option(std::string_view value, SpecialTo
     const bool is_jinja = extension == ".jinja" || extension == ".jinja2" || extension == ".j2";
     if (!is_jinja && extension != ".json") return from_name(value, std::move(tokens));
     origin = text;
-    LANNER_ASSIGN_OR_RETURN(text, read_text_file(origin));
+    LANNER_ASSIGN_OR_RETURN(text, read_file(origin, kMaxFileBytes));
     if (is_jinja) return from_jinja(text, std::move(tokens), origin);
   }
   auto body = std::make_shared<Body>();

@@ -3,7 +3,7 @@
 //
 //   {begin} {system}{meta_instruction}{eosys} { {user}Q{eoh} {assistant}A{eoa}{separator} }…
 //
-// A built-in template is one row of data in template_pieces.cpp. Values and pure functions: no ownership or thread
+// A built-in template is one row of data in builtin_templates.cpp. Values and pure functions: no ownership or thread
 // rules. ChatTemplate (chat_template.h) is what the rest of the program uses.
 
 #include <nlohmann/json.hpp>

@@ -14,7 +14,7 @@ BINARY = os.environ.get("LANNER_BINARY", str(REPOSITORY / "build" / "lanner"))
 def model():
     path = os.environ.get("LANNER_TEST_GGUF")
     if not path:
-        pytest.skip("LANNER_TEST_GGUF does not name a model")
+        pytest.fail("LANNER_TEST_GGUF does not name a model: `make test` sets it")
     return path
 
 

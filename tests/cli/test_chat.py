@@ -1,9 +1,12 @@
 """lanner chat with the small real model, through pipes and on a terminal."""
 
 import os
+import signal
 import stat
 import subprocess
 import time
+
+import pytest
 
 from conftest import BINARY
 
@@ -26,7 +29,7 @@ def test_piped_blocks_are_one_conversation(run, model):
     done = run(*CHAT, model, "--greedy", "--max-new-tokens", "16", "--verbose",
                stdin=b"My name is\nZebulon.\n\n\nWhat is my name?\n\nexit\n\nnever reached\n")
     assert done.returncode == 0
-    assert done.stdout.endswith(b"exiting...\n")
+    assert b"exiting..." not in done.stdout and done.stderr.endswith(b"exiting...\n")
     figures = [line for line in done.stderr.decode().splitlines() if line.startswith("prompt ")]
     assert len(figures) == 2
     prompts = [int(line.split()[1]) for line in figures]
@@ -135,6 +138,33 @@ def test_reader_that_goes_away(environment, model):
     assert time.monotonic() - started < 240
 
 
+@pytest.fixture
+def piped_chat(environment, model):
+    """lanner chat with pipes on all sides, to be interrupted."""
+    with subprocess.Popen([BINARY, *CHAT, model, "--greedy"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=environment) as process:
+        yield process
+        process.kill()
+
+
+def test_interrupt_ends_a_piped_answer(piped_chat):
+    piped_chat.stdin.write(LONG_ANSWER.encode() + b"Never reached.\n")
+    piped_chat.stdin.close()
+    assert piped_chat.stdout.read(20)  # it has begun, and is far from its end
+    piped_chat.send_signal(signal.SIGINT)
+    assert piped_chat.wait(60) == 130
+    assert piped_chat.stderr.read() == b""
+
+
+def test_interrupt_ends_the_wait_for_piped_input(piped_chat):
+    piped_chat.stdin.write(b"What is the capital of France?\n\nA block without an end\n")
+    piped_chat.stdin.flush()
+    assert b"Paris" in piped_chat.stdout.readline()
+    piped_chat.send_signal(signal.SIGINT)
+    assert piped_chat.wait(60) == 130
+    assert piped_chat.stdout.read() == b"" and piped_chat.stderr.read() == b""
+
+
 def test_conversation_on_a_terminal(terminal, model):
     chat = terminal(*CHAT, model, "--greedy", "--max-new-tokens", "32")
     text = chat.wait_for(PROMPT)
@@ -215,6 +245,17 @@ def test_editing_a_line(terminal, model):
     assert chat.finish() == 0
 
 
+def test_history_does_not_follow_a_relative_path(terminal, model, environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environment["XDG_STATE_HOME"] = "state"
+    chat = terminal(*CHAT, model)
+    chat.wait_for(PROMPT)
+    chat.type("exit\n\n")
+    assert chat.finish() == 0
+    assert not (tmp_path / "state").exists()
+    assert os.path.exists(os.path.join(environment["HOME"], ".local", "state", "lanner", "chat_history"))
+
+
 def test_no_history_possible(terminal, model, environment):
     environment["XDG_STATE_HOME"] = "/dev/null/nowhere"
     chat = terminal(*CHAT, model)
@@ -238,6 +279,7 @@ def test_prompt_does_not_land_in_a_file(terminal, model, tmp_path):
 
 def test_images_are_refused_politely(run, model):
     done = run(*CHAT, model, stdin=b"/image\n\n/image cat.png\n\n")
-    assert done.returncode == 0
-    assert done.stdout == (b"Error: /image requires an image path or URL\n"
+    assert done.returncode == 1  # no block got an answer
+    assert done.stdout == b""
+    assert done.stderr == (b"Error: /image requires an image path or URL\n"
                            b"Error: images are not available yet in this version\n")

@@ -27,6 +27,34 @@ def test_group_without_verb_prints_its_help(run):
     assert b"usage: lanner eval" in done.stdout
 
 
+@pytest.mark.parametrize("verb", ["serve", "lite", "convert"])
+def test_verbs_to_come_say_so(run, verb):
+    for more in ([], ["model", "--server-port", "1"], ["--help"]):
+        done = run(verb, *more)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode() == f"lanner {verb}: not available yet in this version\n"
+    assert verb not in run("--help").stdout.decode()
+
+
+@pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "divergence"), ("benchmark",),
+                                  ("benchmark", "generation"), ("check_env",), ("list",), ("completion",)])
+def test_a_flag_has_one_type(run, verb):
+    text = run(*verb, "--help").stdout.decode()
+    assert "usage: lanner" in text
+    for doubled in ("INT:INT", ":{", ":INT in", ":NONNEGATIVE"):
+        assert doubled not in text
+
+
+def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
+    def verbs(*group):
+        lines = run(*group, "--help").stdout.decode().split("\nVerbs:\n")[1].split("\n\n")[0].splitlines()
+        return {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
+
+    assert verbs() == {"chat", "eval", "benchmark", "check_env", "list", "completion"}
+    assert verbs("eval") == {"perplexity", "divergence"}
+    assert verbs("benchmark") == {"generation"}
+
+
 def test_chat_help_shows_types_and_defaults(run):
     done = run("chat", "-h")
     assert done.returncode == 0
@@ -102,7 +130,55 @@ def test_prefixes_and_underscores(run):
         arguments = [spelling] if "=" in spelling else [spelling, "7"]
         done = run("chat", *arguments, "model")
         assert done.returncode == 1
-        assert done.stderr == b"lanner: error: --cache-max-entry-count must be above 0 and at most 1\n"
+        assert done.stderr == b"lanner: error: --cache-max-entry-count must be between 0 and 1, both excluded\n"
+
+
+@pytest.mark.parametrize("flag, value, rule", [
+    ("--cache-max-entry-count", "0", "between 0 and 1, both excluded"),
+    ("--cache-max-entry-count", "1", "between 0 and 1, both excluded"),
+    ("--session-len", "-1", "0 or more"),
+    ("--max-batch-size", "0", "between 1 and 4096"),
+    ("--max-batch-size", "4097", "between 1 and 4096"),
+    ("--max-prefill-token-num", "0", "between 1 and 65536"),
+    ("--max-prefill-token-num", "65537", "between 1 and 65536"),
+    ("--threads", "-1", "between 0 and 1024"),
+    ("--threads", "1025", "between 0 and 1024"),
+])
+def test_ranges_are_those_of_the_engine(run, flag, value, rule):
+    # There is no such model: the flag is refused before it is looked for.
+    done = run("chat", "/no/such/model", flag, value)
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"lanner: error: {flag} must be {rule}\n"
+
+
+@pytest.mark.parametrize("flag, values", [
+    ("--cache-max-entry-count", ("0.001", "0.999")), ("--max-batch-size", ("1", "4096")),
+    ("--max-prefill-token-num", ("1", "65536")), ("--threads", ("0", "1024")),
+])
+def test_the_ends_of_the_ranges_are_allowed(run, flag, values):
+    for value in values:
+        assert b"/no/such/model: not a local path" in run("chat", "/no/such/model", flag, value).stderr
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--batch-sizes", "1", "4", "MODEL"],
+    ["--batch-sizes", "1", "4", "MODEL", "--output-tokens", "5"],
+    ["--batch-sizes=1", "MODEL", "--prompt-tokens", "8", "16"],
+    ["--prompt-tokens", "8", "--batch-sizes", "1", "4", "MODEL", "--seed", "1"],
+    ["--batch-sizes", "1", "4", "--", "MODEL"],
+    ["MODEL", "--batch-sizes", "1", "4"],
+])
+def test_a_list_of_numbers_leaves_the_model_alone(run, arguments):
+    done = run("benchmark", "generation", *arguments)
+    assert done.returncode == 1
+    assert done.stderr == b"lanner: error: MODEL: not a local path; downloading from a hub is not available yet\n"
+
+
+@pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "divergence"), ("benchmark", "generation")])
+def test_verbs_that_measure_do_not_offer_what_they_settle(run, verb):
+    for flag in ("--max-batch-size=1", "--enable-prefix-caching", "--disable-prefix-caching", "--chat-template=chatml"):
+        done = run(*verb, "model", flag)
+        assert done.returncode == 2 and b"unknown flag " + flag.split("=")[0].encode() in done.stderr
 
 
 def test_old_spelling_with_the_engine_name(run):
@@ -115,6 +191,38 @@ def test_missing_default_model_says_what_to_do(run):
     done = run("chat")
     assert done.returncode == 1
     assert b"make chat" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_the_default_model_is_where_the_xdg_rules_say(run, environment):
+    below = "lanner/models/smollm2-135m-instruct-q4_1.gguf"
+    for cache in ("", "relative"):
+        environment["XDG_CACHE_HOME"] = cache
+        assert f"({environment['HOME']}/.cache/{below})" in run("chat").stderr.decode()
+    environment["XDG_CACHE_HOME"] = "/elsewhere"
+    assert f"(/elsewhere/{below})" in run("chat").stderr.decode()
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_no_home(run, environment, home):
+    del environment["HOME"]
+    if home is not None:
+        environment["HOME"] = home
+    done = run("chat")
+    assert done.returncode == 1
+    assert b"neither HOME nor XDG_CACHE_HOME says where the default one is" in done.stderr
+
+
+def test_data_folders_follow_the_xdg_rules(run, environment, tmp_path):
+    environment.pop("LANNER_DATA_DIR", None)
+    (tmp_path / "model").mkdir()
+
+    def place(**variables):
+        environment.update(variables)
+        return run("eval", "perplexity", tmp_path / "model", "--dataset", "c4").stderr.decode()
+
+    assert f"into {environment['HOME']}/.local/share/lanner/data/c4/test.txt" in place(XDG_DATA_HOME="relative")
+    assert "into /elsewhere/lanner/data/c4/test.txt" in place(XDG_DATA_HOME="/elsewhere")
+    assert "into /second/lanner/data/c4/test.txt" in place(XDG_DATA_HOME="", HOME="", XDG_DATA_DIRS="first:/second")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"not a model"])

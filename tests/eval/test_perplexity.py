@@ -142,13 +142,14 @@ def test_generation_benchmark_reports_shares_of_the_machine(tmp_path):
     )
     assert got["layer_parameters"] == 106_168_320  # 30 layers of 3,538,944
     assert got["products"] == "int8"
+    assert got["ops_per_parameter"] == 4  # an activation is two bytes
     assert 80e6 < got["weight_bytes_per_step"] < 150e6
     assert [row["batch_size"] for row in got["decode"]] == [1, 3]
     limits = got["limits"]
     for row in got["prefill"]:
         speed = row["tokens_per_s"]
         assert 0 < speed["min"] <= speed["median"] <= speed["max"]
-        share = 2 * got["layer_parameters"] * speed["median"] / limits["int8_ops_per_s"]
+        share = got["ops_per_parameter"] * got["layer_parameters"] * speed["median"] / limits["int8_ops_per_s"]
         assert row["share_of_peak"] == pytest.approx(share)
     for row in got["decode"]:
         steps_per_s = row["tokens_per_s"]["median"] / row["batch_size"]

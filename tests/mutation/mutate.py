@@ -53,6 +53,8 @@ int lanner_mutant = std::getenv("LANNER_MUTANT") == nullptr ? -1 : std::atoi(std
 def copy_sources(tree: Path) -> None:
     for part in ("src/core", "src/ops", "include", "cmake"):
         shutil.copytree(ROOT / part, tree / part)
+    (tree / "tests").mkdir()
+    shutil.copy(ROOT / "tests/isa_main.cpp", tree / "tests")
     (tree / "CMakeLists.txt").write_text(CMAKE)
     (tree / "mutant.h").write_text("extern int lanner_mutant;\n")
     with (tree / "src/core/check.cpp").open("a") as check:

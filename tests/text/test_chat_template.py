@@ -7,13 +7,12 @@ LANNER_TEST_MODEL_DIR  a Hugging Face folder whose tokenizer_config.json has a c
 import datetime
 import json
 
+import jinja2
+import jinja2.ext
 import pytest
+from jinja2 import sandbox
 
 import text_probe
-
-jinja2 = pytest.importorskip("jinja2")
-pytest.importorskip("jinja2.ext")
-sandbox = pytest.importorskip("jinja2.sandbox")
 
 TOOL = {"type": "function", "function": {
     "name": "get_weather", "description": "Wetter für <b>'eine' Stadt</b> & \"mehr\"",

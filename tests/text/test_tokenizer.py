@@ -2,19 +2,19 @@
 
 LANNER_TEST_MODEL_DIR  a Hugging Face folder with tokenizer.json
 LANNER_TEST_GGUF       a GGUF file of the same model
-LANNER_TEST_LLAMA_CPP_VOCABS  the folder models/ of llama.cpp's source, with ggml-vocab-*.gguf, .inp and .out
+LANNER_TEST_LLAMA_CPP_VOCABS  the folder models/ of llama.cpp's source, with ggml-vocab-*.gguf, .inp and .out; its test
+                       runs only when asked for: python -m pytest tests/text -m peer
 """
 
 import random
 import time
 
 import pytest
+import tokenizers
 
 import gguf_vocabulary
 import text_probe
 import texts
-
-tokenizers = pytest.importorskip("tokenizers")
 
 COUNT = 20_000
 SEED = 20240229
@@ -90,6 +90,7 @@ def llama_cpp_cases(folder):
     return sorted(path for path in folder.glob("ggml-vocab-*.gguf") if path.with_name(path.name + ".out").exists())
 
 
+@pytest.mark.peer
 def test_llama_cpp_vectors(tmp_path):
     """Every gpt2-kind vocabulary that llama.cpp tests, with its own inputs and expected ids."""
     folder = text_probe.environment_path("LANNER_TEST_LLAMA_CPP_VOCABS")

@@ -62,8 +62,8 @@ Status read_sizes(const JsonFields& config, DecoderSpec& spec) {
   LANNER_ASSIGN_OR_RETURN(spec.heads, config.integer("num_attention_heads", 1, kMaxHeads));
   LANNER_ASSIGN_OR_RETURN(spec.kv_heads, config.integer_or("num_key_value_heads", 1, kMaxHeads, spec.heads));
   if (!config.has("head_dim") && spec.hidden % spec.heads != 0) {
-    return config.wrong("hidden_size",
-                        fmt::format("{} is not a multiple of num_attention_heads {}", spec.hidden, spec.heads));
+    return config.wrong("hidden_size", fmt::format("{} is not a multiple of {} {}", spec.hidden,
+                                                   config.name("num_attention_heads"), spec.heads));
   }
   LANNER_ASSIGN_OR_RETURN(spec.head_dim, config.integer_or("head_dim", 1, kMaxHeadDim, spec.hidden / spec.heads));
   LANNER_ASSIGN_OR_RETURN(spec.max_position, config.integer_or("max_position_embeddings", 1, kMaxPosition, 2048));

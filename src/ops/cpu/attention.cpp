@@ -43,7 +43,7 @@ void write_normalized(const float* values, float sum, std::int64_t head_dim, flo
 
 void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout) {
   const std::int64_t group = args.heads / layout.kv_heads;
-  const std::int64_t enough = 4L * pool_.size();
+  const std::int64_t enough = 4L * pool_->size();
   std::int64_t decode_tasks = static_cast<std::int64_t>(batch.slices.size()) * layout.kv_heads;
   // Few sequences: hand out query heads one by one, and chunks too when the context is long.
   const std::int64_t head_step = decode_tasks < enough ? 1 : std::min<std::int64_t>(group, kMaxTaskQueries);
@@ -151,7 +151,7 @@ void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const 
     return args.out + (row * args.heads + task.head + query % task.heads) * head_dim;
   };
   std::atomic<std::size_t> next{0};
-  pool_.run([&](Worker& worker) {
+  pool_->run([&](Worker& worker) {
     float* own = attention_scratch_[static_cast<std::size_t>(worker.index())].data();
     for (std::size_t i = next.fetch_add(1); i < attention_tasks_.size(); i = next.fetch_add(1)) {
       const AttentionTask& task = attention_tasks_[i];

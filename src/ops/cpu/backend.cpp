@@ -31,20 +31,20 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const CpuBackendOptions& options)
+CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool)
     : kernels_(kernels_for(selected_cpu_isa())),
-      pool_(options.threads > 0 ? options.threads : available_processors()),
-      attention_scratch_(static_cast<std::size_t>(pool_.size())),
-      sample_scratch_(static_cast<std::size_t>(pool_.size())) {}
+      pool_(std::move(pool)),
+      attention_scratch_(static_cast<std::size_t>(pool_->size())),
+      sample_scratch_(static_cast<std::size_t>(pool_->size())) {}
 
 std::string CpuBackend::description() const {
-  return fmt::format("cpu {}, {} thread{}", cpu_isa_name(kernels_.isa), pool_.size(), pool_.size() == 1 ? "" : "s");
+  return fmt::format("cpu {}, {} thread{}", cpu_isa_name(kernels_.isa), pool_->size(), pool_->size() == 1 ? "" : "s");
 }
 
 std::int64_t CpuBackend::available_bytes() const { return available_memory_bytes(); }
 
 Result<std::shared_ptr<const PackedWeight>> CpuBackend::pack(WeightSource source, Arithmetic arithmetic) {
-  return pack_weight(std::move(source), arithmetic, pool_);
+  return pack_weight(std::move(source), arithmetic, *pool_);
 }
 
 Result<std::shared_ptr<const DeviceVector>> CpuBackend::upload(std::span<const float> values) {
@@ -101,7 +101,7 @@ void CpuBackend::norm_rows(const RmsNorm& norm, const float* x, std::int64_t col
 }
 
 void CpuBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
-  pool_.run([&](Worker& worker) {
+  pool_->run([&](Worker& worker) {
     const auto [begin, end] = worker.share(static_cast<std::int64_t>(rows.size()));
     for (std::int64_t i = begin; i < end; ++i) {
       const auto row = static_cast<std::size_t>(i);
@@ -124,8 +124,10 @@ void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int6
 
 }  // namespace cpu
 
-std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options) {
-  return std::make_unique<cpu::CpuBackend>(options);
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options) {
+  const int threads = options.threads > 0 ? options.threads : available_processors();
+  LANNER_ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
+  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(std::move(pool)));
 }
 
 }  // namespace lanner::ops

@@ -19,7 +19,7 @@ namespace lanner::ops::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(const CpuBackendOptions& options);
+  explicit CpuBackend(std::unique_ptr<ThreadPool> pool);
 
   std::string description() const override;
   std::int64_t available_bytes() const override;
@@ -77,7 +77,7 @@ class CpuBackend final : public Backend {
                     float* scratch, const AttentionState& state) const;
 
   const Kernels& kernels_;
-  ThreadPool pool_;
+  std::unique_ptr<ThreadPool> pool_;
   std::vector<AlignedBuffer> allocations_;
 
   // Scratch, sized by reserve().

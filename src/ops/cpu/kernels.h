@@ -25,7 +25,6 @@ inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
 inline constexpr std::int64_t kMaxTileRows = 8;
 inline constexpr std::int64_t kMaxTilePanels = 4;
 inline constexpr std::int64_t kChunkTokens = 256;  // of context between two merges of attention
-inline constexpr std::int64_t kMaxHeadDim = 512;
 
 /// A packed weight: panels of 16 rows, one after the other. Within a panel:
 ///   dense: for each column, the 16 rows' elements;

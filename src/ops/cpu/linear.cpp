@@ -81,7 +81,7 @@ void CpuBackend::for_each_tile(std::atomic<std::int64_t>& next, std::int64_t pan
                                const Visit& visit) {
   const std::int64_t wide = rows == 1 ? kernels_.single_panels : kernels_.tile_panels;
   // A run of panels a turn: long enough to stream, short enough that the workers end together.
-  const std::int64_t run = std::clamp<std::int64_t>(panels / (8 * pool_.size()), 1, 4) * wide;
+  const std::int64_t run = std::clamp<std::int64_t>(panels / (8 * pool_->size()), 1, 4) * wide;
   while (true) {
     const std::int64_t begin = next.fetch_add(run, std::memory_order_relaxed);
     if (begin >= panels) return;
@@ -134,7 +134,7 @@ void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64
   check_linear(linear);
   std::atomic<std::int64_t> next{0};
   const std::int64_t width = linear.rows();
-  pool_.run([&](Worker& worker) {
+  pool_->run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, input, nullptr, rows);
     multiply_parts(
         next, linear, view, rows,
@@ -150,7 +150,7 @@ void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const
   std::atomic<std::int64_t> next{0};
   const std::int64_t width = linear.rows();
   const auto rows = static_cast<std::int64_t>(wanted.size());
-  pool_.run([&](Worker& worker) {
+  pool_->run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, x, wanted.data(), rows);
     multiply_parts(
         next, linear, view, rows,
@@ -167,7 +167,7 @@ void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, 
   const CpuWeight& up_weight = cpu_weight(linear.parts[1]);
   const std::int64_t width = gate_weight.rows();
   std::atomic<std::int64_t> next{0};
-  pool_.run([&](Worker& worker) {
+  pool_->run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, x, nullptr, rows);
     for_each_tile(next, gate_weight.panels(), rows,
                   [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count) {
@@ -198,7 +198,7 @@ void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvC
   LANNER_CHECK(2 * kv_width <= reserved_cols_);
   auto* kv = product_.as<float>();  // (rows, 2, kv_heads, head_dim)
   std::atomic<std::int64_t> next{0};
-  pool_.run([&](Worker& worker) {
+  pool_->run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, args.x, nullptr, batch.rows);
     multiply_parts(
         next, linear, view, batch.rows,

@@ -1,5 +1,5 @@
 #pragma once
-// Sixteen lanes on AVX-512 F, BW, DQ, VL and VNNI: one register each. The vocabulary that kernels.h is written in;
+// Sixteen lanes on AVX-512 F, BW, DQ, VL and VNNI: one register each. The vocabulary that kernels.inl.h is written in;
 // simd_avx2.h and simd_generic.h say the same with two registers and with arrays. Included only by files that are
 // compiled for this instruction set, and everything lies in that set's namespace, so that the linker cannot
 // hand its code to another processor.

@@ -133,7 +133,7 @@ Status run_generation(const BenchmarkOptions& options) {
   figures.speeds = *std::move(speeds);
 
   // The table comes first: a report that cannot be written must not cost the measurement.
-  const Status shown = write_stdout(table(figures, *pipeline));
+  Status shown = write_stdout(table(figures, *pipeline));
   if (!options.json.empty()) {
     nlohmann::ordered_json report = eval::report_head("generation", *pipeline, pipeline_flags.engine);
     report.update(figures_json(figures, generation));

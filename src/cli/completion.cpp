@@ -95,10 +95,10 @@ std::string fish_script(const std::vector<VerbWords>& all) {
     }
     std::string siblings;
     for (const CLI::App* verb : verbs_of(*entry.app)) siblings.append(" ").append(verb->get_name());
-    const std::string here = condition.empty() ? "" : condition + "; and ";
+    const std::string none_yet =
+        fmt::format("{}{}not __fish_seen_subcommand_from{}", condition, condition.empty() ? "" : "; and ", siblings);
     for (const CLI::App* verb : verbs_of(*entry.app)) {
-      script += fmt::format("complete -c lanner -f -n {} -a {} -d {}\n",
-                            quoted(here + "not __fish_seen_subcommand_from" + siblings), verb->get_name(),
+      script += fmt::format("complete -c lanner -f -n {} -a {} -d {}\n", quoted(none_yet), verb->get_name(),
                             quoted(verb->get_description()));
     }
     for (const CLI::Option* option : entry.app->get_options()) {

@@ -78,7 +78,7 @@ Status run_perplexity(const EvalOptions& options) {
   LANNER_RETURN_IF_ERROR(measured.status());
   const eval::Perplexity& result = *measured;
   // The table comes first: a report that cannot be written must not cost the measurement.
-  const Status shown =
+  Status shown =
       write_stdout(fmt::format("tokens      {} in {} windows of {}\n"
                                "mean NLL    {:.6f}\n"
                                "perplexity  {:.4f}\n",
@@ -117,7 +117,7 @@ Status run_divergence(const EvalOptions& options) {
   bar.clear();
   LANNER_RETURN_IF_ERROR(measured.status());
   const eval::Divergence& result = *measured;
-  const Status shown = write_stdout(
+  Status shown = write_stdout(
       fmt::format("predictions        {} in {} windows of {}\n"
                   "mean KL            {:.3e}  (reference {}, test {})\n"
                   "99th percentile    {:.3e}\n"

@@ -478,8 +478,8 @@ TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
   ASSERT_EQ(record.finals.size(), 1U);
   EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kError);
   EXPECT_EQ(record.finals[0].status.code(), StatusCode::kInternal);
+  expect_no_leak(*engine);  // which also waits until the counters have been published
   EXPECT_EQ(engine->stats().corrupted_requests, 1);
-  expect_no_leak(*engine);
 }
 
 TEST(OpenEngine, RefusesOptionsAndMemoryThatCannotBe) {

@@ -17,7 +17,8 @@ MAKEFLAGS   += --no-print-directory
 PREFIX     ?= $(HOME)/.local
 DESTDIR    ?=
 MODEL      ?=
-CHAT_ARGS  ?=
+# The default model is small: its best guess is worth more than a lively one.
+CHAT_ARGS  ?= $(if $(MODEL),,--greedy)
 ROOMS      ?= engine text model
 SECONDS    ?= 60
 FULL       ?= 0

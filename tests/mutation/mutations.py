@@ -203,8 +203,8 @@ SAMPLING_STEPS = [
     Mutation("sampling: one number for all positions", SAMPLING, "uniform_at(params.seed, row.output_tokens.size())",
              "uniform_at(params.seed, 0)", DRAWS),
     Mutation("sampling: NaN not looked for", SAMPLING, "probe == 0.0F", "true", DRAWS),
-    Mutation("sampling: logprobs without normalization", SAMPLING, "static_cast<double>(largest) + std::log(sum)",
-             "static_cast<double>(largest) + 0 * sum", DRAWS),
+    Mutation("sampling: logprobs without normalization", SAMPLING, "return largest + std::log(sum)",
+             "return largest + 0 * sum", DRAWS),
     Mutation("sampling: seeds give one stream, shifted", SAMPLING, "mix(seed + 0x9E3779B97F4A7C15U)", "seed", DRAWS),
 ]
 

@@ -21,6 +21,7 @@
 extern "C" {
 #endif
 
+/* NOLINTBEGIN(modernize-use-using): C has no other way. */
 typedef struct LannerTokenizer LannerTokenizer;
 typedef struct LannerTemplate LannerTemplate;
 
@@ -38,6 +39,7 @@ typedef struct LannerIds {
   int32_t* data;
   size_t size;
 } LannerIds;
+/* NOLINTEND(modernize-use-using) */
 
 /* Matched by the constants in rust/src/ffi.rs. */
 enum {

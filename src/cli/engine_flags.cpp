@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <utility>
 
 #include "cli/arguments.h"
 #include "cli/verbs.h"
+#include "engine/open_engine.h"
 
 namespace lanner::cli {
 namespace {
@@ -97,19 +99,11 @@ Status check_available(const EngineFlags& flags) {
   return {};
 }
 
-/// The ranges of engine/open_engine.cpp, told before a model is looked for, and by the names of the flags.
-Status check_ranges(const EngineFlags& flags) {
-  const auto check = [](bool good, const char* flag, const char* rule) -> Status {
-    return good ? Status() : invalid_argument(fmt::format("{} must be {}", flag, rule));
-  };
-  LANNER_RETURN_IF_ERROR(check(flags.cache_max_entry_count > 0 && flags.cache_max_entry_count < 1,
-                               "--cache-max-entry-count", "between 0 and 1, both excluded"));
-  LANNER_RETURN_IF_ERROR(check(flags.session_len >= 0, "--session-len", "0 or more"));
-  LANNER_RETURN_IF_ERROR(
-      check(flags.max_batch_size >= 1 && flags.max_batch_size <= 4096, "--max-batch-size", "between 1 and 4096"));
-  LANNER_RETURN_IF_ERROR(check(flags.max_prefill_token_num >= 1 && flags.max_prefill_token_num <= 65536,
-                               "--max-prefill-token-num", "between 1 and 65536"));
-  return check(flags.threads >= 0 && flags.threads <= 1024, "--threads", "between 0 and 1024");
+/// "max_batch_size" to "--max-batch-size".
+std::string flag_name(std::string_view option) {
+  std::string flag = "--" + std::string(option);
+  std::ranges::replace(flag, '_', '-');
+  return flag;
 }
 
 void tell_about_ignored(const EngineFlags& flags) {
@@ -164,11 +158,6 @@ void add_request_flags(CLI::App& verb, EngineFlags& flags) {
 
 Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_available(flags));
-  LANNER_RETURN_IF_ERROR(check_ranges(flags));
-  if (flags.enable_prefix_caching && flags.disable_prefix_caching) {
-    return invalid_argument("--enable-prefix-caching and --disable-prefix-caching exclude each other");
-  }
-  tell_about_ignored(flags);
   PipelineOptions options;
   LANNER_ASSIGN_OR_RETURN(options.engine.dtype, compute_type(flags.dtype));
   options.engine.cache_max_entry_count = flags.cache_max_entry_count;
@@ -179,6 +168,11 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   options.engine.deterministic = flags.deterministic;
   options.engine.threads = flags.threads;
   options.chat_template = flags.chat_template;
+  LANNER_RETURN_IF_ERROR(check_options(options.engine, flag_name));  // before a model is looked for
+  if (flags.enable_prefix_caching && flags.disable_prefix_caching) {
+    return invalid_argument("--enable-prefix-caching and --disable-prefix-caching exclude each other");
+  }
+  tell_about_ignored(flags);
   return options;
 }
 

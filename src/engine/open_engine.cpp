@@ -24,20 +24,6 @@ DType kv_dtype(ComputeType type) {
   return DType::kF16;
 }
 
-Status check_options(const EngineOptions& options) {
-  const auto check = [](bool good, const char* field, const char* rule) -> Status {
-    return good ? Status() : invalid_argument(fmt::format("{} must be {}", field, rule));
-  };
-  LANNER_RETURN_IF_ERROR(check(options.cache_max_entry_count > 0 && options.cache_max_entry_count < 1,
-                               "cache_max_entry_count", "between 0 and 1, both excluded"));
-  LANNER_RETURN_IF_ERROR(check(options.session_len >= 0, "session_len", "0 or more"));
-  LANNER_RETURN_IF_ERROR(
-      check(options.max_batch_size >= 1 && options.max_batch_size <= 4096, "max_batch_size", "between 1 and 4096"));
-  LANNER_RETURN_IF_ERROR(check(options.max_prefill_token_num >= 1 && options.max_prefill_token_num <= 65536,
-                               "max_prefill_token_num", "between 1 and 65536"));
-  return check(options.threads >= 0 && options.threads <= 1024, "threads", "between 0 and 1024");
-}
-
 /// Refuses a model that cannot fit before any of it is read.
 Status check_weights_fit(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, bool widened,
                          std::int64_t available) {
@@ -95,9 +81,24 @@ SchedulerLimits limits_of(const EngineOptions& options) {
 
 }  // namespace
 
+Status check_options(const EngineOptions& options, const OptionName& name_of) {
+  const auto check = [&](bool good, const char* option, const char* rule) -> Status {
+    if (good) return {};
+    return invalid_argument(fmt::format("{} must be {}", name_of ? name_of(option) : option, rule));
+  };
+  LANNER_RETURN_IF_ERROR(check(options.cache_max_entry_count > 0 && options.cache_max_entry_count < 1,
+                               "cache_max_entry_count", "between 0 and 1, both excluded"));
+  LANNER_RETURN_IF_ERROR(check(options.session_len >= 0, "session_len", "0 or more"));
+  LANNER_RETURN_IF_ERROR(
+      check(options.max_batch_size >= 1 && options.max_batch_size <= 4096, "max_batch_size", "between 1 and 4096"));
+  LANNER_RETURN_IF_ERROR(check(options.max_prefill_token_num >= 1 && options.max_prefill_token_num <= 65536,
+                               "max_prefill_token_num", "between 1 and 65536"));
+  return check(options.threads >= 0 && options.threads <= 1024, "threads", "between 0 and 1024");
+}
+
 Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkpoint, const EngineOptions& options,
                                  const std::function<void(double)>& progress) {
-  LANNER_RETURN_IF_ERROR(check_options(options));
+  LANNER_RETURN_IF_ERROR(check_options(options, nullptr));
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   EngineParts parts;
   parts.options = options;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lanner/engine.h"
@@ -17,6 +18,12 @@ struct OpenedEngine {
   std::string device;              // such as "cpu avx512, 2 threads"
   std::vector<std::string> notes;  // what the user should know, a line each
 };
+
+/// What the caller's users call an option: "max_batch_size" to "--max-batch-size".
+using OptionName = std::function<std::string(std::string_view option)>;
+
+/// Refuses numbers out of range, as open_engine() does before all else; an empty `name_of` leaves the names.
+Status check_options(const EngineOptions& options, const OptionName& name_of);
 
 /// Checks the configuration, loads the weights, plans and reserves memory, starts the engine's thread.
 /// `progress` (may be empty) is called on this thread with the share of the weights that is loaded.

@@ -6,7 +6,7 @@
 // succeeds, memory can be planned and allocated without a further doubt about the file. Fields that this build does
 // not implement are refused by name, never passed over.
 //
-// To add an architecture: docs/howto/add_a_model.md.
+// To add an architecture: a file under arch/ and a line in arch/registry.h.
 
 #include <cstdint>
 #include <string>

@@ -22,7 +22,6 @@ bool better(const TokenLogprob& a, const TokenLogprob& b) {
   return a.logprob > b.logprob || (a.logprob == b.logprob && a.token < b.token);
 }
 
-/// log of the sum of exponentials, in double for vocabularies of 100,000 and more.
 bool all_finite(std::span<const float> logits) {
   float probe = 0;
   for (const float logit : logits) probe += logit * 0.0F;  // NaN and infinity times 0 are NaN

@@ -53,7 +53,8 @@ struct SampledToken {
   std::vector<TokenLogprob> top;  // the best by the unfiltered model, descending
 };
 
-/// log of the sum of exp(logit), in double and relative to the largest, which is returned where it is not finite.
+/// log of the sum of exp(logit), relative to the largest, which is returned where it is not finite; in double for
+/// vocabularies of 100,000 and more.
 double log_sum_exp(std::span<const float> logits);
 
 /// A uniform number in [0, 1) that depends on seed and index alone.

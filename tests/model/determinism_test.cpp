@@ -48,8 +48,9 @@ std::vector<std::vector<std::int32_t>> tokens_of(Engine& engine, std::vector<Req
 class RealModel : public testing::TestWithParam<ComputeType> {};
 
 TEST_P(RealModel, TokensDependOnTheRequestAlone) {
-  const auto requests = mixed_requests(read_goldens());
-  const auto growing = growing_requests(read_goldens());
+  const auto goldens = read_goldens();
+  const auto requests = mixed_requests(goldens);
+  const auto growing = growing_requests(goldens);
   ASSERT_EQ(requests.size(), 32U);
   EngineOptions options = options_for(GetParam());
   options.max_batch_size = 1;

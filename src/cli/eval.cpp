@@ -12,8 +12,8 @@
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
+#include "eval/comparison.h"
 #include "eval/dataset.h"
-#include "eval/divergence.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
 
@@ -26,11 +26,12 @@ struct EvalOptions {
   std::int64_t seqlen = 1024;
   std::int64_t max_windows = 0;
   std::string json;
-  std::string reference_dtype = "float32";  // divergence
+  // compare
+  std::string reference;
+  std::string reference_dtype = "float32";
 };
 
 void add_eval_flags(CLI::App& verb, EvalOptions& options) {
-  add_model_argument(verb, options.engine, /*required=*/true);
   verb.add_option(
       "--dataset", options.dataset,
       "A data set (wikitext2 comes with the program), a text file, or a .jsonl file of {\"text\": …} lines");
@@ -97,38 +98,54 @@ Status run_perplexity(const EvalOptions& options) {
   return shown;
 }
 
-Status run_divergence(const EvalOptions& options) {
+/// The text as both models' tokens, which must be the same ones: else there is nothing to compare.
+Result<std::vector<std::int32_t>> common_tokens(const Pipeline& reference, const Pipeline& test,
+                                                const std::string& text) {
+  LANNER_ASSIGN_OR_RETURN(auto tokens, reference.encode(text, /*add_special_tokens=*/false));
+  LANNER_ASSIGN_OR_RETURN(const auto others, test.encode(text, /*add_special_tokens=*/false));
+  if (tokens == others) return tokens;
+  return invalid_argument(
+      fmt::format("{} and {} cut the text into different tokens: their predictions cannot be compared",
+                  reference.model_name(), test.model_name()));
+}
+
+Status run_compare(const EvalOptions& options) {
   LANNER_ASSIGN_OR_RETURN(PipelineOptions test_flags, pipeline_options(options.engine));
   EngineFlags reference_engine = options.engine;
   reference_engine.dtype = options.reference_dtype;
   LANNER_ASSIGN_OR_RETURN(PipelineOptions reference_flags, pipeline_options(reference_engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine.model));
+  LANNER_ASSIGN_OR_RETURN(const std::string reference_path, resolve_model(options.reference));
+  const std::string& model = options.engine.model.empty() ? options.reference : options.engine.model;
+  LANNER_ASSIGN_OR_RETURN(const std::string test_path, resolve_model(model));
   LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset, eval::read_dataset(options.dataset, eval::data_folders()));
   reference_flags = for_windows(std::move(reference_flags), options.seqlen);
   test_flags = for_windows(std::move(test_flags), options.seqlen);
   const bool show = stderr_is_terminal();
-  LANNER_ASSIGN_OR_RETURN(const auto reference, open_with_progress(path, reference_flags, show));
-  LANNER_ASSIGN_OR_RETURN(const auto test, open_with_progress(path, test_flags, show));
-  LANNER_ASSIGN_OR_RETURN(const auto tokens, reference->encode(dataset.text, /*add_special_tokens=*/false));
+  LANNER_ASSIGN_OR_RETURN(const auto reference, open_with_progress(reference_path, reference_flags, show));
+  LANNER_ASSIGN_OR_RETURN(const auto test, open_with_progress(test_path, test_flags, show));
+  LANNER_ASSIGN_OR_RETURN(const auto tokens, common_tokens(*reference, *test, dataset.text));
 
-  ProgressBar bar("divergence");
+  ProgressBar bar("comparing");
   const auto measured =
-      eval::measure_divergence(reference->engine(), test->engine(), tokens, window_options(options, bar));
+      eval::compare_engines(reference->engine(), test->engine(), tokens, window_options(options, bar));
   bar.clear();
   LANNER_RETURN_IF_ERROR(measured.status());
-  const eval::Divergence& result = *measured;
-  Status shown = write_stdout(
-      fmt::format("predictions        {} in {} windows of {}\n"
-                  "mean KL            {:.3e}  (reference {}, test {})\n"
-                  "99th percentile    {:.3e}\n"
-                  "top-1 agreement    {:.3f} %\n"
-                  "perplexity         {:.4f} reference, {:.4f} test\n"
-                  "perplexity ratio   {:.6f}\n",
-                  result.predictions, result.windows, options.seqlen, result.mean_kl, options.reference_dtype,
-                  options.engine.dtype, result.percentile_99_kl, 100 * result.top1_agreement,
-                  result.reference_perplexity, result.test_perplexity, result.perplexity_ratio));
+  const eval::Comparison& result = *measured;
+  Status shown = write_stdout(fmt::format(
+      "reference          {}, {}\n"
+      "model              {}, {}\n"
+      "predictions        {} in {} windows of {}\n"
+      "mean KL            {:.3e}\n"
+      "99th percentile    {:.3e}\n"
+      "top-1 agreement    {:.3f} %\n"
+      "perplexity         {:.4f} reference, {:.4f} model\n"
+      "perplexity ratio   {:.6f}\n",
+      reference->model_name(), options.reference_dtype, test->model_name(), options.engine.dtype, result.predictions,
+      result.windows, options.seqlen, result.mean_kl, result.percentile_99_kl, 100 * result.top1_agreement,
+      result.reference_perplexity, result.test_perplexity, result.perplexity_ratio));
   if (!options.json.empty()) {
-    nlohmann::ordered_json report = eval::report_head("divergence", *test, test_flags.engine);
+    nlohmann::ordered_json report = eval::report_head("compare", *test, test_flags.engine);
+    report["reference"] = reference->model_name();
     report["reference_dtype"] = options.reference_dtype;
     report["dataset"] = dataset_json(options, tokens.size());
     report["windows"] = result.windows;
@@ -153,15 +170,19 @@ void add_eval(CLI::App& program, Run& run) {
 
   auto perplexity = std::make_shared<EvalOptions>();
   CLI::App* verb = group->add_subcommand("perplexity", "Perplexity on a text");
+  add_model_argument(*verb, perplexity->engine, /*required=*/true);
   add_eval_flags(*verb, *perplexity);
   verb->callback([&run, perplexity] { run = [perplexity] { return exit_code(run_perplexity(*perplexity)); }; });
 
-  auto divergence = std::make_shared<EvalOptions>();
-  verb = group->add_subcommand("divergence", "How far the chosen arithmetic is from a more exact one, on a text");
-  add_choice(*verb, "--reference-dtype", divergence->reference_dtype, {"auto", "float16", "bfloat16", "float32"},
+  auto compare = std::make_shared<EvalOptions>();
+  verb = group->add_subcommand("compare", "How far a model's predictions are from a reference's, on a text");
+  verb->add_option("REFERENCE", compare->reference, "A Hugging Face model folder or a GGUF file")->required();
+  verb->add_option("MODEL", compare->engine.model,
+                   "What is compared with it; without it the reference itself, computed as --dtype says");
+  add_choice(*verb, "--reference-dtype", compare->reference_dtype, {"auto", "float16", "bfloat16", "float32"},
              "Arithmetic of the reference");
-  add_eval_flags(*verb, *divergence);
-  verb->callback([&run, divergence] { run = [divergence] { return exit_code(run_divergence(*divergence)); }; });
+  add_eval_flags(*verb, *compare);
+  verb->callback([&run, compare] { run = [compare] { return exit_code(run_compare(*compare)); }; });
 }
 
 }  // namespace lanner::cli

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "core/check.h"
-#include "eval/run_requests.h"
+#include "engine/run_requests.h"
 #include "model/checkpoint.h"
 #include "model/decoder_config.h"
 

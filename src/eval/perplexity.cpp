@@ -3,37 +3,19 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <utility>
 
-#include "eval/run_requests.h"
+#include "engine/prompt_outputs.h"
 #include "eval/token_scores.h"
+#include "ops/sampling.h"
 
 namespace lanner::eval {
 
 Status run_window(Engine& engine, std::span<const std::int32_t> window,
                   const std::function<void(std::int64_t, std::span<const float>)>& use_row) {
-  const auto vocab = static_cast<std::size_t>(engine.vocab_size());
-  const auto rows = static_cast<std::int64_t>(window.size());
-  std::int64_t next = 0;  // row that has to come next; -1 after one that did not
-  Request request;
-  request.prompt.assign(window.begin(), window.end());
-  request.max_new_tokens = 0;
-  request.wants.logits = RequestWants::Logits::kAll;
-  request.on_event = [&](const Event& event) {
-    if (event.kind != Event::Kind::kLogits || next < 0) return;
-    if (event.first_position != next || event.values.size() != static_cast<std::size_t>(event.rows) * vocab) {
-      next = -1;
-      return;
-    }
-    for (std::int32_t i = 0; i < event.rows && next < rows; ++i, ++next) {
-      if (next + 1 < rows) use_row(next, event.values.subspan(static_cast<std::size_t>(i) * vocab, vocab));
-    }
-  };
-  std::vector<Request> requests;
-  requests.push_back(std::move(request));
-  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests)));
-  if (next != rows) return internal_error("the engine did not deliver each row of logits once and in order");
-  return {};
+  const std::int64_t last = static_cast<std::int64_t>(window.size()) - 1;
+  return for_each_logits_row(engine, window, [&](std::int64_t row, std::span<const float> logits) {
+    if (row < last) use_row(row, logits);
+  });
 }
 
 Result<std::vector<std::span<const std::int32_t>>> checked_windows(const Engine& engine,
@@ -70,7 +52,7 @@ Result<Perplexity> measure_perplexity(Engine& engine, std::span<const std::int32
     const std::span<const std::int32_t> window = windows[static_cast<std::size_t>(index)];
     double sum = 0;
     LANNER_RETURN_IF_ERROR(run_window(engine, window, [&](std::int64_t row, std::span<const float> logits) {
-      sum += negative_log_likelihood(logits, window[static_cast<std::size_t>(row) + 1]);
+      sum += ops::negative_log_likelihood(logits, window[static_cast<std::size_t>(row) + 1]);
     }));
     if (!std::isfinite(sum)) return internal_error(fmt::format("window {}: the logits are not finite", index));
     result.window_nll.push_back(sum / static_cast<double>(options.seqlen - 1));

@@ -39,7 +39,7 @@ struct Perplexity {
 Result<Perplexity> measure_perplexity(Engine& engine, std::span<const std::int32_t> tokens,
                                       const WindowOptions& options);
 
-/// Checks the options against the text and the engine, and cuts. Shared with measure_divergence().
+/// Checks the options against the text and the engine, and cuts. Shared with compare_engines().
 Result<std::vector<std::span<const std::int32_t>>> checked_windows(const Engine& engine,
                                                                    std::span<const std::int32_t> tokens,
                                                                    const WindowOptions& options);

@@ -6,8 +6,8 @@
 #include <numeric>
 #include <vector>
 
-#include "eval/chunked_logits_engine.h"
-#include "eval/divergence.h"
+#include "engine/chunked_logits_engine.h"
+#include "eval/comparison.h"
 
 namespace lanner::eval {
 namespace {
@@ -104,7 +104,7 @@ TEST(Perplexity, LogitsThatAreNotFiniteAreAnError) {
   EXPECT_EQ(measure_perplexity(engine, count_to(20), {.seqlen = 10}).status().code(), StatusCode::kInternal);
 }
 
-TEST(Divergence, ByHand) {
+TEST(Comparison, ByHand) {
   ChunkedLogitsEngine reference(kVocab, 3, one_is_likely);
   ChunkedLogitsEngine test(kVocab, 4, [](const auto&, std::int32_t position) {
     std::vector<float> row(kVocab, 0.0F);
@@ -113,7 +113,7 @@ TEST(Divergence, ByHand) {
   });
   // Predicts tokens 1..4 from rows 0..3: rows 0 and 2 are equal, 1 and 3 uniform.
   const std::vector<std::int32_t> tokens{0, 1, 1, 1, 1};
-  const auto result = measure_divergence(reference, test, tokens, {.seqlen = 5});
+  const auto result = compare_engines(reference, test, tokens, {.seqlen = 5});
   ASSERT_TRUE(result.ok()) << result.status().message();
   EXPECT_EQ(result->predictions, 4);
   const double kl = 0.5 * std::log(5.0) + 0.5 * std::log(10.0 / 18.0);
@@ -125,10 +125,10 @@ TEST(Divergence, ByHand) {
   EXPECT_NEAR(result->perplexity_ratio, std::sqrt(5.0), 1e-5);
 }
 
-TEST(Divergence, OfAnEngineFromItselfIsNothing) {
+TEST(Comparison, OfAnEngineFromItselfIsNothing) {
   ChunkedLogitsEngine reference(kVocab, 3, counting);
   ChunkedLogitsEngine test(kVocab, 5, counting);
-  const auto result = measure_divergence(reference, test, count_to(40), {.seqlen = 20});
+  const auto result = compare_engines(reference, test, count_to(40), {.seqlen = 20});
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result->mean_kl, 0.0);
   EXPECT_EQ(result->top1_agreement, 1.0);
@@ -136,10 +136,10 @@ TEST(Divergence, OfAnEngineFromItselfIsNothing) {
   EXPECT_EQ(result->windows, 2);
 }
 
-TEST(Divergence, RefusesDifferentVocabularies) {
+TEST(Comparison, RefusesDifferentVocabularies) {
   ChunkedLogitsEngine reference(kVocab, 3, counting);
   ChunkedLogitsEngine test(kVocab + 1, 3, counting);
-  EXPECT_EQ(measure_divergence(reference, test, count_to(40), {.seqlen = 20}).status().code(),
+  EXPECT_EQ(compare_engines(reference, test, count_to(40), {.seqlen = 20}).status().code(),
             StatusCode::kInvalidArgument);
 }
 

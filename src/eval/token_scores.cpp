@@ -8,10 +8,6 @@
 
 namespace lanner::eval {
 
-double negative_log_likelihood(std::span<const float> logits, std::int32_t token) {
-  return ops::log_sum_exp(logits) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
-}
-
 std::int32_t best_token(std::span<const float> logits) {
   return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }

@@ -7,9 +7,6 @@
 
 namespace lanner::eval {
 
-/// -log softmax(logits)[token], in nats.
-double negative_log_likelihood(std::span<const float> logits, std::int32_t token);
-
 /// The index of the highest; the lowest index among equals.
 std::int32_t best_token(std::span<const float> logits);
 

@@ -9,20 +9,6 @@
 namespace lanner::eval {
 namespace {
 
-TEST(TokenScores, NotFiniteLogitsShowInTheResult) {
-  EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{0.0F, NAN}, 0)));
-  EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{NAN, 0.0F}, 1)));
-  EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{0.0F, INFINITY}, 0)));
-}
-
-TEST(TokenScores, LikelihoodsByHand) {
-  // exp: 1, 2, 5; probabilities 1/8, 2/8, 5/8
-  const std::vector<float> logits{0.0F, std::log(2.0F), std::log(5.0F)};
-  EXPECT_NEAR(negative_log_likelihood(logits, 0), std::log(8.0), 1e-6);
-  EXPECT_NEAR(negative_log_likelihood(logits, 1), std::log(4.0), 1e-6);
-  EXPECT_NEAR(negative_log_likelihood(logits, 2), std::log(1.6), 1e-6);
-}
-
 TEST(TokenScores, BestTokenIsTheFirstOfEquals) { EXPECT_EQ(best_token(std::vector<float>{0.0F, 2.0F, 2.0F}), 1); }
 
 TEST(TokenScores, DivergenceByHand) {

@@ -120,6 +120,10 @@ double log_sum_exp(std::span<const float> logits) {
   return largest + std::log(sum);
 }
 
+double negative_log_likelihood(std::span<const float> logits, std::int32_t token) {
+  return log_sum_exp(logits) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
+}
+
 double uniform_at(std::uint64_t seed, std::uint64_t index) {
   const std::uint64_t bits = mix(mix(seed + 0x9E3779B97F4A7C15U) + (index + 1) * 0x9E3779B97F4A7C15U);
   return static_cast<double>(bits >> 11U) * 0x1p-53;

@@ -57,6 +57,9 @@ struct SampledToken {
 /// vocabularies of 100,000 and more.
 double log_sum_exp(std::span<const float> logits);
 
+/// -log softmax(logits)[token], in nats: the cross-entropy of one prediction.
+double negative_log_likelihood(std::span<const float> logits, std::int32_t token);
+
 /// A uniform number in [0, 1) that depends on seed and index alone.
 double uniform_at(std::uint64_t seed, std::uint64_t index);
 

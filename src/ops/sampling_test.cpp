@@ -348,5 +348,19 @@ TEST(UniformAt, IsSpreadOverTheUnitIntervalForNeighbouringSeedsAndPositions) {
   EXPECT_NE(uniform_at(5, 4), uniform_at(5 + 0x9E3779B97F4A7C15U, 3));
 }
 
+TEST(NegativeLogLikelihood, NotFiniteLogitsShowInTheResult) {
+  EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{0.0F, NAN}, 0)));
+  EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{NAN, 0.0F}, 1)));
+  EXPECT_FALSE(std::isfinite(negative_log_likelihood(std::vector<float>{0.0F, INFINITY}, 0)));
+}
+
+TEST(NegativeLogLikelihood, ByHand) {
+  // exp: 1, 2, 5; probabilities 1/8, 2/8, 5/8
+  const std::vector<float> logits{0.0F, std::log(2.0F), std::log(5.0F)};
+  EXPECT_NEAR(negative_log_likelihood(logits, 0), std::log(8.0), 1e-6);
+  EXPECT_NEAR(negative_log_likelihood(logits, 1), std::log(4.0), 1e-6);
+  EXPECT_NEAR(negative_log_likelihood(logits, 2), std::log(1.6), 1e-6);
+}
+
 }  // namespace
 }  // namespace lanner::ops

@@ -36,7 +36,7 @@ def test_verbs_to_come_say_so(run, verb):
     assert verb not in run("--help").stdout.decode()
 
 
-@pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "divergence"), ("benchmark",),
+@pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("benchmark",),
                                   ("benchmark", "generation"), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
@@ -51,7 +51,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
         return {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
 
     assert verbs() == {"chat", "eval", "benchmark", "check_env", "list", "completion"}
-    assert verbs("eval") == {"perplexity", "divergence"}
+    assert verbs("eval") == {"perplexity", "compare"}
     assert verbs("benchmark") == {"generation"}
 
 
@@ -174,7 +174,7 @@ def test_a_list_of_numbers_leaves_the_model_alone(run, arguments):
     assert done.stderr == b"lanner: error: MODEL: not a local path; downloading from a hub is not available yet\n"
 
 
-@pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "divergence"), ("benchmark", "generation")])
+@pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "compare"), ("benchmark", "generation")])
 def test_verbs_that_measure_do_not_offer_what_they_settle(run, verb):
     for flag in ("--max-batch-size=1", "--enable-prefix-caching", "--disable-prefix-caching", "--chat-template=chatml"):
         done = run(*verb, "model", flag)

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.mark.parametrize("verb, figure", [
     (("eval", "perplexity", "--seqlen", "16", "--max-windows", "1"), b"perplexity "),
-    (("eval", "divergence", "--seqlen", "16", "--max-windows", "1"), b"mean KL "),
+    (("eval", "compare", "--seqlen", "16", "--max-windows", "1"), b"mean KL "),
     (("benchmark", "generation", "--batch-sizes", "1", "--prompt-tokens", "8", "--output-tokens", "2", "--repetitions", "1"),
      b"decode, whole batch"),
 ])

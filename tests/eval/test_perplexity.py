@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import subprocess
+import tempfile
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_perplexity_of_a_window_that_takes_several_chunks(tmp_path):
 
 def test_default_arithmetic_is_close_to_float32(tmp_path):
     got = report(
-        tmp_path, "eval", "divergence", required("LANNER_TEST_GGUF"), "--seqlen", 256, "--max-windows", 2,
+        tmp_path, "eval", "compare", required("LANNER_TEST_GGUF"), "--seqlen", 256, "--max-windows", 2,
     )
     expected = golden_run(256, 4)["window_nll"][:2]
     assert got["reference_perplexity"] == pytest.approx(math.exp(sum(expected) / 2), rel=FLOAT32_NLL_TOLERANCE)
@@ -99,11 +100,38 @@ def test_default_arithmetic_is_close_to_float32(tmp_path):
 
 def test_float32_does_not_diverge_from_itself(tmp_path):
     got = report(
-        tmp_path, "eval", "divergence", required("LANNER_TEST_GGUF"),
+        tmp_path, "eval", "compare", required("LANNER_TEST_GGUF"),
         "--seqlen", 64, "--max-windows", 1, "--dtype", "float32",
     )
     assert got["mean_kl"] == 0
     assert (got["top1_agreement"], got["perplexity_ratio"]) == (1, 1)
+
+
+def test_the_folder_and_the_gguf_of_one_model_agree(tmp_path):
+    got = report(
+        tmp_path, "eval", "compare", required("LANNER_TEST_MODEL_DIR"), required("LANNER_TEST_GGUF"),
+        "--seqlen", 64, "--max-windows", 2, "--dtype", "float32",
+    )
+    assert (got["reference"], got["model"]) == (
+        pathlib.Path(os.environ["LANNER_TEST_MODEL_DIR"]).name, pathlib.Path(os.environ["LANNER_TEST_GGUF"]).name)
+    assert got["predictions"] == 2 * 63
+    assert 0 <= got["mean_kl"] < 1e-8
+    assert got["top1_agreement"] == 1
+
+
+def test_models_that_cut_the_text_differently_are_not_compared():
+    folder = pathlib.Path(required("LANNER_TEST_MODEL_DIR"))
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:  # on the same disk: the weights are not copied
+        other = pathlib.Path(beside)
+        for file in folder.iterdir():
+            if file.name != "tokenizer.json":
+                os.link(file, other / file.name)
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        tokenizer["model"]["merges"] = []
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+        done = lanner("eval", "compare", folder, other, "--seqlen", "16", "--max-windows", "1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cut the text into different tokens" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_json_lines_are_joined_by_an_empty_line(tmp_path):

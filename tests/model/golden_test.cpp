@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "engine/prompt_outputs.h"
 #include "real_model.h"
 
 namespace lanner::test {
@@ -73,6 +74,41 @@ TEST(Golden, GgufByDefault) {
   std::printf("%zu of 32 answers identical, largest logit error %.2e\n", same, largest);
   EXPECT_LT(largest, 0.1);
   EXPECT_GE(same, 28U);
+}
+
+void expect_embeddings(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts, Pooling pooling,
+                       const std::vector<const std::vector<float>*>& expected) {
+  const auto embeddings = get_embeddings(engine, prompts, pooling, /*normalize=*/false);
+  ASSERT_TRUE(embeddings.ok()) << embeddings.status().message();
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    ASSERT_EQ((*embeddings)[i].size(), expected[i]->size());
+    for (std::size_t d = 0; d < expected[i]->size(); ++d) {
+      EXPECT_NEAR((*embeddings)[i][d], (*expected[i])[d], 2e-4) << "prompt " << i << ", element " << d;
+    }
+  }
+}
+
+TEST(Golden, CrossEntropyAndEmbeddingsInFloat32) {
+  const auto engine = open("LANNER_TEST_MODEL_DIR", ComputeType::kFloat32);
+  ASSERT_NE(engine, nullptr);
+  std::vector<std::vector<std::int32_t>> prompts;
+  std::vector<double> losses;
+  std::vector<const std::vector<float>*> last;
+  std::vector<const std::vector<float>*> mean;
+  const auto goldens = read_goldens();
+  for (const Golden& golden : goldens) {
+    if (golden.hidden_last.empty()) continue;
+    prompts.push_back(golden.prompt);
+    losses.push_back(golden.cross_entropy);
+    last.push_back(&golden.hidden_last);
+    mean.push_back(&golden.hidden_mean);
+  }
+  ASSERT_EQ(prompts.size(), 4U);
+  const auto ppl = get_ppl(*engine, prompts);
+  ASSERT_TRUE(ppl.ok()) << ppl.status().message();
+  for (std::size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR((*ppl)[i], losses[i], 2e-5);
+  expect_embeddings(*engine, prompts, Pooling::kLast, last);
+  expect_embeddings(*engine, prompts, Pooling::kMean, mean);
 }
 
 }  // namespace

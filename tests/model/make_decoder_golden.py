@@ -15,6 +15,8 @@ The file: "prompts", a list of
   logit_ids, logits, log_sum_exp
                   of the last prompt position: the 32 best ids, best first, then 32 random others
   positions       on four prompts: for every prompt position its argmax, margin and log_sum_exp
+  outputs         on the same: the prompt's mean cross-entropy, and its hidden states after the final norm, that of the
+                  last token and the mean over all
 Logits carry six significant digits.
 """
 
@@ -137,7 +139,20 @@ def golden(name, prompt, greedy, model, choose):
             "margins": margins[: len(prompt)],
             "log_sum_exp": [significant(value) for value in sums],
         }
+        entry["outputs"] = prompt_outputs(prompt, model)
     return entry
+
+
+def prompt_outputs(prompt, model):
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        loss = model(ids, labels=ids).loss.item()
+        states = model.model(ids).last_hidden_state[0].float()  # (tokens, hidden)
+    return {
+        "cross_entropy": significant(loss),
+        "hidden_last": [significant(value) for value in states[-1].tolist()],
+        "hidden_mean": [significant(value) for value in states.mean(dim=0).tolist()],
+    }
 
 
 def main():

@@ -26,6 +26,10 @@ struct Golden {
   std::vector<std::int32_t> logit_ids;
   std::vector<float> logits;  // of logit_ids, after the prompt
   double log_sum_exp = 0;
+  // On some prompts, else empty:
+  double cross_entropy = 0;
+  std::vector<float> hidden_last;
+  std::vector<float> hidden_mean;
 };
 
 inline std::vector<Golden> read_goldens() {
@@ -35,6 +39,11 @@ inline std::vector<Golden> read_goldens() {
   for (const auto& entry : document.at("prompts")) {
     goldens.push_back({entry.at("name"), entry.at("prompt"), entry.at("greedy"), entry.at("logit_ids"),
                        entry.at("logits"), entry.at("log_sum_exp")});
+    if (!entry.contains("outputs")) continue;
+    const nlohmann::json& outputs = entry.at("outputs");
+    goldens.back().cross_entropy = outputs.at("cross_entropy");
+    goldens.back().hidden_last = outputs.at("hidden_last").get<std::vector<float>>();
+    goldens.back().hidden_mean = outputs.at("hidden_mean").get<std::vector<float>>();
   }
   return goldens;
 }

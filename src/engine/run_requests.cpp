@@ -1,11 +1,11 @@
-#include "eval/run_requests.h"
+#include "engine/run_requests.h"
 
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <utility>
 
-namespace lanner::eval {
+namespace lanner {
 namespace {
 
 /// Counts final events; lives on the stack of run_requests(), which waits for all of them.
@@ -72,4 +72,4 @@ Status run_requests(Engine& engine, std::vector<Request> requests) {
   return ending.wait();
 }
 
-}  // namespace lanner::eval
+}  // namespace lanner

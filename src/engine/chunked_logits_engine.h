@@ -1,5 +1,6 @@
 #pragma once
-// A fake Engine for this room's tests: logits by a formula, delivered in chunks as a real engine's prefill does.
+// A fake Engine for tests of who reads logits: they come by a formula, delivered in chunks as a real engine's prefill
+// does.
 
 #include <algorithm>
 #include <cstdint>
@@ -11,7 +12,7 @@
 
 #include "lanner/engine.h"
 
-namespace lanner::eval {
+namespace lanner {
 
 /// Each request runs on a thread of its own and ends before the engine is destroyed.
 class ChunkedLogitsEngine final : public Engine {
@@ -77,4 +78,4 @@ class ChunkedLogitsEngine final : public Engine {
   std::vector<std::thread> threads_;
 };
 
-}  // namespace lanner::eval
+}  // namespace lanner

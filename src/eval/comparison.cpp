@@ -1,4 +1,4 @@
-#include "eval/divergence.h"
+#include "eval/comparison.h"
 
 #include <fmt/format.h>
 
@@ -10,6 +10,7 @@
 
 #include "core/aligned_buffer.h"
 #include "eval/token_scores.h"
+#include "ops/sampling.h"
 
 namespace lanner::eval {
 namespace {
@@ -31,8 +32,8 @@ Status compare_window(Engine& reference, Engine& test, std::span<const std::int3
   return run_window(test, window, [&](std::int64_t row, std::span<const float> logits) {
     const auto at = static_cast<std::size_t>(row);
     const std::span<const float> expected = kept.subspan(at * vocab, vocab);
-    sums.reference_nll += negative_log_likelihood(expected, window[at + 1]);
-    sums.test_nll += negative_log_likelihood(logits, window[at + 1]);
+    sums.reference_nll += ops::negative_log_likelihood(expected, window[at + 1]);
+    sums.test_nll += ops::negative_log_likelihood(logits, window[at + 1]);
     sums.same_best += best_token(expected) == best_token(logits) ? 1 : 0;
     sums.kl.push_back(kl_divergence(expected, logits));
   });
@@ -40,8 +41,8 @@ Status compare_window(Engine& reference, Engine& test, std::span<const std::int3
 
 }  // namespace
 
-Result<Divergence> measure_divergence(Engine& reference, Engine& test, std::span<const std::int32_t> tokens,
-                                      const WindowOptions& options) {
+Result<Comparison> compare_engines(Engine& reference, Engine& test, std::span<const std::int32_t> tokens,
+                                   const WindowOptions& options) {
   if (reference.vocab_size() != test.vocab_size()) {
     return invalid_argument(fmt::format("the models have {} and {} tokens: their predictions cannot be compared",
                                         reference.vocab_size(), test.vocab_size()));
@@ -64,7 +65,7 @@ Result<Divergence> measure_divergence(Engine& reference, Engine& test, std::span
   if (options.progress) options.progress(count, count);
 
   const auto predictions = static_cast<double>(sums.kl.size());
-  Divergence result;
+  Comparison result;
   result.windows = count;
   result.predictions = static_cast<std::int64_t>(sums.kl.size());
   result.mean_kl = std::accumulate(sums.kl.begin(), sums.kl.end(), 0.0) / predictions;

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "core/check.h"
-#include "model/row_order.h"
+#include "model/weight_loader.h"
 
 namespace lanner::model {
 namespace {
@@ -20,74 +20,11 @@ ops::Gate gate_of(Activation activation) {
   return ops::Gate::kSilu;
 }
 
-/// Reads tensors, packs them and counts what has been done.
-class Loader {
- public:
-  Loader(const Checkpoint& checkpoint, const DecoderSpec& spec, ops::Backend& backend, const LoadOptions& options)
-      : checkpoint_(checkpoint), backend_(backend), options_(options) {
-    for (const LayerSpec& layer : spec.layers) {
-      for (const ProjectionSpec* p : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-        total_ += p->rows * p->cols;
-      }
-    }
-    total_ += spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
-  }
-
-  std::int64_t weight_bytes() const { return weight_bytes_; }
-
-  Result<std::shared_ptr<const ops::PackedWeight>> matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
-                                                          std::int64_t pairwise_heads = 0) {
-    LANNER_ASSIGN_OR_RETURN(ops::WeightSource source, checkpoint_.matrix(name, rows, cols));
-    if (pairwise_heads > 0) source = undo_pairwise_rope(std::move(source), pairwise_heads);
-    auto packed = backend_.pack(std::move(source), options_.arithmetic);
-    if (!packed.ok()) return with_context(packed.status(), fmt::format("{}: {}", checkpoint_.path(), name));
-    weight_bytes_ += (*packed)->bytes();
-    done_ += rows * cols;
-    if (options_.progress) options_.progress(static_cast<double>(done_) / static_cast<double>(total_));
-    return packed;
-  }
-
-  Result<std::shared_ptr<const ops::DeviceVector>> vector(const std::string& name, std::int64_t size,
-                                                          std::int64_t pairwise_heads = 0) {
-    LANNER_ASSIGN_OR_RETURN(std::vector<float> values, checkpoint_.vector(name, size));
-    if (pairwise_heads > 0) values = undo_pairwise_rope(values, pairwise_heads);
-    weight_bytes_ += size * 4;
-    return backend_.upload(values);
-  }
-
-  Result<ops::LinearPart> part(const ProjectionSpec& projection) {
-    ops::LinearPart result;
-    const std::int64_t pairwise_heads = projection.row_order == RowOrder::kPairwiseRope ? projection.heads : 0;
-    LANNER_ASSIGN_OR_RETURN(result.weight, matrix(projection.weight, projection.rows, projection.cols, pairwise_heads));
-    if (!projection.bias.empty()) {
-      LANNER_ASSIGN_OR_RETURN(result.bias, vector(projection.bias, projection.rows, pairwise_heads));
-    }
-    return result;
-  }
-
-  /// A Linear over these projections, with the norm of that name in front (none when it is empty).
-  Result<ops::Linear> linear(const std::string& norm, double eps,
-                             std::initializer_list<const ProjectionSpec*> projections) {
-    ops::Linear result;
-    for (const ProjectionSpec* projection : projections) {
-      LANNER_ASSIGN_OR_RETURN(ops::LinearPart loaded, part(*projection));
-      result.parts.push_back(std::move(loaded));
-    }
-    if (!norm.empty()) {
-      LANNER_ASSIGN_OR_RETURN(result.norm.gain, vector(norm, result.cols()));
-      result.norm.eps = static_cast<float>(eps);
-    }
-    return result;
-  }
-
- private:
-  const Checkpoint& checkpoint_;
-  ops::Backend& backend_;
-  const LoadOptions& options_;
-  std::int64_t total_ = 0;
-  std::int64_t done_ = 0;
-  std::int64_t weight_bytes_ = 0;
-};
+/// The factor of the attention scores.
+float attention_scale(const DecoderSpec& spec) {
+  if (spec.attention_scale != 0.0) return static_cast<float>(spec.attention_scale);
+  return 1.0F / std::sqrt(static_cast<float>(spec.head_dim));
+}
 
 }  // namespace
 
@@ -96,30 +33,42 @@ Result<std::unique_ptr<Decoder>> Decoder::load(const Checkpoint& checkpoint, con
   if (spec.head_dim % 16 != 0) {
     return unsupported(fmt::format("{}: head_dim {} is not a multiple of 16", checkpoint.path(), spec.head_dim));
   }
-  Loader loader(checkpoint, spec, backend, options);
   std::unique_ptr<Decoder> decoder(new Decoder(spec, backend));
-  LANNER_ASSIGN_OR_RETURN(decoder->embedding_, loader.matrix(spec.embedding, spec.vocab, spec.hidden));
+  WeightLoader loader(checkpoint, decoder->spec_, backend, options.arithmetic, options.progress);
+  LANNER_ASSIGN_OR_RETURN(decoder->embedding_, loader.embedding());
   for (const LayerSpec& layer : spec.layers) {
-    Layer loaded;
-    LANNER_ASSIGN_OR_RETURN(loaded.qkv,
-                            loader.linear(layer.attention_norm, spec.norm_eps, {&layer.q, &layer.k, &layer.v}));
-    LANNER_ASSIGN_OR_RETURN(loaded.attention_out, loader.linear("", 0, {&layer.o}));
-    LANNER_ASSIGN_OR_RETURN(loaded.gate_up, loader.linear(layer.mlp_norm, spec.norm_eps, {&layer.gate, &layer.up}));
-    LANNER_ASSIGN_OR_RETURN(loaded.down, loader.linear("", 0, {&layer.down}));
+    LANNER_ASSIGN_OR_RETURN(Layer loaded, load_layer(loader, layer, spec.head_dim));
     decoder->layers_.push_back(std::move(loaded));
   }
-  std::shared_ptr<const ops::PackedWeight> head = decoder->embedding_;
-  if (spec.head != spec.embedding) {
-    LANNER_ASSIGN_OR_RETURN(head, loader.matrix(spec.head, spec.vocab, spec.hidden));
+  LANNER_ASSIGN_OR_RETURN(decoder->head_, loader.head(decoder->embedding_));
+  for (const RopeSpec& rope : spec.ropes) {
+    const RopeFrequencies frequencies = rope_frequencies(rope, spec.max_position, options.session_len);
+    StepRope loaded{.rope = {.inverse_frequencies = nullptr, .scale = frequencies.scale},
+                    .rotary_dim = rope.rotary_dim};
+    LANNER_ASSIGN_OR_RETURN(loaded.rope.inverse_frequencies, backend.upload(frequencies.inverse));
+    decoder->ropes_.push_back(std::move(loaded));
   }
-  decoder->head_.parts.push_back({.weight = head, .bias = nullptr});
-  LANNER_ASSIGN_OR_RETURN(decoder->head_.norm.gain, loader.vector(spec.final_norm, spec.hidden));
-  decoder->head_.norm.eps = static_cast<float>(spec.norm_eps);
-  const RopeFrequencies frequencies = rope_frequencies(spec.rope, spec.max_position, options.session_len);
-  LANNER_ASSIGN_OR_RETURN(decoder->rope_.inverse_frequencies, backend.upload(frequencies.inverse));
-  decoder->rope_.scale = frequencies.scale;
+  if (!spec.alibi_slopes.empty()) {
+    LANNER_ASSIGN_OR_RETURN(decoder->alibi_slopes_, loader.upload(spec.alibi_slopes));
+  }
   decoder->weight_bytes_ = loader.weight_bytes();
   return decoder;
+}
+
+Result<Decoder::Layer> Decoder::load_layer(WeightLoader& loader, const LayerSpec& layer, std::int64_t head_dim) {
+  Layer loaded;
+  LANNER_ASSIGN_OR_RETURN(loaded.qkv, loader.linear(layer.attention_norm, {&layer.q, &layer.k, &layer.v}));
+  LANNER_ASSIGN_OR_RETURN(loaded.q_norm, loader.norm(layer.q_norm, head_dim));
+  LANNER_ASSIGN_OR_RETURN(loaded.k_norm, loader.norm(layer.k_norm, head_dim));
+  LANNER_ASSIGN_OR_RETURN(loaded.attention_out, loader.residual_linear(layer.o, layer.attention_post_norm));
+  auto gate_up = layer.gate.rows > 0 ? loader.linear(layer.mlp_norm, {&layer.gate, &layer.up})
+                                     : loader.linear(layer.mlp_norm, {&layer.up});
+  if (!gate_up.ok()) return gate_up.status();
+  loaded.gate_up = std::move(*gate_up);
+  LANNER_ASSIGN_OR_RETURN(loaded.down, loader.residual_linear(layer.down, layer.mlp_post_norm));
+  loaded.window = layer.window;
+  loaded.rope = layer.rope;
+  return loaded;
 }
 
 ops::KvLayout Decoder::kv_layout(DType dtype) const {
@@ -135,9 +84,15 @@ std::int64_t Decoder::max_cols() const {
       {spec_.hidden, spec_.intermediate, spec_.heads * spec_.head_dim, 2 * spec_.kv_heads * spec_.head_dim});
 }
 
+std::int64_t Decoder::angle_cols() const {
+  std::int64_t cols = 0;
+  for (const StepRope& rope : ropes_) cols += rope.rotary_dim;
+  return cols;
+}
+
 std::int64_t Decoder::workspace_bytes(const StepLimits& limits) const {
   const std::int64_t row =
-      spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate + spec_.rope.rotary_dim + 3 * max_cols();
+      spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate + angle_cols() + 3 * max_cols();
   return 4 * (limits.rows * row + limits.output_rows * (spec_.vocab + spec_.hidden));
 }
 
@@ -153,7 +108,7 @@ Status Decoder::reserve(const StepLimits& limits) {
   LANNER_RETURN_IF_ERROR(floats(limits.rows * heads_width, q_));
   LANNER_RETURN_IF_ERROR(floats(limits.rows * heads_width, attended_));
   LANNER_RETURN_IF_ERROR(floats(limits.rows * spec_.intermediate, mlp_));
-  LANNER_RETURN_IF_ERROR(floats(limits.rows * spec_.rope.rotary_dim, angles_));
+  for (StepRope& rope : ropes_) LANNER_RETURN_IF_ERROR(floats(limits.rows * rope.rotary_dim, rope.angles));
   LANNER_RETURN_IF_ERROR(floats(limits.output_rows * spec_.vocab, logits_));
   LANNER_RETURN_IF_ERROR(floats(limits.output_rows * spec_.hidden, hidden_));
   limits_ = limits;
@@ -162,23 +117,35 @@ Status Decoder::reserve(const StepLimits& limits) {
 
 StepOutput Decoder::forward(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants) {
   LANNER_CHECK(batch.rows <= limits_.rows);
-  const float scale = 1.0F / std::sqrt(static_cast<float>(spec_.head_dim));
-  backend_.embed(*embedding_, batch, x_);
-  backend_.rope_angles(rope_, batch, angles_);
+  backend_.embed(*embedding_, batch, static_cast<float>(spec_.embedding_scale), x_);
+  for (const StepRope& rope : ropes_) backend_.rope_angles(rope.rope, batch, rope.angles);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const auto index = static_cast<std::int64_t>(i);
+    const StepRope& rope = layer.rope < 0 ? no_rope_ : ropes_[static_cast<std::size_t>(layer.rope)];
     backend_.norm_qkv({.x = x_,
                        .linear = &layer.qkv,
-                       .rope_angles = angles_,
-                       .rotary_dim = spec_.rope.rotary_dim,
+                       .rope_angles = rope.angles,
+                       .rotary_dim = rope.rotary_dim,
                        .heads = spec_.heads,
                        .layer = index,
+                       .q_norm = layer.q_norm,
+                       .k_norm = layer.k_norm,
                        .q = q_},
                       batch, cache);
-    backend_.attention({.q = q_, .heads = spec_.heads, .layer = index, .scale = scale, .out = attended_}, batch, cache);
-    backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
+    backend_.attention({.q = q_,
+                        .heads = spec_.heads,
+                        .layer = index,
+                        .scale = attention_scale(spec_),
+                        .soft_cap = static_cast<float>(spec_.attention_soft_cap),
+                        .window = layer.window,
+                        .alibi_slopes = alibi_slopes_,
+                        .out = attended_},
+                       batch, cache);
+    // Where attention and MLP read the same x, it must not change before both have.
+    if (!spec_.parallel_layers) backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
     backend_.norm_gated_up(layer.gate_up, gate_of(spec_.activation), x_, batch.rows, mlp_);
+    if (spec_.parallel_layers) backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
     backend_.linear_add(layer.down, mlp_, batch.rows, x_);
   }
   LANNER_CHECK(static_cast<std::int64_t>(std::max(wants.logits.size(), wants.hidden.size())) <= limits_.output_rows);

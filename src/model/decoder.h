@@ -21,9 +21,12 @@
 
 namespace lanner::model {
 
+class WeightLoader;
+
 struct LoadOptions {
   ops::Arithmetic arithmetic = ops::Arithmetic::kFast;
-  /// Tokens of the longest sequence; dynamic NTK fixes its base by it. 0: what the model was trained for.
+  /// Tokens of the longest sequence; dynamic NTK and longrope choose their frequencies by it, once for all
+  /// sequences. 0: what the model was trained for.
   std::int64_t session_len = 0;
   /// Called with the share of the weights that is loaded, 0 to 1, on the loading thread; may be empty.
   std::function<void(double)> progress;
@@ -64,20 +67,34 @@ class Decoder {
  private:
   struct Layer {
     ops::Linear qkv;
+    ops::Norm q_norm;
+    ops::Norm k_norm;
     ops::Linear attention_out;
     ops::Linear gate_up;
     ops::Linear down;
+    std::int64_t window = 0;
+    std::int32_t rope = -1;  // which of ropes_; -1: nothing rotates
+  };
+  /// One rotary embedding and the angles of the step's positions, computed once a step for all its layers.
+  struct StepRope {
+    ops::Rope rope;
+    std::int64_t rotary_dim = 0;
+    float* angles = nullptr;  // (rows, rotary_dim), in backend memory; sized by reserve()
   };
 
   Decoder(const DecoderSpec& spec, ops::Backend& backend) : spec_(spec), backend_(backend) {}
+  static Result<Layer> load_layer(WeightLoader& loader, const LayerSpec& layer, std::int64_t head_dim);
   std::int64_t max_cols() const;
+  std::int64_t angle_cols() const;
 
   DecoderSpec spec_;
   ops::Backend& backend_;
   std::shared_ptr<const ops::PackedWeight> embedding_;
   std::vector<Layer> layers_;
   ops::Linear head_;
-  ops::Rope rope_;
+  std::vector<StepRope> ropes_;
+  StepRope no_rope_;  // of layers in which nothing rotates
+  std::shared_ptr<const ops::DeviceVector> alibi_slopes_;  // (heads) or null
   std::int64_t weight_bytes_ = 0;
 
   // Activations of a step, in backend memory; sized by reserve().
@@ -86,7 +103,6 @@ class Decoder {
   float* q_ = nullptr;         // (rows, heads, head_dim)
   float* attended_ = nullptr;  // (rows, heads, head_dim)
   float* mlp_ = nullptr;       // (rows, intermediate)
-  float* angles_ = nullptr;    // (rows, rotary_dim)
   float* logits_ = nullptr;    // (output_rows, vocab)
   float* hidden_ = nullptr;    // (output_rows, hidden)
 };

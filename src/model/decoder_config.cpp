@@ -3,25 +3,18 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <limits>
+#include <string>
 #include <string_view>
 
 #include "model/arch/registry.h"
 #include "model/gguf_metadata.h"
+#include "model/row_order.h"
 
 namespace lanner::model {
 namespace {
 
-constexpr double kMaxTheta = 1e12;
-constexpr double kMaxFactor = 1e6;
-
-std::string known_architectures() {
-  std::string names;
-  for (const arch::Architecture& known : arch::kArchitectures) {
-    names += (names.empty() ? "" : ", ") + std::string(known.name);
-  }
-  return names;
-}
+constexpr std::size_t kMaxRopes = 8;
+constexpr double kMaxScale = 1e6;
 
 Result<const arch::Architecture*> find_architecture(const JsonFields& config) {
   std::string name;
@@ -40,75 +33,7 @@ Result<const arch::Architecture*> find_architecture(const JsonFields& config) {
   for (const arch::Architecture& known : arch::kArchitectures) {
     if (name == (field == "architectures" ? known.name : known.model_type)) return &known;
   }
-  return config.not_supported(field,
-                              fmt::format("'{}' is not known; known are: {}", printable(name), known_architectures()));
-}
-
-/// rope_parameters, or what it was before: rope_scaling. Absent when neither is there.
-Result<std::optional<JsonFields>> rope_object(const JsonFields& config) {
-  LANNER_ASSIGN_OR_RETURN(const auto parameters, config.object("rope_parameters"));
-  LANNER_ASSIGN_OR_RETURN(const auto scaling, config.object("rope_scaling"));
-  return scaling ? scaling : parameters;  // Transformers 5 lets the older key win
-}
-
-Result<RopeKind> read_rope_kind(const JsonFields& rope) {
-  const std::string_view key = rope.has("rope_type") ? "rope_type" : "type";
-  LANNER_ASSIGN_OR_RETURN(const std::string name, rope.text_or(key, "default"));
-  if (name == "default") return RopeKind::kDefault;
-  if (name == "linear") return RopeKind::kLinear;
-  if (name == "dynamic") return RopeKind::kDynamicNtk;
-  if (name == "llama3") return RopeKind::kLlama3;
-  if (name == "yarn") return RopeKind::kYarn;
-  return rope.not_supported(
-      key, fmt::format("'{}' is not implemented; known are default, linear, dynamic, llama3, yarn", printable(name)));
-}
-
-double yarn_mscale(double factor, double mscale) { return factor <= 1.0 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
-
-Status read_yarn(const JsonFields& rope, RopeSpec& spec) {
-  LANNER_ASSIGN_OR_RETURN(spec.beta_fast, rope.number_or("beta_fast", 1e-6, 1e6, 32.0));
-  LANNER_ASSIGN_OR_RETURN(spec.beta_slow, rope.number_or("beta_slow", 1e-6, 1e6, 1.0));
-  if (spec.beta_fast < spec.beta_slow) return rope.wrong("beta_fast", "is less than beta_slow");
-  LANNER_ASSIGN_OR_RETURN(const bool truncate, rope.boolean_or("truncate", true));
-  if (!truncate) return rope.not_supported("truncate", "only true is implemented");
-  LANNER_ASSIGN_OR_RETURN(spec.attention_factor, rope.number_or("attention_factor", 1e-6, 1e6, 0.0));
-  LANNER_ASSIGN_OR_RETURN(const double mscale, rope.number_or("mscale", 0.0, 1e3, 0.0));
-  LANNER_ASSIGN_OR_RETURN(const double mscale_all, rope.number_or("mscale_all_dim", 0.0, 1e3, 0.0));
-  if (spec.attention_factor == 0.0 && mscale != 0.0 && mscale_all != 0.0) {
-    spec.attention_factor = yarn_mscale(spec.factor, mscale) / yarn_mscale(spec.factor, mscale_all);
-  }
-  return {};
-}
-
-Status read_llama3(const JsonFields& rope, RopeSpec& spec) {
-  LANNER_ASSIGN_OR_RETURN(spec.low_freq_factor, rope.number("low_freq_factor", 1e-6, 1e6));
-  LANNER_ASSIGN_OR_RETURN(spec.high_freq_factor, rope.number("high_freq_factor", 1e-6, 1e6));
-  // Equal ones would divide by zero in the band between them.
-  if (spec.low_freq_factor >= spec.high_freq_factor) {
-    return rope.wrong("low_freq_factor", "is not less than high_freq_factor");
-  }
-  return {};
-}
-
-Status read_rope_scaling(const JsonFields& rope, std::int64_t max_position, RopeSpec& spec) {
-  LANNER_ASSIGN_OR_RETURN(spec.kind, read_rope_kind(rope));
-  if (spec.kind == RopeKind::kDefault) return {};
-  LANNER_ASSIGN_OR_RETURN(spec.factor, rope.number("factor", 1e-3, kMaxFactor));
-  LANNER_ASSIGN_OR_RETURN(spec.original_max_position,
-                          rope.integer_or("original_max_position_embeddings", 1, kMaxPosition, max_position));
-  // llama.cpp multiplies this with a factor of its own, which Transformers does not have.
-  LANNER_ASSIGN_OR_RETURN(const double gguf_factor, rope.number_or("gguf_attn_factor", 0.0, 1e6, 1.0));
-  if (gguf_factor != 1.0) return rope.not_supported("gguf_attn_factor", "only 1 is implemented");
-  if (spec.kind == RopeKind::kYarn) return read_yarn(rope, spec);
-  if (spec.kind == RopeKind::kLlama3) return read_llama3(rope, spec);
-  return {};
-}
-
-/// A number in the first object that has it.
-Result<double> first_number(const std::optional<JsonFields>& inner, const JsonFields& outer, std::string_view key,
-                            double low, double high, double fallback) {
-  if (inner && inner->has(key)) return inner->number(key, low, high);
-  return outer.number_or(key, low, high, fallback);
+  return config.not_supported(field, fmt::format("'{}' is not known; `lanner list` says which are", printable(name)));
 }
 
 struct Range {
@@ -116,6 +41,51 @@ struct Range {
   std::int64_t value;
   std::int64_t high;
 };
+
+Status check_ropes(const DecoderSpec& spec, const JsonFields& config) {
+  if (spec.ropes.size() > kMaxRopes) {
+    return config.not_supported("rope_parameters", fmt::format("{} kinds of rope, allowed are {}", spec.ropes.size(),
+                                                               kMaxRopes));
+  }
+  for (const RopeSpec& rope : spec.ropes) {
+    if (rope.rotary_dim % 2 != 0 || rope.rotary_dim < 2 || rope.rotary_dim > spec.head_dim) {
+      return config.wrong("head_dim", fmt::format("{} of {} elements rotate, which are not pairs", rope.rotary_dim,
+                                                  spec.head_dim));
+    }
+    const auto pairs = static_cast<std::size_t>(rope.rotary_dim / 2);
+    if (rope.kind == RopeKind::kLongRope && (rope.short_factors.size() != pairs || rope.long_factors.size() != pairs)) {
+      return config.wrong("rope_scaling", fmt::format("does not have {} short and long factors", pairs));
+    }
+  }
+  return {};
+}
+
+/// Factors and caps: finite, and none of them makes everything zero.
+Status check_scales(const DecoderSpec& spec, const JsonFields& config) {
+  struct Scale {
+    std::string_view name;
+    double value;
+    bool may_be_zero;
+  };
+  const Scale scales[] = {{"norm epsilon", spec.norm_eps, false},
+                          {"attention scale", spec.attention_scale, true},
+                          {"soft cap of the attention", spec.attention_soft_cap, true},
+                          {"scale of the embedding", spec.embedding_scale, false},
+                          {"scale of the residuals", spec.residual_scale, false},
+                          {"scale of the logits", spec.logit_scale, false},
+                          {"soft cap of the logits", spec.logit_soft_cap, true}};
+  for (const Scale& scale : scales) {
+    const bool good = scale.value > 0.0 || (scale.may_be_zero && scale.value == 0.0);
+    if (!good || !(scale.value <= kMaxScale)) {
+      return corrupt(fmt::format("{}: {} of {}, which is no positive number up to {:g}", config.where(), scale.name,
+                                 scale.value, kMaxScale));
+    }
+  }
+  if (!spec.alibi_slopes.empty() && static_cast<std::int64_t>(spec.alibi_slopes.size()) != spec.heads) {
+    return corrupt(fmt::format("{}: {} ALiBi slopes for {} heads", config.where(), spec.alibi_slopes.size(), spec.heads));
+  }
+  return {};
+}
 
 /// Every number of the spec against decoder_spec.h, whichever architecture filled it in.
 Status check_ranges(const DecoderSpec& spec, const JsonFields& config) {
@@ -137,38 +107,76 @@ Status check_ranges(const DecoderSpec& spec, const JsonFields& config) {
     return config.wrong("num_key_value_heads", fmt::format("{} does not divide {} {}", spec.kv_heads,
                                                            config.name("num_attention_heads"), spec.heads));
   }
-  if (spec.head_dim % 2 != 0 || spec.rope.rotary_dim % 2 != 0 || spec.rope.rotary_dim < 2 ||
-      spec.rope.rotary_dim > spec.head_dim) {
-    return config.wrong(
-        "head_dim", fmt::format("{} of {} elements rotate, which are not pairs", spec.rope.rotary_dim, spec.head_dim));
+  if (spec.head_dim % 2 != 0) return config.wrong("head_dim", fmt::format("{} is odd", spec.head_dim));
+  LANNER_RETURN_IF_ERROR(check_ropes(spec, config));
+  return check_scales(spec, config);
+}
+
+/// Whether the projection's rows all lie in its tensor, and its heads divide them.
+bool has_good_rows(const ProjectionSpec& projection) {
+  if (projection.rows < 1 || projection.cols < 1) return false;
+  if (projection.row_order == RowOrder::kPairwiseRope) {
+    if (projection.heads < 1 || projection.rows % projection.heads != 0) return false;
+    if (projection.rotary_dim % 2 != 0 || projection.rotary_dim < 2) return false;
+    if (projection.rotary_dim > projection.rows / projection.heads) return false;
   }
-  if (!(spec.norm_eps > 0.0) || !std::isfinite(spec.norm_eps)) {
-    return config.wrong("rms_norm_eps", fmt::format("{} is not positive", spec.norm_eps));
+  if (!projection.slice) return true;
+  // No number here is past the product of two limits, so that none of the sums overflows.
+  constexpr std::int64_t kMaxRows = std::int64_t{1} << 40;
+  const RowSlice& slice = *projection.slice;
+  for (const std::int64_t number : {slice.tensor_rows, slice.first, slice.block_rows, slice.stride}) {
+    if (number < 0 || number > kMaxRows) return false;
   }
-  return {};
+  if (slice.block_rows < 1 || projection.rows % slice.block_rows != 0 || slice.stride < slice.block_rows) return false;
+  const std::int64_t blocks = projection.rows / slice.block_rows;
+  if (blocks > kMaxHeads) return false;
+  return slice.first + (blocks - 1) * slice.stride + slice.block_rows <= slice.tensor_rows;
 }
 
 Status check_projection(const Checkpoint& checkpoint, const ProjectionSpec& projection) {
-  LANNER_RETURN_IF_ERROR(checkpoint.check_matrix(projection.weight, projection.rows, projection.cols));
+  if (!has_good_rows(projection)) {
+    return corrupt(fmt::format("{}: {}: {} rows that do not lie in it as the configuration says", checkpoint.path(),
+                               projection.weight, projection.rows));
+  }
+  LANNER_RETURN_IF_ERROR(checkpoint.check_matrix(projection.weight, tensor_rows(projection), projection.cols));
   if (projection.bias.empty()) return {};
-  return checkpoint.check_vector(projection.bias, projection.rows);
+  return checkpoint.check_vector(projection.bias, tensor_rows(projection));
 }
 
-Status check_layer(const Checkpoint& checkpoint, const LayerSpec& layer, std::int64_t hidden) {
-  LANNER_RETURN_IF_ERROR(checkpoint.check_vector(layer.attention_norm, hidden));
-  LANNER_RETURN_IF_ERROR(checkpoint.check_vector(layer.mlp_norm, hidden));
+Status check_norm(const Checkpoint& checkpoint, const NormSpec& norm, std::int64_t size) {
+  if (!norm.weight.empty()) LANNER_RETURN_IF_ERROR(checkpoint.check_vector(norm.weight, size));
+  return norm.bias.empty() ? Status() : checkpoint.check_vector(norm.bias, size);
+}
+
+Status check_layer(const Checkpoint& checkpoint, const LayerSpec& layer, const DecoderSpec& spec) {
+  for (const NormSpec* norm :
+       {&layer.attention_norm, &layer.attention_post_norm, &layer.mlp_norm, &layer.mlp_post_norm}) {
+    LANNER_RETURN_IF_ERROR(check_norm(checkpoint, *norm, spec.hidden));
+  }
+  for (const NormSpec* norm : {&layer.q_norm, &layer.k_norm}) {
+    LANNER_RETURN_IF_ERROR(check_norm(checkpoint, *norm, spec.head_dim));
+  }
   for (const ProjectionSpec* projection :
        {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+    if (projection == &layer.gate && layer.gate.rows == 0) continue;
     LANNER_RETURN_IF_ERROR(check_projection(checkpoint, *projection));
+  }
+  if (layer.window < 0 || layer.window > kMaxPosition) {
+    return corrupt(fmt::format("{}: a window of {} tokens", checkpoint.path(), layer.window));
+  }
+  const auto ropes = static_cast<std::int32_t>(spec.ropes.size());
+  if (layer.rope < -1 || layer.rope >= ropes) {
+    return corrupt(fmt::format("{}: rope {} of {}", checkpoint.path(), layer.rope, ropes));
   }
   return {};
 }
 
 Status check_tensors(const Checkpoint& checkpoint, const DecoderSpec& spec) {
   LANNER_RETURN_IF_ERROR(checkpoint.check_matrix(spec.embedding, spec.vocab, spec.hidden));
-  LANNER_RETURN_IF_ERROR(checkpoint.check_vector(spec.final_norm, spec.hidden));
+  LANNER_RETURN_IF_ERROR(check_norm(checkpoint, spec.final_norm, spec.hidden));
   LANNER_RETURN_IF_ERROR(checkpoint.check_matrix(spec.head, spec.vocab, spec.hidden));
-  for (const LayerSpec& layer : spec.layers) LANNER_RETURN_IF_ERROR(check_layer(checkpoint, layer, spec.hidden));
+  if (!spec.head_bias.empty()) LANNER_RETURN_IF_ERROR(checkpoint.check_vector(spec.head_bias, spec.vocab));
+  for (const LayerSpec& layer : spec.layers) LANNER_RETURN_IF_ERROR(check_layer(checkpoint, layer, spec));
   return {};
 }
 
@@ -179,22 +187,12 @@ JsonFields config_fields(const Checkpoint& checkpoint) {
   return {checkpoint.config(), checkpoint.path() + "/config.json"};
 }
 
-Result<RopeSpec> read_rope(const JsonFields& config, std::int64_t head_dim, std::int64_t max_position) {
-  RopeSpec spec;
-  LANNER_ASSIGN_OR_RETURN(const auto rope, rope_object(config));
-  LANNER_ASSIGN_OR_RETURN(spec.theta, first_number(rope, config, "rope_theta", 1.0, kMaxTheta, 10000.0));
-  LANNER_ASSIGN_OR_RETURN(const double share, first_number(rope, config, "partial_rotary_factor", 1e-3, 1.0, 1.0));
-  spec.rotary_dim = static_cast<std::int64_t>(static_cast<double>(head_dim) * share);
-  if (rope) LANNER_RETURN_IF_ERROR(read_rope_scaling(*rope, max_position, spec));
-  return spec;
-}
-
-Result<Activation> read_activation(const JsonFields& config) {
-  LANNER_ASSIGN_OR_RETURN(const std::string name, config.text_or("hidden_act", "silu"));
+Result<Activation> read_activation(const JsonFields& config, std::string_view key, std::string_view fallback) {
+  LANNER_ASSIGN_OR_RETURN(const std::string name, config.text_or(key, fallback));
   if (name == "silu" || name == "swish") return Activation::kSilu;
   if (name == "gelu") return Activation::kGelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
-  return config.not_supported("hidden_act", fmt::format("'{}' is not implemented", printable(name)));
+  return config.not_supported(key, fmt::format("'{}' is not implemented", printable(name)));
 }
 
 Result<DecoderSpec> read_decoder_spec(const Checkpoint& checkpoint) {

@@ -9,7 +9,8 @@
 // To add an architecture: a file under arch/ and a line in arch/registry.h.
 
 #include <cstdint>
-#include <string>
+#include <optional>
+#include <string_view>
 
 #include "lanner/status.h"
 #include "model/checkpoint.h"
@@ -26,10 +27,21 @@ JsonFields config_fields(const Checkpoint& checkpoint);
 
 // For the files under arch/:
 
-/// Rotary embedding from rope_parameters (Transformers 5), or rope_theta and rope_scaling (before).
-Result<RopeSpec> read_rope(const JsonFields& config, std::int64_t head_dim, std::int64_t max_position);
+/// What a family's rope has where the configuration says nothing.
+struct RopeDefaults {
+  double theta = 10000.0;
+  double rotary_share = 1.0;  // of a head
+};
 
-/// hidden_act.
-Result<Activation> read_activation(const JsonFields& config);
+/// Rotary embedding from rope_parameters (Transformers 5), or rope_theta and rope_scaling (before).
+Result<RopeSpec> read_rope(const JsonFields& config, std::int64_t head_dim, std::int64_t max_position,
+                           const RopeDefaults& defaults = {});
+
+/// The same from an object inside the configuration (absent: no scaling) whose fields win over the outer ones.
+Result<RopeSpec> read_rope_object(const JsonFields& config, const std::optional<JsonFields>& rope,
+                                  std::int64_t head_dim, std::int64_t max_position, const RopeDefaults& defaults);
+
+/// The activation in this field.
+Result<Activation> read_activation(const JsonFields& config, std::string_view key, std::string_view fallback);
 
 }  // namespace lanner::model

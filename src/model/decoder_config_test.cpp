@@ -35,9 +35,9 @@ TEST(DecoderConfig, DefaultsAreThoseOfTransformers) {
   EXPECT_EQ(spec->head_dim, 8);
   EXPECT_EQ(spec->norm_eps, 1e-6);
   EXPECT_EQ(spec->max_position, 2048);
-  EXPECT_EQ(spec->rope.theta, 10000.0);
-  EXPECT_EQ(spec->rope.kind, RopeKind::kDefault);
-  EXPECT_EQ(spec->rope.rotary_dim, 8);
+  EXPECT_EQ(spec->ropes.front().theta, 10000.0);
+  EXPECT_EQ(spec->ropes.front().kind, RopeKind::kDefault);
+  EXPECT_EQ(spec->ropes.front().rotary_dim, 8);
   EXPECT_EQ(spec->activation, Activation::kSilu);
   EXPECT_EQ(spec->head, "lm_head.weight");
   EXPECT_EQ(spec->layers.size(), 2U);
@@ -71,24 +71,39 @@ TEST(DecoderConfig, ReadsBothSpellingsOfRope) {
   for (const char* spelling : spellings) {
     const auto spec = read_with(spelling);
     ASSERT_TRUE(spec.ok()) << spec.status().message();
-    EXPECT_EQ(spec->rope.theta, 500000.0);
-    EXPECT_EQ(spec->rope.kind, RopeKind::kLlama3);
-    EXPECT_EQ(spec->rope.factor, 8.0);
-    EXPECT_EQ(spec->rope.high_freq_factor, 4.0);
-    EXPECT_EQ(spec->rope.original_max_position, 8192);
+    EXPECT_EQ(spec->ropes.front().theta, 500000.0);
+    EXPECT_EQ(spec->ropes.front().kind, RopeKind::kLlama3);
+    EXPECT_EQ(spec->ropes.front().factor, 8.0);
+    EXPECT_EQ(spec->ropes.front().high_freq_factor, 4.0);
+    EXPECT_EQ(spec->ropes.front().original_max_position, 8192);
   }
 }
 
 TEST(DecoderConfig, ReadsRopeKinds) {
-  EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "linear", "factor": 2}})")->rope.kind, RopeKind::kLinear);
-  EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})")->rope.kind, RopeKind::kDynamicNtk);
-  EXPECT_EQ(read_with(R"({"rope_parameters": {"rope_type": "default"}})")->rope.kind, RopeKind::kDefault);
-  EXPECT_EQ(read_with(R"({"partial_rotary_factor": 0.5})")->rope.rotary_dim, 4);
+  EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "linear", "factor": 2}})")->ropes.front().kind, RopeKind::kLinear);
+  EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})")->ropes.front().kind, RopeKind::kDynamicNtk);
+  EXPECT_EQ(read_with(R"({"rope_parameters": {"rope_type": "default"}})")->ropes.front().kind, RopeKind::kDefault);
+  EXPECT_EQ(read_with(R"({"partial_rotary_factor": 0.5})")->ropes.front().rotary_dim, 4);
   const auto yarn = read_with(R"({"rope_scaling": {"rope_type": "yarn", "factor": 4, "mscale": 1.0,
                                   "mscale_all_dim": 0.5, "original_max_position_embeddings": 512}})");
   ASSERT_TRUE(yarn.ok()) << yarn.status().message();
-  EXPECT_EQ(yarn->rope.original_max_position, 512);
-  EXPECT_DOUBLE_EQ(yarn->rope.attention_factor, (0.1 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1));
+  EXPECT_EQ(yarn->ropes.front().original_max_position, 512);
+  EXPECT_DOUBLE_EQ(yarn->ropes.front().attention_factor, (0.1 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1));
+}
+
+TEST(DecoderConfig, ReadsLongRopeByAnyOfItsNames) {
+  for (const char* type : {"longrope", "su", "yarn"}) {
+    const std::string patch = std::string(R"({"max_position_embeddings": 2048, "original_max_position_embeddings": 512,
+        "rope_scaling": {"short_factor": [1, 1, 1, 1.5], "long_factor": [1, 2, 3, 4], "type": ")") + type + "\"}}";
+    const auto spec = read_with(patch.c_str());
+    ASSERT_TRUE(spec.ok()) << spec.status().message();
+    const RopeSpec& rope = spec->ropes.front();
+    EXPECT_EQ(rope.kind, RopeKind::kLongRope) << type;
+    EXPECT_EQ(rope.factor, 4.0);
+    EXPECT_EQ(rope.original_max_position, 512);
+    EXPECT_EQ(rope.short_factors, (std::vector<double>{1, 1, 1, 1.5}));
+    EXPECT_EQ(rope.long_factors, (std::vector<double>{1, 2, 3, 4}));
+  }
 }
 
 TEST(DecoderConfig, RefusesRope) {
@@ -101,7 +116,16 @@ TEST(DecoderConfig, RefusesRope) {
         R"({"partial_rotary_factor": 2})"}) {
     EXPECT_EQ(status_with(patch).code(), StatusCode::kCorrupt) << patch;
   }
-  EXPECT_EQ(status_with(R"({"rope_scaling": {"type": "longrope", "factor": 8}})").code(), StatusCode::kUnsupported);
+  for (const char* patch :
+       {R"({"rope_scaling": {"type": "longrope", "factor": 8}})",
+        R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1]}})",
+        R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 0]}})",
+        R"({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, "1"]}})",
+        R"({"max_position_embeddings": 1,
+            "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 1, 1, 1]}})"}) {
+    EXPECT_EQ(status_with(patch).code(), StatusCode::kCorrupt) << patch;
+  }
+  EXPECT_EQ(status_with(R"({"rope_scaling": {"type": "other", "factor": 8}})").code(), StatusCode::kUnsupported);
 }
 
 TEST(DecoderConfig, EveryNumberHasARange) {
@@ -150,7 +174,7 @@ TEST(DecoderConfig, RefusesFeaturesByName) {
 
 TEST(DecoderConfig, FindsTheArchitecture) {
   EXPECT_EQ(status_with(R"({"architectures": ["OtherForCausalLM"]})").message(),
-            "fake/config.json: architectures: 'OtherForCausalLM' is not known; known are: LlamaForCausalLM");
+            "fake/config.json: architectures: 'OtherForCausalLM' is not known; `lanner list` says which are");
   EXPECT_TRUE(status_with(R"({"architectures": null, "model_type": "llama"})").ok());
   EXPECT_EQ(status_with(R"({"architectures": null, "model_type": "other"})").code(), StatusCode::kUnsupported);
   EXPECT_EQ(status_with(R"({"architectures": null})").code(), StatusCode::kCorrupt);
@@ -224,9 +248,9 @@ TEST(DecoderConfig, DerivesLlama3ScalingFromAGguf) {
     checkpoint.values["rope_freqs.weight"] = llama3_divisors(64, factor);
     const auto spec = read_decoder_spec(checkpoint);
     ASSERT_TRUE(spec.ok()) << spec.status().message();
-    EXPECT_EQ(spec->rope.kind, RopeKind::kLlama3);
-    EXPECT_EQ(spec->rope.factor, factor);
-    EXPECT_EQ(spec->rope.original_max_position, 8192);
+    EXPECT_EQ(spec->ropes.front().kind, RopeKind::kLlama3);
+    EXPECT_EQ(spec->ropes.front().factor, factor);
+    EXPECT_EQ(spec->ropes.front().original_max_position, 8192);
     checkpoint.values["rope_freqs.weight"][20] *= 1.01F;
     EXPECT_EQ(read_decoder_spec(checkpoint).status().code(), StatusCode::kUnsupported);
   }

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "model/decoder_spec.h"
+#include "model/gguf_blocks.h"
+#include "model/tensor_view.h"
 
 namespace lanner::model {
 namespace {
@@ -21,21 +23,43 @@ struct NamePair {
   std::string_view hugging_face;
 };
 
-// general.architecture and the class of Transformers. Others keep their GGUF name, which is then unknown.
-constexpr std::array<NamePair, 3> kArchitectures{
-    {{"llama", "LlamaForCausalLM"}, {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"}}};
+// general.architecture and the class of Hugging Face whose file under arch/ reads it. Others keep their GGUF name, which
+// is then unknown.
+constexpr std::array<NamePair, 14> kArchitectures{{{"llama", "LlamaForCausalLM"},
+                                                   {"baichuan", "BaichuanForCausalLM"},
+                                                   {"chatglm", "ChatGLMModel"},
+                                                   {"falcon", "FalconForCausalLM"},
+                                                   {"gemma", "GemmaForCausalLM"},
+                                                   {"gemma2", "Gemma2ForCausalLM"},
+                                                   {"gemma3", "Gemma3ForCausalLM"},
+                                                   {"glm4", "Glm4ForCausalLM"},
+                                                   {"internlm2", "InternLM2ForCausalLM"},
+                                                   {"minicpm", "MiniCPMForCausalLM"},
+                                                   {"phi3", "Phi3ForCausalLM"},
+                                                   {"qwen", "QWenLMHeadModel"},
+                                                   {"qwen2", "Qwen2ForCausalLM"},
+                                                   {"qwen3", "Qwen3ForCausalLM"}}};
 
 // Behind "<architecture>."
-constexpr std::array<NamePair, 12> kKeys{{{"block_count", "num_hidden_layers"},
+constexpr std::array<NamePair, 21> kKeys{{{"block_count", "num_hidden_layers"},
                                           {"embedding_length", "hidden_size"},
                                           {"feed_forward_length", "intermediate_size"},
                                           {"attention.head_count", "num_attention_heads"},
                                           {"attention.head_count_kv", "num_key_value_heads"},
                                           {"attention.key_length", "head_dim"},
+                                          {"attention.value_length", "gguf_value_length"},
+                                          {"attention.layer_norm_epsilon", "layer_norm_epsilon"},
                                           {"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
                                           {"attention.sliding_window", "sliding_window"},
+                                          {"attention.sliding_window_pattern", "sliding_window_pattern"},
+                                          {"attn_logit_softcapping", "attn_logit_softcapping"},
+                                          {"final_logit_softcapping", "final_logit_softcapping"},
+                                          {"embedding_scale", "scale_emb"},
+                                          {"residual_scale", "gguf_residual_scale"},
+                                          {"logit_scale", "gguf_logit_scale"},
                                           {"context_length", "max_position_embeddings"},
                                           {"rope.freq_base", "rope_theta"},
+                                          {"rope.freq_base_swa", "rope_local_base_freq"},
                                           {"expert_count", "num_local_experts"},
                                           {"expert_used_count", "num_experts_per_tok"}}};
 
@@ -48,8 +72,13 @@ constexpr std::array<NamePair, 5> kScalingKeys{
      {"rope.scaling.yarn_beta_slow", "beta_slow"}}};
 
 // Behind "<architecture>.", read by functions of their own
-constexpr std::array<NamePair, 2> kDerivedKeys{
-    {{"rope.dimension_count", "partial_rotary_factor"}, {"rope.scaling.type", "rope_type"}}};
+constexpr std::array<NamePair, 3> kDerivedKeys{{{"rope.dimension_count", "partial_rotary_factor"},
+                                                {"rope.dimension_sections", "mrope_section"},
+                                                {"rope.scaling.type", "rope_type"}}};
+
+// Tensors of LongRoPE, in rope_scaling
+constexpr std::array<NamePair, 2> kLongRopeTensors{
+    {{"rope_factors_short.weight", "short_factor"}, {"rope_factors_long.weight", "long_factor"}}};
 
 constexpr std::array<NamePair, 4> kTokenKeys{{{"bos_token_id", "bos_token_id"},
                                               {"eos_token_id", "eos_token_id"},
@@ -145,14 +174,41 @@ Status add_rotary_share(const Gguf& gguf, const std::string& prefix, Json& confi
   return {};
 }
 
+/// LongRoPE: its lists are tensors, and llama.cpp's factor of the attention is the one of Transformers.
+Status add_longrope(const Gguf& gguf, Json& scaling) {
+  scaling["rope_type"] = "longrope";
+  if (const auto found = scaling.find("gguf_attn_factor"); found != scaling.end()) {
+    scaling["attention_factor"] = *found;
+    scaling.erase("gguf_attn_factor");
+  }
+  for (const auto& [tensor_name, name] : kLongRopeTensors) {
+    const auto found = gguf.tensors.find(tensor_name);
+    if (found == gguf.tensors.end()) continue;
+    const GgufTensor& tensor = found->second;
+    const std::string where = fmt::format("{}: {}", gguf.path, tensor_name);
+    const auto format = gguf_format(tensor.type);
+    if (!format || ops::is_quantized(*format)) return unsupported(where + ": is not a dense tensor");
+    if (tensor.shape.size() != 1 || tensor.shape.front() > kMaxHeadDim / 2) {
+      return corrupt(where + ": is not a factor for each pair of a head");
+    }
+    LANNER_ASSIGN_OR_RETURN(const auto factors, widen(where, *format, tensor.bytes.data(), tensor.shape.front()));
+    scaling[std::string(name)] = factors;
+  }
+  return {};
+}
+
 Status add_rope_scaling(const Gguf& gguf, const std::string& prefix, Json& config) {
   const auto* kind = find_as<std::string_view>(gguf, prefix + "rope.scaling.type");
-  if (kind != nullptr && *kind != "none") {
+  // Phi-3's converter writes the lists and no type.
+  const bool is_longrope =
+      kind != nullptr ? *kind == "longrope" : gguf.tensors.contains(kLongRopeTensors.front().gguf);
+  if (is_longrope || (kind != nullptr && *kind != "none")) {
     Json scaling = Json::object();
-    scaling["rope_type"] = std::string(*kind);
+    scaling["rope_type"] = kind == nullptr ? "longrope" : std::string(*kind);
     for (const auto& [key, name] : kScalingKeys) {
       LANNER_RETURN_IF_ERROR(copy_scalar(gguf, prefix + std::string(key), name, scaling));
     }
+    if (is_longrope) LANNER_RETURN_IF_ERROR(add_longrope(gguf, scaling));
     config["rope_scaling"] = std::move(scaling);
     return {};
   }
@@ -214,6 +270,7 @@ Result<Json> gguf_config(const Gguf& gguf) {
   LANNER_RETURN_IF_ERROR(add_vocab_size(gguf, config));
   LANNER_RETURN_IF_ERROR(add_rotary_share(gguf, prefix, config));
   LANNER_RETURN_IF_ERROR(add_rope_scaling(gguf, prefix, config));
+  if (find(gguf, prefix + "rope.dimension_sections") != nullptr) config["mrope_section"] = true;
   return config;
 }
 
@@ -228,6 +285,7 @@ JsonFields gguf_config_fields(const Json& config, const std::string& path) {
     add(kKeys);
     add(kScalingKeys);
     add(kDerivedKeys);
+    for (const auto& [tensor, hugging_face] : kLongRopeTensors) names.emplace(hugging_face, tensor);
   }
   return {config, path, std::move(names)};
 }

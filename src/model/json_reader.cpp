@@ -158,6 +158,11 @@ const Json* JsonFields::find(std::string_view key) const {
   return found == object_->end() || found->is_null() ? nullptr : &*found;
 }
 
+bool JsonFields::is_null(std::string_view key) const {
+  const auto found = object_->find(key);
+  return found != object_->end() && found->is_null();
+}
+
 std::string_view JsonFields::name(std::string_view key) const {
   if (names_ == nullptr) return key;
   const auto found = names_->find(key);
@@ -195,6 +200,26 @@ Result<std::optional<double>> JsonFields::optional_number(std::string_view key, 
   if (!has(key)) return std::optional<double>();
   LANNER_ASSIGN_OR_RETURN(const double value, number(key, low, high));
   return std::optional<double>(value);
+}
+
+Result<std::vector<double>> JsonFields::numbers(std::string_view key, std::int64_t count, double low,
+                                                double high) const {
+  const Json* value = find(key);
+  if (value == nullptr) return wrong(key, "is missing");
+  if (!value->is_array() || static_cast<std::int64_t>(value->size()) != count) {
+    return wrong(key, fmt::format("is not a list of {} numbers", count));
+  }
+  std::vector<double> result;
+  result.reserve(value->size());
+  for (const Json& element : *value) {
+    if (!element.is_number()) return wrong(key, "holds something that is not a number");
+    const auto number = element.get<double>();
+    if (!(number >= low && number <= high)) {
+      return wrong(key, fmt::format("holds {}, which is not in {}..{}", number, low, high));
+    }
+    result.push_back(number);
+  }
+  return result;
 }
 
 Result<bool> JsonFields::boolean_or(std::string_view key, bool fallback) const {

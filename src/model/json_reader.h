@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lanner/status.h"
 
@@ -53,6 +54,8 @@ class JsonFields {
       : object_(&object), where_(std::move(where)), names_(std::make_shared<const FieldNames>(std::move(names))) {}
 
   bool has(std::string_view key) const { return find(key) != nullptr; }
+  /// There and null: for a field whose default is not "none".
+  bool is_null(std::string_view key) const;
   const Json* find(std::string_view key) const;
   const std::string& where() const { return where_; }
   /// What the file calls the field.
@@ -64,6 +67,8 @@ class JsonFields {
   Result<double> number(std::string_view key, double low, double high) const;
   Result<double> number_or(std::string_view key, double low, double high, double fallback) const;
   Result<std::optional<double>> optional_number(std::string_view key, double low, double high) const;
+  /// A list of exactly `count` numbers.
+  Result<std::vector<double>> numbers(std::string_view key, std::int64_t count, double low, double high) const;
   Result<bool> boolean_or(std::string_view key, bool fallback) const;
   Result<std::string> text(std::string_view key) const;
   Result<std::string> text_or(std::string_view key, std::string_view fallback) const;

@@ -1,5 +1,5 @@
 // Rotary frequencies with their scalings. Formulas: RoFormer (arXiv 2104.09864), position interpolation (2306.15595),
-// YaRN (2309.00071), dynamic NTK and Llama 3.1's smoothed scaling as Transformers computes them.
+// YaRN (2309.00071), LongRoPE (2402.13753), dynamic NTK and Llama 3.1's smoothed scaling as Transformers computes them.
 
 #include <algorithm>
 #include <cmath>
@@ -52,6 +52,20 @@ double dynamic_base(const RopeSpec& rope, std::int64_t max_position, std::int64_
   return rope.theta * std::pow(rope.factor * stretch - (rope.factor - 1.0), dim / (dim - 2.0));
 }
 
+/// Each frequency has a divisor of its own. Transformers changes from the short list to the long one when a sequence
+/// outgrows the original context; here every sequence has the list of the longest one, as with dynamic NTK.
+void apply_longrope(const RopeSpec& rope, double original, std::int64_t session_len, RopeFrequencies& result) {
+  const bool is_long = static_cast<double>(session_len) > original;
+  const std::vector<double>& factors = is_long ? rope.long_factors : rope.short_factors;
+  for (std::size_t i = 0; i < result.inverse.size(); ++i) {
+    const auto exponent = static_cast<float>(2 * i) / static_cast<float>(rope.rotary_dim);
+    const auto power = static_cast<float>(std::pow(rope.theta, static_cast<double>(exponent)));
+    result.inverse[i] = 1.0F / (static_cast<float>(factors[i]) * power);
+  }
+  const double derived = rope.factor <= 1.0 ? 1.0 : std::sqrt(1.0 + std::log(rope.factor) / std::log(original));
+  result.scale = static_cast<float>(rope.attention_factor > 0 ? rope.attention_factor : derived);
+}
+
 }  // namespace
 
 RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position, std::int64_t session_len) {
@@ -68,6 +82,9 @@ RopeFrequencies rope_frequencies(const RopeSpec& rope, std::int64_t max_position
     result.inverse.push_back(frequency);
   }
   if (rope.kind == RopeKind::kYarn) apply_yarn(rope, original, result);
+  if (rope.kind == RopeKind::kLongRope) {
+    apply_longrope(rope, original, session_len > 0 ? session_len : max_position, result);
+  }
   return result;
 }
 

@@ -20,6 +20,9 @@ struct Shape {
   DType dtype = DType::kF32;
   int threads = 1;
   float query_size = 4.0F;
+  float soft_cap = 0;
+  std::int64_t window = 0;
+  std::vector<float> slopes;  // (heads) or empty
 
   std::int64_t heads() const { return group * kv_heads; }
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
@@ -56,20 +59,23 @@ struct Caches {
   }
 };
 
-/// How far one query's outputs may be off. An error of e in all scores changes each softmax weight by a share of at
-/// most 2e; the exponential is off by 4 roundings and that of its argument, which is below 88; sums run over 256
-/// tokens, then over chunks. All of it is relative to sum(weight * |value|).
-std::vector<double> query_bound(const float* q, std::int64_t tokens, const SequenceSlice& slice, std::int64_t kv_head,
+/// How far one query's outputs may be off. Errors e of the scores change a softmax weight by a share of at most its own
+/// e and the weighted mean of all; the exponential is off by 4 roundings and that of its argument, which is below 88;
+/// sums run over 256 tokens, then over chunks. All of it is relative to sum(weight * |value|).
+std::vector<double> query_bound(const float* q, std::int64_t position, const SequenceSlice& slice, std::int64_t head,
                                 const Shape& shape, const KvCacheView& cache) {
   const std::int64_t head_dim = shape.head_dim;
+  const std::int64_t first = shape.window == 0 ? 0 : std::max<std::int64_t>(0, position + 1 - shape.window);
   const auto scale = static_cast<double>(shape.scale());
-  std::vector<double> weights;
-  double score_error = 0;
+  const auto cap = static_cast<double>(shape.soft_cap);
+  std::vector<double> weights;  // of tokens first..position
+  std::vector<double> errors;
   const auto key_at = [&](std::int64_t t) {
     const std::int32_t block = slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)];
-    return reinterpret_cast<const float*>(cache.head(block, kLayer, kv_head)) + t % kKvBlockTokens * head_dim;
+    const auto* place = reinterpret_cast<const float*>(cache.head(block, kLayer, head / shape.group));
+    return place + t % kKvBlockTokens * head_dim;
   };
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  for (std::int64_t t = first; t <= position; ++t) {
     double score = 0;
     double terms = 0;
     for (std::int64_t d = 0; d < head_dim; ++d) {
@@ -77,17 +83,33 @@ std::vector<double> query_bound(const float* q, std::int64_t tokens, const Seque
       score += term;
       terms += std::fabs(term);
     }
+    double error = static_cast<double>(head_dim + 2) * kUnit * terms;
+    if (cap != 0) {  // tanh is flatter than its argument; it is off by 4 roundings, and there are a few more
+      score = cap * std::tanh(score / cap);
+      error += 8 * kUnit * std::fabs(score);
+    }
+    if (!shape.slopes.empty()) {
+      const double slope = static_cast<double>(shape.slopes[static_cast<std::size_t>(head)]);
+      score += slope * static_cast<double>(t - position);
+      error += 2 * kUnit * (std::fabs(score) + slope * static_cast<double>(position - t));
+    }
     weights.push_back(score);
-    score_error = std::max(score_error, static_cast<double>(head_dim + 2) * kUnit * terms);
+    errors.push_back(error);
   }
   const double largest = *std::max_element(weights.begin(), weights.end());
   double sum = 0;
-  for (double& weight : weights) sum += weight = std::exp(weight - largest);
-  const double share = 2 * score_error + (256 + 88 + 32 + static_cast<double>(tokens) / 64) * kUnit;
+  double mean_error = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    sum += weights[i] = std::exp(weights[i] - largest);
+    mean_error += weights[i] * errors[i];
+  }
+  mean_error /= sum;
   std::vector<double> bound(static_cast<std::size_t>(head_dim));
-  for (std::int64_t t = 0; t < tokens; ++t) {
+  for (std::int64_t t = first; t <= position; ++t) {
+    const auto index = static_cast<std::size_t>(t - first);
+    const double roundings = 256 + 88 + 32 + static_cast<double>(position + 1) / 64;
+    const double weight = weights[index] / sum * (errors[index] + mean_error + roundings * kUnit);
     const float* value = key_at(t) + kKvBlockTokens * head_dim;
-    const double weight = weights[static_cast<std::size_t>(t)] / sum * share;
     for (std::int64_t d = 0; d < head_dim; ++d) {
       bound[static_cast<std::size_t>(d)] += weight * static_cast<double>(std::fabs(value[d]));
     }
@@ -102,8 +124,7 @@ std::vector<double> step_bound(const std::vector<float>& q, const Step& step, co
     for (std::int64_t i = 0; i < slice.rows; ++i) {
       for (std::int64_t h = 0; h < shape.heads(); ++h) {
         const float* query = q.data() + ((slice.first_row + i) * shape.heads() + h) * shape.head_dim;
-        const std::vector<double> one =
-            query_bound(query, slice.first_position + i + 1, slice, h / shape.group, shape, cache);
+        const std::vector<double> one = query_bound(query, slice.first_position + i, slice, h, shape, cache);
         bound.insert(bound.end(), one.begin(), one.end());
       }
     }
@@ -116,7 +137,9 @@ void check_attention_against_reference(const Shape& shape, const std::vector<Ste
   SCOPED_TRACE(::testing::Message() << shape.kv_heads << " KV heads of " << shape.head_dim << ", " << shape.group
                                     << " queries each, " << dtype_name(shape.dtype) << ", " << shape.threads
                                     << " threads, " << sequences.size() << " sequences, the first at "
-                                    << sequences[0].first_position << " + " << sequences[0].rows);
+                                    << sequences[0].first_position << " + " << sequences[0].rows << ", window "
+                                    << shape.window << ", cap " << shape.soft_cap
+                                    << (shape.slopes.empty() ? "" : ", slopes"));
   const std::int64_t blocks = blocks_for(sequences);
   const Step step(sequences, blocks, random);
   const Caches caches(shape, step, blocks, random);
@@ -124,13 +147,19 @@ void check_attention_against_reference(const Shape& shape, const std::vector<Ste
       random.vector(step.batch().rows * shape.heads() * shape.head_dim, -shape.query_size, shape.query_size);
   std::vector<float> expected(q.size());
   std::vector<float> actual(q.size());
-  const AttentionArgs args{.q = q.data(), .heads = shape.heads(), .layer = kLayer, .scale = shape.scale()};
-  AttentionArgs reference_args = args;
-  reference_args.out = expected.data();
-  reference().attention(reference_args, step.batch(), caches.reference_cache.view());
-  AttentionArgs device_args = args;
-  device_args.out = actual.data();
-  device(shape.threads).attention(device_args, step.batch(), caches.device_cache.view());
+  const auto attend = [&](Backend& backend, const TestCache& cache, std::vector<float>& out) {
+    const AttentionArgs args{.q = q.data(),
+                             .heads = shape.heads(),
+                             .layer = kLayer,
+                             .scale = shape.scale(),
+                             .soft_cap = shape.soft_cap,
+                             .window = shape.window,
+                             .alibi_slopes = shape.slopes.empty() ? nullptr : uploaded(backend, shape.slopes),
+                             .out = out.data()};
+    backend.attention(args, step.batch(), cache.view());
+  };
+  attend(reference(), caches.reference_cache, expected);
+  attend(device(shape.threads), caches.device_cache, actual);
   expect_within(actual, expected, step_bound(q, step, shape, caches.reference_cache.view()));
 }
 
@@ -223,6 +252,86 @@ TEST(Attention, SharpScoresNeitherOverflowNorLoseTheOthers) {
     SCOPED_TRACE(size);
     const Shape shape{.group = 3, .head_dim = 48, .dtype = DType::kF32, .threads = 2, .query_size = size};
     check_attention_against_reference(shape, {{600, 1}, {250, 10}}, random);
+  }
+}
+
+// --- windows, caps, slopes -------------------------------------------------------------------------------------
+
+/// The slopes of the paper for a power of two of heads, and something like them for others.
+std::vector<float> slopes_for(std::int64_t heads) {
+  std::vector<float> slopes;
+  for (std::int64_t h = 0; h < heads; ++h) {
+    slopes.push_back(std::exp2(-8.0F * static_cast<float>(h + 1) / static_cast<float>(heads)));
+  }
+  return slopes;
+}
+
+TEST(Attention, WithAWindowIsNearTheReferenceAtEveryBorder) {
+  Random random(46);
+  std::size_t turn = 0;
+  for (const std::int32_t first_key : {1, 63, 64, 65, 191, 192, 255, 256, 257, 319, 511, 512, 513, 600}) {
+    for (const std::int32_t rows : {1, 8, 33}) {  // the last row's window begins at first_key, the others' before it
+      Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+      shape.window = 601 - first_key;
+      check_attention_against_reference(shape, {{601 - rows, rows}}, random);
+      if (::testing::Test::HasFatalFailure()) return;
+      ++turn;
+    }
+  }
+}
+
+TEST(Attention, WithAnyWindowOfManySequencesIsNearTheReference) {
+  Random random(47);
+  const std::vector<std::vector<Step::Sequence>> steps = {
+      {{600, 1}}, {{1029, 1}, {2, 1}}, {{0, 90}}, {{250, 20}, {490, 33}, {3, 1}, {767, 1}}};
+  std::size_t turn = 0;
+  for (const std::int64_t window : {1, 2, 17, 63, 64, 65, 255, 256, 257, 300, 1 << 30}) {
+    for (const std::vector<Step::Sequence>& sequences : steps) {
+      Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+      shape.window = window;
+      check_attention_against_reference(shape, sequences, random);
+      if (::testing::Test::HasFatalFailure()) return;
+      ++turn;
+    }
+  }
+}
+
+TEST(Attention, WithASoftCapIsNearTheReference) {
+  Random random(48);
+  std::size_t turn = 0;
+  for (const float cap : {0.5F, 5.0F, 50.0F}) {
+    for (const float query_size : {0.001F, 4.0F, 100.0F}) {
+      Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+      shape.soft_cap = cap;
+      shape.query_size = query_size;
+      check_attention_against_reference(shape, {{300, 1}, {250, 10}}, random);
+      if (::testing::Test::HasFatalFailure()) return;
+      ++turn;
+    }
+  }
+}
+
+TEST(Attention, WithSlopesIsNearTheReference) {
+  Random random(49);
+  for (std::size_t turn = 0; turn < 12; ++turn) {
+    Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+    shape.slopes = slopes_for(shape.heads());
+    check_attention_against_reference(shape, {{1029, 1}, {250, 10}, {0, 1}}, random);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
+TEST(Attention, WithAllOfThemTogetherIsNearTheReference) {
+  Random random(56);
+  for (std::size_t turn = 0; turn < 24; ++turn) {
+    Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+    shape.window = 1 + random.below(400);
+    shape.soft_cap = 2.0F;
+    shape.slopes = slopes_for(shape.heads());
+    const auto position = static_cast<std::int32_t>(random.below(700));
+    check_attention_against_reference(
+        shape, {{position, 1}, {position / 2, 1 + static_cast<std::int32_t>(random.below(60))}, {0, 3}}, random);
+    if (::testing::Test::HasFatalFailure()) return;
   }
 }
 

@@ -40,9 +40,12 @@ struct NormQkvArgs {
   const float* x = nullptr;            // (rows, hidden)
   const Linear* linear = nullptr;      // parts q, k, v
   const float* rope_angles = nullptr;  // (rows, rotary_dim): cosines, then sines
-  std::int64_t rotary_dim = 0;
+  std::int64_t rotary_dim = 0;         // 0: nothing rotates
   std::int64_t heads = 0;
   std::int64_t layer = 0;
+  // Norms over each head of q and of k, before the rotation: gain (head_dim). None where empty.
+  Norm q_norm;
+  Norm k_norm;
   float* q = nullptr;  // out: (rows, heads, head_dim)
 };
 
@@ -50,7 +53,11 @@ struct AttentionArgs {
   const float* q = nullptr;  // (rows, heads, head_dim)
   std::int64_t heads = 0;
   std::int64_t layer = 0;
-  float scale = 0;       // multiplies the scores, usually 1 / sqrt(head_dim)
+  float scale = 0;          // multiplies the scores, usually 1 / sqrt(head_dim)
+  float soft_cap = 0;       // scaled scores become cap * tanh(score / cap), before the slopes; 0: none
+  std::int64_t window = 0;  // a query sees its own position and the window - 1 before it; 0: all
+  /// ALiBi (arXiv 2108.12409): slope * (key position - query position) is added to each score. (heads) or null.
+  std::shared_ptr<const DeviceVector> alibi_slopes;
   float* out = nullptr;  // (rows, heads, head_dim)
 };
 
@@ -70,22 +77,23 @@ class Backend {
   /// Makes room in the backend's scratch for steps of up to `rows` rows with at most `max_cols` columns.
   virtual Status reserve(std::int64_t rows, std::int64_t max_cols) = 0;
 
-  // Before the layers: x[row] = table[token[row]]; and the cosines and sines of the step's positions.
-  virtual void embed(const PackedWeight& table, const Batch& batch, float* x) = 0;
+  // Before the layers: x[row] = scale * table[token[row]]; and the cosines and sines of the step's positions.
+  virtual void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) = 0;
   virtual void rope_angles(const Rope& rope, const Batch& batch, float* angles) = 0;
 
   // The operations of a layer.
   virtual void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) = 0;
   virtual void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) = 0;
-  /// x += input · Wᵀ (+ bias). input (rows, cols), x (rows, W.rows).
+  /// x += post_norm(scale * (input · Wᵀ (+ bias))). input (rows, cols), x (rows, W.rows).
   virtual void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) = 0;
-  /// h = gate(norm(x) · Wgateᵀ) * (norm(x) · Wupᵀ). Parts gate, up; x (rows, cols), h (rows, Wgate.rows).
+  /// h = gate(norm(x) · Wgateᵀ) * (norm(x) · Wupᵀ). Parts gate, up; x (rows, cols), h (rows, Wgate.rows). With one
+  /// part, an MLP without a gate: h = gate(norm(x) · Wᵀ).
   virtual void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) = 0;
 
-  /// After them: logits[i] = norm(x[wanted[i]]) · Wᵀ, (wanted, W.rows).
+  /// After them: logits[i] = soft_cap(scale * norm(x[wanted[i]]) · Wᵀ), (wanted, W.rows).
   virtual void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) = 0;
   /// out[i] = norm(x[wanted[i]]), (wanted, cols): hidden states for whoever asks for them.
-  virtual void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+  virtual void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                          float* out) = 0;
   virtual void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) = 0;
 

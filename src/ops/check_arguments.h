@@ -9,7 +9,9 @@ namespace lanner::ops {
 void check_batch(const Batch& batch);
 void check_norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache);
 void check_attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache);
+void check_linear_add(const Linear& linear);
 void check_norm_gated_up(const Linear& linear);
-void check_linear(const Linear& linear);
+void check_norm_head(const Linear& linear);
+void check_norm_rows(const Norm& norm, std::int64_t cols);
 
 }  // namespace lanner::ops

@@ -24,30 +24,50 @@ struct RowOperation {
   std::function<std::vector<float>(Backend&, const float* x, std::int64_t rows)> run;
 };
 
-/// linear_add, norm_gated_up and norm_head of one weight format. The heights leave ragged panels.
+RowOperation adding(const HostLinear& host) {
+  return {host.width(), [host](Backend& backend, const float* x, std::int64_t rows) {
+            std::vector<float> out(static_cast<std::size_t>(rows * host.width()), 0.5F);
+            backend.linear_add(host.on(backend), x, rows, out.data());
+            return out;
+          }};
+}
+
+RowOperation gated(const HostLinear& host, Gate gate) {
+  const std::int64_t width = host.weights.front().rows;
+  return {width, [host, gate, width](Backend& backend, const float* x, std::int64_t rows) {
+            std::vector<float> out(static_cast<std::size_t>(rows * width));
+            backend.norm_gated_up(host.on(backend), gate, x, rows, out.data());
+            return out;
+          }};
+}
+
+RowOperation heading(const HostLinear& host) {
+  return {host.width(), [host](Backend& backend, const float* x, std::int64_t rows) {
+            std::vector<std::int32_t> wanted;
+            for (std::int32_t row = 0; row < rows; ++row) wanted.push_back(row);
+            std::vector<float> out(static_cast<std::size_t>(rows * host.width()));
+            backend.norm_head(host.on(backend), x, wanted, out.data());
+            return out;
+          }};
+}
+
+/// linear_add, norm_gated_up and norm_head of one weight format, plain and with what they can do besides. The heights
+/// leave ragged panels.
 std::vector<RowOperation> operations(const WeightKind& kind, Random& random) {
-  const HostLinear add = random_linear(kind, {.rows = {17, 100}, .cols = kCols, .bias = true}, random);
-  const HostLinear gated = random_linear(kind, {.rows = {49, 49}, .cols = kCols, .norm = true}, random);
-  const HostLinear head = random_linear(kind, {.rows = {150}, .cols = kCols, .norm = true}, random);
-  return {{117,
-           [add](Backend& backend, const float* x, std::int64_t rows) {
-             std::vector<float> out(static_cast<std::size_t>(rows * 117), 0.5F);
-             backend.linear_add(add.on(backend), x, rows, out.data());
-             return out;
-           }},
-          {49,
-           [gated](Backend& backend, const float* x, std::int64_t rows) {
-             std::vector<float> out(static_cast<std::size_t>(rows * 49));
-             backend.norm_gated_up(gated.on(backend), Gate::kSilu, x, rows, out.data());
-             return out;
-           }},
-          {150, [head](Backend& backend, const float* x, std::int64_t rows) {
-             std::vector<std::int32_t> wanted;
-             for (std::int32_t row = 0; row < rows; ++row) wanted.push_back(row);
-             std::vector<float> out(static_cast<std::size_t>(rows * 150));
-             backend.norm_head(head.on(backend), x, wanted, out.data());
-             return out;
-           }}};
+  HostLinear add = random_linear(kind, {.rows = {17, 100}, .cols = kCols, .bias = true, .ordered = true}, random);
+  add.scale = 0.7F;
+  add.post_norm = random_norm(NormKind::kLayer, true, add.width(), random);
+  HostLinear head = random_linear(kind, {.rows = {150}, .cols = kCols, .norm = true, .ordered = true}, random);
+  head.scale = 0.7F;
+  head.soft_cap = 30.0F;
+  const LinearShape without_gate{
+      .rows = {49}, .cols = kCols, .norm = true, .norm_kind = NormKind::kLayer, .norm_bias = true};
+  return {adding(random_linear(kind, {.rows = {17, 100}, .cols = kCols, .bias = true}, random)),
+          gated(random_linear(kind, {.rows = {49, 49}, .cols = kCols, .norm = true}, random), Gate::kSilu),
+          heading(random_linear(kind, {.rows = {150}, .cols = kCols, .norm = true}, random)),
+          adding(add),
+          gated(random_linear(kind, without_gate, random), Gate::kGelu),
+          heading(head)};
 }
 
 TEST(Independence, OfARowFromTheRowsBesideIt) {
@@ -125,6 +145,7 @@ struct Sequences {
   KvLayout layout;
   TestCache cache;
   std::vector<std::vector<std::int32_t>> blocks;
+  AttentionArgs variant{.scale = 0.2F};  // the window, caps and slopes of attend
 
   /// `count` sequences of `tokens` tokens with random keys and values; `poison`, if any, at token 10 of the first.
   Sequences(const KvLayout& with, std::size_t count, std::int64_t tokens, Random& random, float poison = 0)
@@ -157,46 +178,77 @@ struct Sequences {
     const Batch batch{
         .rows = rows * static_cast<std::int32_t>(count), .tokens = positions, .positions = positions, .slices = slices};
     std::vector<float> out(q.size());
-    backend.attention({.q = q.data(), .heads = heads, .scale = 0.2F, .out = out.data()}, batch, cache.view());
+    AttentionArgs args = variant;
+    args.q = q.data();
+    args.heads = heads;
+    args.out = out.data();
+    backend.attention(args, batch, cache.view());
     return out;
   }
 };
 
+/// That 33 rows of a prompt are, bit for bit, what they are alone, in pieces, among others and on any number of
+/// threads.
+void check_attention_independence(const Sequences& sequences, std::int64_t heads, Random& random) {
+  const auto many = static_cast<std::int64_t>(sequences.blocks.size());
+  const std::int64_t width = heads * sequences.layout.head_dim;
+  const std::int32_t first = 497;  // the chunk border of 512 lies within the 33 rows
+  const std::vector<float> q = random.vector(many * 33 * width, -4.0F, 4.0F);
+  const std::vector<float> prompt = sequences.attend(device(1), q, heads, sequences.blocks.size(), first, 33);
+  for (int threads = 1; threads <= kMaxThreads; ++threads) {
+    Backend& backend = device(threads);
+    expect_same_bits(sequences.attend(backend, q, heads, sequences.blocks.size(), first, 33), prompt);
+    for (const std::int32_t row : {0, 14, 15, 32}) {
+      // Alone, where few tasks make the device spread chunks over the threads; and many sequences, where it does not.
+      const auto start = q.begin() + static_cast<std::ptrdiff_t>(row * width);
+      const std::vector<float> one(start, start + static_cast<std::ptrdiff_t>(width));
+      expect_same_bits(sequences.attend(backend, one, heads, 1, first + row, 1), row_of(prompt, row, width));
+      std::vector<float> rows;
+      for (std::int64_t i = 0; i < many; ++i) {
+        const std::span<const float> query = row_of(q, i * 33 + row, width);
+        rows.insert(rows.end(), query.begin(), query.end());
+      }
+      const std::vector<float> decoded =
+          sequences.attend(backend, rows, heads, sequences.blocks.size(), first + row, 1);
+      for (std::int64_t i = 0; i < many; ++i) {
+        expect_same_bits(row_of(decoded, i, width), row_of(prompt, i * 33 + row, width));
+      }
+    }
+    // A prompt in pieces, as a draft of 5 tokens is verified.
+    const auto start = q.begin() + static_cast<std::ptrdiff_t>(12 * width);
+    const std::vector<float> five(start, start + static_cast<std::ptrdiff_t>(5 * width));
+    const std::vector<float> piece = sequences.attend(backend, five, heads, 1, first + 12, 5);
+    expect_same_bits(piece, std::span(prompt).subspan(static_cast<std::size_t>(12 * width), piece.size()));
+  }
+}
+
+constexpr std::size_t kManySequences = 7;  // enough that heads are not handed out one by one to three threads
+
 TEST(Independence, OfADecodingRowFromPromptChunksNeighboursAndThreads) {
   Random random(53);
-  constexpr std::int64_t kMany = 7;  // sequences: enough that heads are not handed out one by one to three threads
   const std::pair<DType, std::int64_t> cases[] = {{DType::kF32, 1}, {DType::kF16, 3}, {DType::kBF16, 9}};
   for (const auto& [dtype, group] : cases) {
     SCOPED_TRACE(::testing::Message() << dtype_name(dtype) << ", group " << group);
-    const std::int64_t heads = 2 * group;
-    const std::int64_t width = heads * 48;
-    const Sequences sequences({.layers = 1, .kv_heads = 2, .head_dim = 48, .dtype = dtype}, kMany, 530, random);
-    const std::int32_t first = 497;  // the chunk border of 512 lies within the 33 rows
-    const std::vector<float> q = random.vector(kMany * 33 * width, -4.0F, 4.0F);
-    const std::vector<float> prompt = sequences.attend(device(1), q, heads, kMany, first, 33);
-    for (int threads = 1; threads <= kMaxThreads; ++threads) {
-      Backend& backend = device(threads);
-      expect_same_bits(sequences.attend(backend, q, heads, kMany, first, 33), prompt);
-      for (const std::int32_t row : {0, 14, 15, 32}) {
-        // Alone, where few tasks make the device spread chunks over the threads; and many sequences, where it does not.
-        const auto start = q.begin() + static_cast<std::ptrdiff_t>(row * width);
-        const std::vector<float> one(start, start + static_cast<std::ptrdiff_t>(width));
-        expect_same_bits(sequences.attend(backend, one, heads, 1, first + row, 1), row_of(prompt, row, width));
-        std::vector<float> many;
-        for (std::int64_t i = 0; i < kMany; ++i) {
-          const std::span<const float> query = row_of(q, i * 33 + row, width);
-          many.insert(many.end(), query.begin(), query.end());
-        }
-        const std::vector<float> decoded = sequences.attend(backend, many, heads, kMany, first + row, 1);
-        for (std::int64_t i = 0; i < kMany; ++i) {
-          expect_same_bits(row_of(decoded, i, width), row_of(prompt, i * 33 + row, width));
-        }
-      }
-      // A prompt in pieces, as a draft of 5 tokens is verified.
-      const auto start = q.begin() + static_cast<std::ptrdiff_t>(12 * width);
-      const std::vector<float> five(start, start + static_cast<std::ptrdiff_t>(5 * width));
-      const std::vector<float> piece = sequences.attend(backend, five, heads, 1, first + 12, 5);
-      expect_same_bits(piece, std::span(prompt).subspan(static_cast<std::size_t>(12 * width), piece.size()));
+    const KvLayout layout{.layers = 1, .kv_heads = 2, .head_dim = 48, .dtype = dtype};
+    check_attention_independence(Sequences(layout, kManySequences, 530, random), 2 * group, random);
+  }
+}
+
+TEST(Independence, OfADecodingRowWithWindowsCapsAndSlopes) {
+  Random random(57);
+  constexpr std::int64_t kHeads = 6;
+  const KvLayout layout{.layers = 1, .kv_heads = 2, .head_dim = 48, .dtype = DType::kF16};
+  const auto slopes = uploaded(device(1), random.vector(kHeads, 0.0F, 0.5F));
+  Sequences sequences(layout, kManySequences, 530, random);
+  for (const std::int64_t window : {0, 1, 40, 64, 250, 256, 257, 300}) {  // 250: the 33 rows begin in two chunks
+    for (const bool others : {false, true}) {
+      if (window == 0 && !others) continue;  // the test above
+      SCOPED_TRACE(::testing::Message() << "window " << window << (others ? ", cap and slopes" : ""));
+      sequences.variant.window = window;
+      sequences.variant.soft_cap = others ? 2.0F : 0.0F;
+      sequences.variant.alibi_slopes = others ? slopes : nullptr;
+      check_attention_independence(sequences, kHeads, random);
+      if (::testing::Test::HasFatalFailure()) return;
     }
   }
 }
@@ -209,6 +261,8 @@ TEST(Independence, OfQueriesAndCacheFromTheRowsBesideThem) {
     const HostLinear host = random_linear(kind, {.rows = {144, 48, 48}, .cols = kCols, .norm = true}, random);
     const std::vector<float> x = random.vector(kRows * kCols);
     const std::vector<float> angles = random.vector(kRows * 48);
+    const HostNorm q_norm = random_norm(NormKind::kRms, false, 48, random);
+    const HostNorm k_norm = random_norm(NormKind::kLayer, true, 48, random);
     const std::vector<std::int32_t> blocks = {1, 0};
     /// Queries, keys and values of rows [first, first + rows), which stand at positions 60 + row.
     const auto run = [&](Backend& backend, TestCache& cache, std::int32_t first, std::int32_t rows) {
@@ -223,6 +277,8 @@ TEST(Independence, OfQueriesAndCacheFromTheRowsBesideThem) {
                         .rope_angles = angles.data() + first * 48,
                         .rotary_dim = 48,
                         .heads = 3,
+                        .q_norm = q_norm.on(backend),
+                        .k_norm = k_norm.on(backend),
                         .q = q.data()},
                        batch, cache.view());
       return q;

@@ -16,6 +16,7 @@ struct Shape {
   std::int64_t rotary_dim = 16;
   DType dtype = DType::kF32;
   int threads = 1;
+  HostNorm q_norm, k_norm;
 };
 
 constexpr std::int64_t kLayers = 2;
@@ -41,6 +42,8 @@ Outcome run(Backend& backend, const Linear& linear, const std::vector<float>& x,
                     .rotary_dim = shape.rotary_dim,
                     .heads = shape.heads,
                     .layer = kLayer,
+                    .q_norm = shape.q_norm.on(backend),
+                    .k_norm = shape.k_norm.on(backend),
                     .q = outcome.q.data()},
                    step.batch(), cache.view());
   const auto head = static_cast<std::size_t>(kKvBlockTokens * shape.head_dim);
@@ -55,6 +58,20 @@ Outcome run(Backend& backend, const Linear& linear, const std::vector<float>& x,
     }
   }
   return outcome;
+}
+
+/// Takes the heads of q and k, in `products` (rows, width), through their norms; `bound` follows.
+void take_heads_through_norms(std::vector<float>& products, std::vector<double>& bound, const Shape& shape,
+                              std::int64_t rows) {
+  const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+  const auto head_dim = static_cast<std::size_t>(shape.head_dim);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t h = 0; h < shape.heads + shape.kv_heads; ++h) {
+      const auto first = static_cast<std::size_t>(row * width + h * shape.head_dim);
+      take_through_norm(h < shape.heads ? shape.q_norm : shape.k_norm, std::span(products).subspan(first, head_dim),
+                        std::span(bound).subspan(first, head_dim));
+    }
+  }
 }
 
 /// Turning a pair mixes the errors of its two: |cos| + |sin| <= sqrt(2). `products` (rows, width) are before the turn.
@@ -125,7 +142,8 @@ void check_norm_qkv_against_reference(const WeightKind& kind, const Shape& shape
                                       const std::vector<Step::Sequence>& sequences, bool bias, Random& random) {
   SCOPED_TRACE(::testing::Message() << kind.name() << ", " << shape.heads << "/" << shape.kv_heads << " heads of "
                                     << shape.head_dim << ", rotary " << shape.rotary_dim << ", "
-                                    << dtype_name(shape.dtype) << ", " << shape.threads << " threads");
+                                    << dtype_name(shape.dtype) << ", " << shape.threads << " threads"
+                                    << (shape.q_norm ? ", norm of q" : "") << (shape.k_norm ? ", norm of k" : ""));
   const std::int64_t cols = is_quantized(kind.format) ? 64 : 33;
   const std::int64_t kv_width = shape.kv_heads * shape.head_dim;
   const HostLinear host = random_linear(
@@ -135,9 +153,10 @@ void check_norm_qkv_against_reference(const WeightKind& kind, const Shape& shape
   const std::int64_t rows = step.batch().rows;
   const std::vector<float> x = random.vector(rows * cols, -2.0F, 2.0F);
   const ReferenceSide side = reference_side(host, x, rows);
-  std::vector<float> products(static_cast<std::size_t>(rows * host.width()));
-  reference().linear_add(side.linear, side.x.data(), rows, products.data());
-  const std::vector<double> bound = rotated_bound(products, side.product_bound, shape, rows);
+  std::vector<float> products = side.products(rows);
+  std::vector<double> bound = side.product_bound;
+  take_heads_through_norms(products, bound, shape, rows);
+  bound = rotated_bound(products, bound, shape, rows);
 
   std::vector<float> angles(static_cast<std::size_t>(rows * shape.rotary_dim));
   const std::vector<float> frequencies = random.vector(shape.rotary_dim / 2, 0.01F, 1.0F);
@@ -195,6 +214,32 @@ TEST(NormQkv, IsNearTheReferenceInEveryFormat) {
           .heads = 4, .kv_heads = 2, .head_dim = 48, .rotary_dim = 48, .dtype = DType::kF16, .threads = threads};
       check_norm_qkv_against_reference(kind, shape, kSteps[3], true, random);
       if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(NormQkv, NormsEachHeadBeforeTheRotation) {
+  Random random(33);
+  const WeightKind kinds[] = {{.format = WeightFormat::kF32}, quantized_kinds(32)[2], quantized_kinds(64)[1]};
+  std::size_t turn = 0;
+  for (const std::int64_t head_dim : {16, 48, 80, 128}) {
+    for (const NormKind norm : {NormKind::kRms, NormKind::kLayer}) {
+      for (const int which : {1, 2, 3}) {  // of q, of k, of both
+        const std::int64_t rotary[] = {head_dim, 0, head_dim / 2};
+        Shape shape{.heads = 4,
+                    .kv_heads = 2,
+                    .head_dim = head_dim,
+                    .rotary_dim = rotary[turn % 3],
+                    .dtype = turn % 2 == 0 ? DType::kF32 : DType::kF16,
+                    .threads = 1 + static_cast<int>(turn / 2 % kMaxThreads)};
+        const bool bias = norm == NormKind::kLayer && turn % 2 == 0;
+        if (which != 2) shape.q_norm = random_norm(norm, bias, head_dim, random);
+        if (which != 1) shape.k_norm = random_norm(norm, bias, head_dim, random);
+        shape.q_norm.eps = shape.k_norm.eps = 0.1F;
+        check_norm_qkv_against_reference(kinds[turn % 3], shape, kSteps[turn % 4], turn % 4 < 2, random);
+        if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
     }
   }
 }

@@ -1,9 +1,10 @@
 #pragma once
 // Linear {prologue, weight, epilogue}: the matrix product that four of a layer's five operations are.
 //
-// The prologue is nothing or RMS norm (arXiv 1910.07467). The weight is one or several matrices that read the same
-// input, of any format each (q, k and v; gate and up). What is done with the product, the epilogue, is what tells
-// the operations apart, so each has its own arguments: norm_qkv, linear_add, norm_gated_up, norm_head in backend.h.
+// The prologue is nothing, RMS norm (arXiv 1910.07467) or layer norm (1607.06450), and may hand on the columns in
+// another order. The weight is one or several matrices that read the same input, of any format each (q, k and v; gate
+// and up). What is done with the product, the epilogue, is what tells the operations apart, so each has its own
+// arguments: norm_qkv, linear_add, norm_gated_up, norm_head in backend.h; what several of them share is in Epilogue.
 
 #include <cstdint>
 #include <memory>
@@ -31,9 +32,18 @@ class DeviceVector {
   virtual const float* data() const = 0;
 };
 
-struct RmsNorm {
+enum class NormKind : std::uint8_t {
+  kRms,    // x * gain / rms(x)
+  kLayer,  // (x - mean(x)) * gain / standard deviation(x) + bias
+};
+
+struct Norm {
+  NormKind kind = NormKind::kRms;
   std::shared_ptr<const DeviceVector> gain;  // (cols); null: no norm
+  std::shared_ptr<const DeviceVector> bias;  // (cols) or null; layer norm only
   float eps = 0;
+
+  explicit operator bool() const { return gain != nullptr; }
 };
 
 struct LinearPart {
@@ -41,9 +51,21 @@ struct LinearPart {
   std::shared_ptr<const DeviceVector> bias;  // (rows) or null
 };
 
+/// What happens to a product after the bias, before it is used: first the scale, then the norm. Linears whose
+/// operation does not mention a field leave it alone (CHECKed).
+struct Epilogue {
+  float scale = 1.0F;     // linear_add, norm_head
+  Norm post_norm;         // linear_add: x += norm(product); over all of the product's columns
+  float soft_cap = 0.0F;  // norm_head: logits become cap * tanh(logit / cap); 0: none
+};
+
 struct Linear {
-  RmsNorm norm;
+  Norm norm;
+  /// Column i of the weights reads column input_order[i] of the (normed) input: what GPTQ's act-order leaves behind.
+  /// A permutation of 0..cols-1; empty: the identity. Host memory, copied to the device by whoever needs it there.
+  std::vector<std::int32_t> input_order;
   std::vector<LinearPart> parts;  // all with the same cols
+  Epilogue epilogue;
 
   std::int64_t cols() const { return parts.front().weight->cols(); }
   std::int64_t rows() const {

@@ -129,7 +129,7 @@ TEST(LinearAdd, PartsOfDifferentFormatsAreEachWhatTheyAreAlone) {
     host.weights.push_back(random_weight(kinds[i], heights[i], kCols, random));
     host.biases.push_back(random.vector(heights[i]));
   }
-  host.gain = random.vector(kCols);
+  host.norm.gain = random.vector(kCols);
   for (const std::int64_t rows : {1, 9}) {
     const std::vector<float> input = random.vector(rows * kCols);
     std::vector<float> all(static_cast<std::size_t>(rows * host.width()));
@@ -176,8 +176,7 @@ void check_norm_gated_up(const WeightKind& kind, Gate gate, const LinearShape& s
   const std::int64_t width = shape.rows.front();
   const std::vector<float> x = random.vector(rows * shape.cols, -2.0F, 2.0F);
   const ReferenceSide side = reference_side(host, x, rows);
-  std::vector<float> products(static_cast<std::size_t>(rows * 2 * width));
-  reference().linear_add(side.linear, side.x.data(), rows, products.data());
+  const std::vector<float> products = side.products(rows);
   std::vector<float> expected(static_cast<std::size_t>(rows * width));
   std::vector<float> actual = expected;
   reference().norm_gated_up(side.linear, gate, side.x.data(), rows, expected.data());
@@ -213,8 +212,7 @@ TEST(NormGatedUp, GatesOfLargeInputsSaturate) {
       SCOPED_TRACE(size);
       const std::vector<float> x = {size, -size};
       const ReferenceSide side = reference_side(host, x, 2);
-      std::vector<float> products(2 * 34);
-      reference().linear_add(side.linear, x.data(), 2, products.data());
+      const std::vector<float> products = side.products(2);
       std::vector<float> expected(2 * 17);
       std::vector<float> actual(2 * 17);
       reference().norm_gated_up(side.linear, gate, x.data(), 2, expected.data());
@@ -246,11 +244,10 @@ TEST(NormGatedUp, ThePartsMayHaveDifferentFormats) {
   HostLinear host;
   host.weights.push_back(random_weight(quantized_kinds(32)[2], 49, 96, random));  // int4
   host.weights.push_back(random_weight(quantized_kinds(32)[1], 49, 96, random));  // int8
-  host.gain = random.vector(96);
+  host.norm.gain = random.vector(96);
   const std::vector<float> x = random.vector(9 * 96);
   const ReferenceSide side = reference_side(host, x, 9);
-  std::vector<float> products(9 * 98);
-  reference().linear_add(side.linear, side.x.data(), 9, products.data());
+  const std::vector<float> products = side.products(9);
   std::vector<float> expected(9 * 49);
   std::vector<float> actual(9 * 49);
   reference().norm_gated_up(side.linear, Gate::kSilu, side.x.data(), 9, expected.data());

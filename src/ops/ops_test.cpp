@@ -12,7 +12,7 @@
 namespace lanner::ops::testing {
 namespace {
 
-TEST(Embed, GivesTheRowsOfTheTable) {
+TEST(Embed, GivesTheRowsOfTheTableTimesTheScale) {
   Random random(1);
   std::vector<WeightKind> kinds = some_of_each_kind();
   const std::vector<Step::Sequence> sequences = {{0, 3}, {70, 1}, {5, 13}};
@@ -23,9 +23,11 @@ TEST(Embed, GivesTheRowsOfTheTable) {
     const Step step(sequences, 8, random);
     std::vector<float> expected(static_cast<std::size_t>(step.batch().rows * cols));
     std::vector<float> actual = expected;
-    reference().embed(*packed(reference(), source, kind.arithmetic), step.batch(), expected.data());
-    device(2).embed(*packed(device(2), source, kind.arithmetic), step.batch(), actual.data());
-    expect_same_bits(actual, expected);  // widening a weight is one formula, without a sum
+    for (const float scale : {1.0F, 45.254834F}) {
+      reference().embed(*packed(reference(), source, kind.arithmetic), step.batch(), scale, expected.data());
+      device(2).embed(*packed(device(2), source, kind.arithmetic), step.batch(), scale, actual.data());
+      expect_same_bits(actual, expected);  // widening and scaling a weight is one formula, without a sum
+    }
   }
 }
 
@@ -45,23 +47,50 @@ TEST(RopeAngles, AreCosinesAndSinesOfPositionTimesFrequency) {
   }
 }
 
+/// A device's norm of three of five rows of `cols` numbers, which lie in mean +- size.
+void check_norm_rows(const HostNorm& norm, float mean, float size, std::int64_t cols, Random& random) {
+  SCOPED_TRACE(::testing::Message() << (norm.kind == NormKind::kRms ? "RMS, " : "layer, ") << cols << " columns, "
+                                    << mean << " +- " << size << (norm.bias.empty() ? "" : ", bias"));
+  const std::vector<float> x = random.vector(5 * cols, mean - size, mean + size);
+  const std::vector<std::int32_t> wanted = {4, 0, 3};
+  std::vector<float> expected;
+  std::vector<double> bound;
+  for (const std::int32_t row : wanted) {
+    std::vector<float> values(x.begin() + row * cols, x.begin() + (row + 1) * cols);
+    std::vector<double> value_bound(values.size());
+    take_through_norm(norm, values, value_bound);
+    expected.insert(expected.end(), values.begin(), values.end());
+    bound.insert(bound.end(), value_bound.begin(), value_bound.end());
+  }
+  std::vector<float> actual(expected.size());
+  device(2).norm_rows(norm.on(device(2)), x.data(), cols, wanted, actual.data());
+  expect_within(actual, expected, bound);
+}
+
 TEST(NormRows, IsNearTheReference) {
   Random random(3);
   for (const std::int64_t cols : {1, 7, 16, 33, 576, 1536}) {
     for (const float size : {1.0F, 0.003F, 300.0F}) {  // with 0.003, eps is as large as the mean square
-      SCOPED_TRACE(cols);
-      const std::vector<float> x = random.vector(5 * cols, -size, size);
-      const std::vector<float> gain = random.vector(cols, -1.5F, 1.5F);
-      const std::vector<std::int32_t> wanted = {4, 0, 3};
-      std::vector<float> expected(wanted.size() * static_cast<std::size_t>(cols));
-      std::vector<float> actual = expected;
-      reference().norm_rows({uploaded(reference(), gain), 1e-5F}, x.data(), cols, wanted, expected.data());
-      device(2).norm_rows({uploaded(device(2), gain), 1e-5F}, x.data(), cols, wanted, actual.data());
-      // A sum of positive terms over 16 lanes, half of its error after the root, and six more operations.
-      std::vector<double> bound;
-      const double roundings = (static_cast<double>(cols) / 16 + 20) / 2 + 6;
-      for (const float value : expected) bound.push_back(roundings * kUnit * static_cast<double>(std::fabs(value)));
-      expect_within(actual, expected, bound);
+      HostNorm norm;
+      norm.gain = random.vector(cols, -1.5F, 1.5F);
+      check_norm_rows(norm, 0, size, cols, random);
+    }
+  }
+}
+
+TEST(NormRows, OfALayerNormIsNearTheReferenceWhereverTheMeanLies) {
+  Random random(6);
+  for (const std::int64_t cols : {1, 7, 16, 33, 576, 1536}) {
+    for (const float size : {1.0F, 0.003F, 300.0F}) {
+      for (const float mean : {0.0F, -3.0F, 200.0F}) {  // a variance of squares would lose 200's digits
+        if (cols == 1 && mean != 0) continue;           // a deviation of 0 beside the rounding of the mean has no bound
+        for (const bool bias : {false, true}) {
+          HostNorm norm = random_norm(NormKind::kLayer, bias, cols, random);
+          norm.gain = random.vector(cols, -1.5F, 1.5F);
+          check_norm_rows(norm, mean * size, size, cols, random);
+          if (::testing::Test::HasFatalFailure()) return;
+        }
+      }
     }
   }
 }

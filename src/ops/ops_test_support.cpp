@@ -196,6 +196,66 @@ std::shared_ptr<const DeviceVector> uploaded(Backend& backend, const std::vector
   return *vector;
 }
 
+Norm HostNorm::on(Backend& backend) const {
+  if (gain.empty()) return {};
+  return {.kind = kind,
+          .gain = uploaded(backend, gain),
+          .bias = bias.empty() ? nullptr : uploaded(backend, bias),
+          .eps = eps};
+}
+
+HostNorm random_norm(NormKind kind, bool bias, std::int64_t cols, Random& random) {
+  HostNorm norm{.kind = kind, .gain = random.vector(cols, 0.5F, 1.5F), .bias = {}};
+  if (bias) norm.bias = random.vector(cols);
+  return norm;
+}
+
+void take_through_norm(const HostNorm& norm, std::span<float> values, std::span<double> bound) {
+  if (!norm) return;
+  const auto n = static_cast<double>(values.size());
+  const bool layer = norm.kind == NormKind::kLayer;
+  const double in_sum = static_cast<double>(values.size()) / 16 + 20;  // roundings of a sum over 16 lanes
+  double mean = 0;
+  double mean_size = 0;
+  double mean_bound = 0;
+  double bound_squares = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    mean += static_cast<double>(values[i]) / n;
+    mean_size += std::fabs(static_cast<double>(values[i])) / n;
+    mean_bound += bound[i] / n;
+    bound_squares += bound[i] * bound[i] / n;
+  }
+  if (!layer) mean = mean_size = mean_bound = 0;
+  double squares = 0;
+  for (const float value : values) squares += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean);
+  const double size = std::sqrt(squares / n + static_cast<double>(norm.eps));  // what the norm divides by
+  // The device's mean is off by that of the bounds and by its sum's roundings; to the variance an error of the mean
+  // adds its square. By the triangle inequality the root is off by no more than the bounds' own root mean square.
+  const double mean_rounding = layer ? (in_sum + 2) * kUnit * mean_size : 0;
+  const double of_bounds = std::sqrt(bound_squares) / size;
+  const double of_sums = ((in_sum + 2) * kUnit + mean_rounding * mean_rounding / (size * size)) / 2;
+  const double share = of_bounds + of_sums + 8 * kUnit;
+  LANNER_CHECK(share < 0.5);
+  Backend& oracle = reference();
+  const std::vector<float> before(values.begin(), values.end());
+  const std::vector<std::int32_t> first = {0};
+  oracle.norm_rows(norm.on(oracle), before.data(), static_cast<std::int64_t>(before.size()), first, values.data());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double difference = std::fabs(static_cast<double>(before[i]) - mean);
+    const double error = (bound[i] + mean_bound + mean_rounding + difference * share) / (1 - share);
+    bound[i] = std::fabs(static_cast<double>(norm.gain[i])) / size * error;
+    if (!norm.bias.empty()) bound[i] += 2 * kUnit * std::fabs(static_cast<double>(values[i]));
+  }
+}
+
+std::vector<float> ReferenceSide::products(std::int64_t rows) const {
+  Linear plain = linear;
+  plain.epilogue = {};
+  std::vector<float> result(static_cast<std::size_t>(rows * linear.rows()));
+  reference().linear_add(plain, x.data(), rows, result.data());
+  return result;
+}
+
 std::int64_t HostLinear::width() const {
   std::int64_t total = 0;
   for (const WeightSource& weight : weights) total += weight.rows;
@@ -204,7 +264,8 @@ std::int64_t HostLinear::width() const {
 
 Linear HostLinear::part_on(Backend& backend, std::size_t part) const {
   Linear linear;
-  if (!gain.empty()) linear.norm = {.gain = uploaded(backend, gain), .eps = eps};
+  linear.norm = norm.on(backend);
+  linear.input_order = input_order;
   linear.parts.push_back({.weight = packed(backend, weights[part], arithmetic),
                           .bias = biases.empty() ? nullptr : uploaded(backend, biases[part])});
   return linear;
@@ -215,6 +276,7 @@ Linear HostLinear::on(Backend& backend) const {
   for (std::size_t part = 1; part < weights.size(); ++part) {
     linear.parts.push_back(part_on(backend, part).parts.front());
   }
+  linear.epilogue = {.scale = scale, .post_norm = post_norm.on(backend), .soft_cap = soft_cap};
   return linear;
 }
 
@@ -225,7 +287,8 @@ HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Rando
     host.weights.push_back(random_weight(kind, rows, shape.cols, random));
     if (shape.bias) host.biases.push_back(random.vector(rows));
   }
-  if (shape.norm) host.gain = random.vector(shape.cols, 0.5F, 1.5F);
+  if (shape.norm) host.norm = random_norm(shape.norm_kind, shape.norm_bias, shape.cols, random);
+  if (shape.ordered) host.input_order = random.permutation(shape.cols);
   return host;
 }
 
@@ -245,21 +308,36 @@ std::vector<float> through_15_bits(const std::vector<float>& x) {
 ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x, std::int64_t rows) {
   const std::int64_t cols = host.cols();
   ReferenceSide side{.linear = host.on(reference()), .x = x, .product_bound = {}};
-  std::vector<float> input = x;  // (rows, cols): after the norm
-  double roundings = product_roundings(host);
-  if (!host.gain.empty()) {
+  std::vector<float> input = x;               // (rows, cols): after the norm, then in the weights' order
+  std::vector<double> input_bound(x.size());  // how far the device's input may be off
+  if (host.norm && host.reads_codes()) {
     std::vector<std::int32_t> all(static_cast<std::size_t>(rows));
     std::iota(all.begin(), all.end(), 0);
-    Backend& normer = host.reads_codes() ? device(1) : reference();
-    normer.norm_rows({.gain = uploaded(normer, host.gain), .eps = host.eps}, x.data(), cols, all, input.data());
-    // The norm's sum of squares is off by cols / 16 + 20 roundings, its root by half of that; then four operations.
-    if (!host.reads_codes()) roundings += static_cast<double>(cols) / 32 + 16;
+    device(1).norm_rows(host.norm.on(device(1)), x.data(), cols, all, input.data());
+  } else {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const auto first = static_cast<std::size_t>(row * cols);
+      take_through_norm(host.norm, std::span(input).subspan(first, static_cast<std::size_t>(cols)),
+                        std::span(input_bound).subspan(first, static_cast<std::size_t>(cols)));
+    }
+  }
+  if (!host.input_order.empty()) {
+    const std::vector<float> plain = input;
+    const std::vector<double> plain_bound = input_bound;
+    for (std::size_t i = 0; i < input.size(); ++i) {
+      const std::size_t column = i % static_cast<std::size_t>(cols);
+      const std::size_t from = i - column + static_cast<std::size_t>(host.input_order[column]);
+      input[i] = plain[from];
+      input_bound[i] = plain_bound[from];
+    }
   }
   if (host.reads_codes()) {
     input = through_15_bits(input);
     side.x = input;
     side.linear.norm = {};
+    side.linear.input_order = {};
   }
+  const double roundings = product_roundings(host);
   side.product_bound.reserve(static_cast<std::size_t>(rows * host.width()));
   std::vector<std::vector<float>> sizes;
   for (const WeightSource& weight : host.weights) sizes.push_back(magnitudes(weight));
@@ -267,12 +345,17 @@ ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x
     for (std::size_t part = 0; part < host.weights.size(); ++part) {
       for (std::int64_t out = 0; out < host.weights[part].rows; ++out) {
         double terms = 0;
+        double from_input = 0;
         if (!host.biases.empty())
           terms = std::fabs(static_cast<double>(host.biases[part][static_cast<std::size_t>(out)]));
         const float* w = sizes[part].data() + out * cols;
         const float* in = input.data() + row * cols;
-        for (std::int64_t i = 0; i < cols; ++i) terms += static_cast<double>(w[i] * std::fabs(in[i]));
-        side.product_bound.push_back(roundings * kUnit * terms);
+        const double* in_bound = input_bound.data() + row * cols;
+        for (std::int64_t i = 0; i < cols; ++i) {
+          terms += static_cast<double>(w[i] * std::fabs(in[i]));
+          from_input += static_cast<double>(w[i]) * in_bound[i];
+        }
+        side.product_bound.push_back(roundings * kUnit * terms + from_input);
       }
     }
   }

@@ -68,12 +68,30 @@ std::vector<float> magnitudes(const WeightSource& source);
 std::shared_ptr<const PackedWeight> packed(Backend& backend, const WeightSource& source, Arithmetic arithmetic);
 std::shared_ptr<const DeviceVector> uploaded(Backend& backend, const std::vector<float>& values);
 
+/// A Norm that is on no device yet.
+struct HostNorm {
+  NormKind kind = NormKind::kRms;
+  std::vector<float> gain;  // empty: no norm
+  std::vector<float> bias;  // empty: none
+  float eps = 1e-5F;
+
+  explicit operator bool() const { return !gain.empty(); }
+  Norm on(Backend& backend) const;
+};
+HostNorm random_norm(NormKind kind, bool bias, std::int64_t cols, Random& random);
+
+/// Takes one row through the reference's norm. The device has each number within `bound` before, and again after.
+void take_through_norm(const HostNorm& norm, std::span<float> values, std::span<double> bound);
+
 /// A Linear that is on no device yet. All its weights read the same kind of input: fp32 or codes.
 struct HostLinear {
   std::vector<WeightSource> weights;
   std::vector<std::vector<float>> biases;  // one a weight; empty: none
-  std::vector<float> gain;                 // empty: no norm
-  float eps = 1e-5F;
+  HostNorm norm;
+  std::vector<std::int32_t> input_order;  // empty: none
+  float scale = 1.0F;
+  HostNorm post_norm;
+  float soft_cap = 0.0F;
   Arithmetic arithmetic = Arithmetic::kFast;
 
   std::int64_t cols() const { return weights.front().cols; }
@@ -88,6 +106,9 @@ struct LinearShape {
   std::int64_t cols = 0;
   bool norm = false;
   bool bias = false;
+  NormKind norm_kind = NormKind::kRms;
+  bool norm_bias = false;
+  bool ordered = false;  // a random input_order
 };
 HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Random& random);
 
@@ -101,7 +122,10 @@ std::vector<float> through_15_bits(const std::vector<float>& x);
 struct ReferenceSide {
   Linear linear;
   std::vector<float> x;               // (rows, cols): what to hand to the reference
-  std::vector<double> product_bound;  // (rows, width): how far each product may be off
+  std::vector<double> product_bound;  // (rows, width): how far each product may be off, before the epilogue
+
+  /// The reference's products, (rows, width), before the epilogue.
+  std::vector<float> products(std::int64_t rows) const;
 };
 ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x, std::int64_t rows);
 

@@ -46,6 +46,10 @@ struct WeightSource {
   std::vector<std::uint8_t> codes;  // (rows, cols); int8 codes as their two's complement bits
   std::vector<float> scales;        // (rows, cols / group)
   std::vector<float> offsets;       // (rows, cols / group), or empty for all zero
+
+  /// Column i of the codes reads column input_order[i] of the input: what GPTQ's act-order leaves behind. A
+  /// permutation of 0..cols-1; empty: the identity. The loader moves it to Linear::input_order; pack() takes none.
+  std::vector<std::int32_t> input_order;
 };
 
 }  // namespace lanner::ops

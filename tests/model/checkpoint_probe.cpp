@@ -53,6 +53,18 @@ std::vector<float> dequantize(const ops::WeightSource& source) {
   return values;
 }
 
+/// The rows of `heads` heads whose elements are all rotary pairs; as they lie where `heads` is 0.
+std::vector<std::int64_t> plain_rows(std::int64_t rows, std::int64_t heads) {
+  ProjectionSpec projection;
+  projection.rows = rows;
+  if (heads > 0) {
+    projection.row_order = RowOrder::kPairwiseRope;
+    projection.heads = heads;
+    projection.rotary_dim = rows / heads;
+  }
+  return rows_in_tensor(projection);
+}
+
 struct Answer {
   std::vector<float> values;
   std::string_view format;
@@ -66,14 +78,14 @@ Result<Answer> answer(const Checkpoint& checkpoint, const std::string& request) 
   if (kind == "vector") {
     words >> heads;
     LANNER_ASSIGN_OR_RETURN(auto values, checkpoint.vector(name, rows));
-    if (heads > 0) values = undo_pairwise_rope(std::move(values), heads);
+    values = gather_rows(values, plain_rows(rows, heads));
     return Answer{std::move(values), "float32"};
   }
   words >> cols >> heads;
   if (kind != "matrix" || !words) return invalid_argument("what is '" + request + "'?");
   LANNER_RETURN_IF_ERROR(checkpoint.check_matrix(name, rows, cols));
   LANNER_ASSIGN_OR_RETURN(auto source, checkpoint.matrix(name, rows, cols));
-  if (heads > 0) source = undo_pairwise_rope(std::move(source), heads);
+  source = gather_rows(source, plain_rows(rows, heads));
   return Answer{dequantize(source), ops::weight_format_name(source.format)};
 }
 
@@ -111,17 +123,13 @@ Json spec_json(const DecoderSpec& spec) {
             {"max_position", spec.max_position},
             {"norm_eps", spec.norm_eps},
             {"embedding", spec.embedding},
-            {"final_norm", spec.final_norm},
+            {"final_norm", spec.final_norm.weight},
             {"head", spec.head},
-            {"rope_kind", static_cast<int>(spec.rope.kind)},
-            {"rope_theta", spec.rope.theta},
-            {"rope_factor", spec.rope.factor},
-            {"rotary_dim", spec.rope.rotary_dim},
-            {"original_max_position", spec.rope.original_max_position}};
+            {"rope_theta", spec.ropes.empty() ? 0.0 : spec.ropes.front().theta}};
   json["layers"] = Json::array();
   for (const LayerSpec& layer : spec.layers) {
     Json& entry = json["layers"].emplace_back(Json::object());
-    entry["norms"] = {layer.attention_norm, layer.mlp_norm};
+    entry["norms"] = {layer.attention_norm.weight, layer.mlp_norm.weight};
     for (const ProjectionSpec* projection :
          {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
       entry["projections"].push_back(projection_json(*projection));

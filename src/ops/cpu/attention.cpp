@@ -5,6 +5,9 @@
 // are fixed, and chunks merge in ascending order, whether one worker walks them all (prompts) or several take some
 // each and the merge follows (decode): the bits are the same. Query heads that share a KV head, and neighbouring rows
 // of a prompt, share the loads of keys and values.
+//
+// With a window a query begins at the chunk in which its first visible key lies, and the keys before that one are
+// masked there. Blocks that no query of a group sees are not read; that changes no bits, since masked keys weigh zero.
 
 #include <algorithm>
 #include <cmath>
@@ -34,12 +37,25 @@ void merge_state(const Kernels& kernels, bool fresh, float& max, float& sum, flo
   max = together;
 }
 
+/// The first token that a query at `position` sees.
+std::int64_t first_key(const AttentionArgs& args, std::int64_t position) {
+  return args.window == 0 ? 0 : std::max<std::int64_t>(0, position - args.window + 1);
+}
+
+std::int32_t first_chunk(const AttentionArgs& args, std::int64_t position) {
+  return static_cast<std::int32_t>(first_key(args, position) / kChunkTokens);
+}
+
 void write_normalized(const float* values, float sum, std::int64_t head_dim, float* out) {
   const float inverse = 1.0F / sum;
   for (std::int64_t d = 0; d < head_dim; ++d) out[d] = values[d] * inverse;
 }
 
 }  // namespace
+
+bool CpuBackend::same_queries(const AttentionTask& a, const AttentionTask& b) {
+  return a.slice == b.slice && a.row == b.row && a.head == b.head;
+}
 
 void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout) {
   const std::int64_t group = args.heads / layout.kv_heads;
@@ -57,13 +73,14 @@ void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, c
     for (std::int32_t row = 0; row < slice.rows; row += row_step) {
       const std::int32_t rows = std::min(row_step, slice.rows - row);
       const std::int64_t tokens = slice.first_position + row + rows;
-      const auto chunks = static_cast<std::int32_t>((tokens + kChunkTokens - 1) / kChunkTokens);
+      const std::int32_t start = first_chunk(args, slice.first_position + row);
+      const auto end = static_cast<std::int32_t>((tokens + kChunkTokens - 1) / kChunkTokens);
       for (std::int64_t head = 0; head < args.heads;) {
         const std::int64_t heads = std::min(step, group - head % group);
-        const bool split = split_chunks && slice.rows == 1 && chunks > 1;
-        for (std::int32_t chunk = 0; chunk < chunks; chunk += split ? 1 : chunks) {
+        const bool split = split_chunks && slice.rows == 1 && end - start > 1;
+        for (std::int32_t chunk = start; chunk < end; chunk = split ? chunk + 1 : end) {
           attention_tasks_.push_back({&slice, row, rows, static_cast<std::int32_t>(head),
-                                      static_cast<std::int32_t>(heads), chunk, split ? chunk + 1 : chunks,
+                                      static_cast<std::int32_t>(heads), chunk, split ? chunk + 1 : end,
                                       split ? partials : -1});
           if (split) partials += heads * (2 + layout.head_dim);
         }
@@ -78,52 +95,76 @@ void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, c
 
 void CpuBackend::attend_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args,
                               const KvCacheView& cache, float* scratch, const AttentionState& state) const {
-  const KvLayout& layout = cache.layout;
-  const std::int64_t head_dim = layout.head_dim;
-  const std::int64_t kv_head = task.head / (args.heads / layout.kv_heads);
+  const std::int64_t kv_head = task.head / (args.heads / cache.layout.kv_heads);
   const std::int64_t chunk_start = chunk * kChunkTokens;
   const SequenceSlice& slice = *task.slice;
-  const std::byte* heads[kChunkTokens / kKvBlockTokens];
+  const std::byte* heads[kChunkTokens / kKvBlockTokens] = {};
   const std::int64_t last = slice.first_position + task.row + task.rows;  // tokens that the last row sees
   for (std::int64_t t = chunk_start; t < std::min(last, chunk_start + kChunkTokens); t += kKvBlockTokens) {
     heads[(t - chunk_start) / kKvBlockTokens] =
         cache.head(slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)], args.layer, kv_head);
   }
+  // Queries in row order; a row that ends before this chunk, or whose window begins behind it, has no part in it.
+  std::int64_t first = 0;
+  std::int64_t end = static_cast<std::int64_t>(task.rows) * task.heads;
+  while (first < end && slice.first_position + task.row + first / task.heads + 1 <= chunk_start) ++first;
+  while (first < end && first_chunk(args, slice.first_position + task.row + (end - 1) / task.heads) > chunk) --end;
+  const ChunkWork work{.task = task, .args = args, .layout = cache.layout, .chunk = chunk, .heads = heads};
+  for (; first < end; first += kernels_.score_queries) {
+    attend_queries(work, first, std::min(kernels_.score_queries, end - first), scratch, state);
+  }
+}
+
+void CpuBackend::attend_queries(const ChunkWork& work, std::int64_t first, std::int64_t count, float* scratch,
+                                const AttentionState& state) const {
+  const AttentionTask& task = work.task;
+  const AttentionArgs& args = work.args;
+  const std::int64_t head_dim = work.layout.head_dim;
+  const std::int64_t chunk_start = work.chunk * kChunkTokens;
   float* scores = scratch;                                               // (score_queries, 256)
   float* chunk_values = scores + kernels_.score_queries * kChunkTokens;  // (score_queries, head_dim)
-  const std::int64_t queries = static_cast<std::int64_t>(task.rows) * task.heads;
-  // Queries in row order; a row that ends before this chunk has no part in it.
-  std::int64_t first = 0;
-  while (first < queries && slice.first_position + task.row + first / task.heads + 1 <= chunk_start) {
-    ++first;
+  struct Query {
+    std::int64_t position;
+    std::int64_t begin, end;  // the tokens of the chunk that it sees
+  };
+  Query queries[kMaxScoreQueries] = {};
+  const float* q[kMaxScoreQueries] = {};
+  float* out[kMaxScoreQueries] = {};
+  std::int64_t tokens = 0;
+  std::int64_t unseen = kChunkTokens;  // tokens in whole blocks that all of these queries' windows have left behind
+  for (std::int64_t n = 0; n < count; ++n) {
+    const std::int64_t row = task.row + (first + n) / task.heads;
+    const std::int64_t head = task.head + (first + n) % task.heads;
+    q[n] = args.q + ((task.slice->first_row + row) * args.heads + head) * head_dim;
+    out[n] = chunk_values + n * head_dim;
+    Query& query = queries[n];
+    query.position = task.slice->first_position + row;
+    query.begin = std::max<std::int64_t>(0, first_key(args, query.position) - chunk_start);
+    query.end = std::min(query.position + 1 - chunk_start, kChunkTokens);
+    tokens = std::max(tokens, query.end);
+    unseen = std::min(unseen, query.begin / kKvBlockTokens * kKvBlockTokens);
   }
-  while (first < queries) {
-    const std::int64_t count = std::min(kernels_.score_queries, queries - first);
-    const float* q[kMaxTaskQueries];
-    float* out[kMaxTaskQueries];
-    std::int64_t valid[kMaxTaskQueries];
-    std::int64_t tokens = 0;
-    for (std::int64_t n = 0; n < count; ++n) {
-      const std::int64_t row = task.row + (first + n) / task.heads;
-      const std::int64_t head = task.head + (first + n) % task.heads;
-      q[n] = args.q + ((slice.first_row + row) * args.heads + head) * head_dim;
-      out[n] = chunk_values + n * head_dim;
-      valid[n] = std::min(slice.first_position + row + 1 - chunk_start, kChunkTokens);
-      tokens = std::max(tokens, valid[n]);
+  tokens -= unseen;
+  const std::byte* const* heads = work.heads + unseen / kKvBlockTokens;
+  kernels_.scores(work.layout.dtype, heads, tokens, q, count, head_dim, args.scale, scores);
+  float max[kMaxScoreQueries];
+  float sum[kMaxScoreQueries];
+  for (std::int64_t n = 0; n < count; ++n) {
+    const Query& query = queries[n];
+    float* own = scores + n * kChunkTokens;
+    if (args.soft_cap != 0) kernels_.soft_cap(own, tokens, args.soft_cap);
+    if (args.alibi_slopes != nullptr) {
+      const float slope = args.alibi_slopes->data()[task.head + (first + n) % task.heads];
+      kernels_.add_slope(own, tokens, slope, chunk_start + unseen - query.position);
     }
-    kernels_.scores(layout.dtype, heads, tokens, q, count, head_dim, args.scale, scores);
-    float max[kMaxTaskQueries];
-    float sum[kMaxTaskQueries];
-    for (std::int64_t n = 0; n < count; ++n) {
-      kernels_.softmax(scores + n * kChunkTokens, valid[n], tokens, &max[n], &sum[n]);
-    }
-    kernels_.values(layout.dtype, heads, tokens, scores, count, head_dim, out);
-    for (std::int64_t n = 0; n < count; ++n) {
-      const std::int64_t query = first + n;
-      merge_state(kernels_, chunk == task.first_chunk, state.max[query], state.sum[query],
-                  state.values + query * head_dim, max[n], sum[n], out[n], head_dim);
-    }
-    first += count;
+    kernels_.softmax(own, query.begin - unseen, query.end - unseen, tokens, &max[n], &sum[n]);
+  }
+  kernels_.values(work.layout.dtype, heads, tokens, scores, count, head_dim, out);
+  for (std::int64_t n = 0; n < count; ++n) {
+    const std::int64_t query = first + n;
+    const bool fresh = work.chunk == std::max(task.first_chunk, first_chunk(args, queries[n].position));
+    merge_state(kernels_, fresh, state.max[query], state.sum[query], state.values + query * head_dim, max[n], sum[n],
+                out[n], head_dim);
   }
 }
 
@@ -171,7 +212,7 @@ void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const 
     std::size_t end = i + 1;
     if (task.partial >= 0) {
       const AttentionState total = state_at(attention_partials_.data() + task.partial, task.heads);
-      for (; end < attention_tasks_.size() && attention_tasks_[end].first_chunk > 0; ++end) {
+      for (; end < attention_tasks_.size() && same_queries(attention_tasks_[end], task); ++end) {
         const AttentionState chunk = state_at(attention_partials_.data() + attention_tasks_[end].partial, task.heads);
         for (std::int64_t n = 0; n < task.heads; ++n) {
           merge_state(kernels_, false, total.max[n], total.sum[n], total.values + n * head_dim, chunk.max[n],

@@ -69,11 +69,14 @@ Status CpuBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
   return {};
 }
 
-void CpuBackend::embed(const PackedWeight& table, const Batch& batch, float* x) {
+void CpuBackend::embed(const PackedWeight& table, const Batch& batch, float scale, float* x) {
   check_batch(batch);
   const auto& weight = static_cast<const CpuWeight&>(table);
   for (std::int64_t row = 0; row < batch.rows; ++row) {
-    weight.read_row(batch.tokens[static_cast<std::size_t>(row)], x + row * weight.cols());
+    float* out = x + row * weight.cols();
+    weight.read_row(batch.tokens[static_cast<std::size_t>(row)], out);
+    if (scale == 1.0F) continue;
+    for (std::int64_t i = 0; i < weight.cols(); ++i) out[i] *= scale;
   }
 }
 
@@ -92,10 +95,11 @@ void CpuBackend::rope_angles(const Rope& rope, const Batch& batch, float* angles
   }
 }
 
-void CpuBackend::norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+void CpuBackend::norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                            float* out) {
+  check_norm_rows(norm, cols);
   for (const std::int32_t row : wanted) {
-    kernels_.rms_norm(x + row * cols, norm.gain->data(), norm.eps, cols, out);
+    normalize(norm, x + row * cols, cols, out);
     out += cols;
   }
 }

@@ -2,7 +2,8 @@
 // The CPU as a Backend: cuts each operation into panels, rows or chunks, and spreads those over a thread pool.
 //
 // An operation is one run of the pool. Inside, phases that need each other's results are separated by a barrier:
-// prepare the input rows (norm, int8), multiply and finish. Rows' results never depend on how work was cut.
+// prepare the input rows (norm, order, int8), multiply and finish. What needs whole rows of the product, such as a norm
+// over it, finds them in scratch after one more barrier. Rows' results never depend on how work was cut.
 
 #include <atomic>
 #include <memory>
@@ -29,14 +30,14 @@ class CpuBackend final : public Backend {
   Result<std::byte*> allocate(std::int64_t bytes, const char* what) override;
   Status reserve(std::int64_t rows, std::int64_t max_cols) override;
 
-  void embed(const PackedWeight& table, const Batch& batch, float* x) override;
+  void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override;
   void rope_angles(const Rope& rope, const Batch& batch, float* angles) override;
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
   void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override;
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
-  void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+  void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;
   void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
   void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,
@@ -59,22 +60,45 @@ class CpuBackend final : public Backend {
     float* sum;     // (queries)
     float* values;  // (queries, head_dim)
   };
+  /// One chunk of 256 tokens of a task's context.
+  struct ChunkWork {
+    const AttentionTask& task;
+    const AttentionArgs& args;
+    const KvLayout& layout;
+    std::int64_t chunk;
+    const std::byte* const* heads;  // the KV head of the chunk's blocks
+  };
 
+  /// out = norm(x), n elements; out may be x.
+  void normalize(const Norm& norm, const float* x, std::int64_t n, float* out) const;
   /// Makes ready what the parts of `linear` read, from rows `row_of(0..rows)` of x; ends with a barrier.
   InputView prepare(Worker& worker, const Linear& linear, const float* x, const std::int32_t* wanted,
                     std::int64_t rows);
-  /// epilogue(part, row, column, count, values): 16 or fewer columns of one row of one part's product.
-  template <typename Epilogue>
+  /// finish(part, row, column, count, values): `count` columns of one row of one part's product, 16 but for the part's
+  /// last ones. There is room for 16 in any case.
+  template <typename Finish>
   void multiply_parts(std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input, std::int64_t rows,
-                      const Epilogue& epilogue);
+                      const Finish& finish);
   template <typename Visit>
   void for_each_tile(std::atomic<std::int64_t>& next, std::int64_t panels, std::int64_t rows, const Visit& visit);
 
+  /// What follows the preparation in a linear_add with a norm behind the product.
+  void add_normed(Worker& worker, std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input,
+                  std::int64_t rows, float* x);
+  /// Norm and rotation of one row's queries and keys, and its keys and values, kv (2, kv_heads, head_dim), into
+  /// `block`.
+  void finish_heads(const NormQkvArgs& args, std::int64_t row, std::int64_t position, std::int32_t block, float* kv,
+                    const KvCacheView& cache) const;
+
+  static bool same_queries(const AttentionTask& a, const AttentionTask& b);
   void plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout);
   void attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache, float* scratch,
               const AttentionState& state) const;
   void attend_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args, const KvCacheView& cache,
                     float* scratch, const AttentionState& state) const;
+  /// `count` queries of the task, from `first` on, each of which sees a token of the chunk.
+  void attend_queries(const ChunkWork& work, std::int64_t first, std::int64_t count, float* scratch,
+                      const AttentionState& state) const;
 
   const Kernels& kernels_;
   std::unique_ptr<ThreadPool> pool_;
@@ -87,7 +111,7 @@ class CpuBackend final : public Backend {
   AlignedBuffer input_codes_;   // (2, rows, cols) int8: high and low
   AlignedBuffer input_scales_;  // (rows, cols / 32)
   AlignedBuffer input_sums_;    // (rows, cols / 16)
-  AlignedBuffer product_;       // (rows, cols) keys and values before they are written to the cache
+  AlignedBuffer product_;       // (rows, cols) whole rows: of products, and of normed input before it is reordered
 
   std::vector<AttentionTask> attention_tasks_;
   std::vector<std::vector<float>> attention_scratch_;  // one a worker

@@ -1,8 +1,8 @@
 #pragma once
 // The inner loops of the CPU back end, behind one table of functions for each instruction set.
 //
-// kernels.inl.h is their one source; kernels_generic.cpp, kernels_avx2.cpp and kernels_avx512.cpp compile it for
-// their set. Callers cut the work; a kernel handles a panel, a row or a chunk and knows no threads.
+// kernels.inl.h and rows.inl.h are their one source; kernels_generic.cpp, kernels_avx2.cpp and kernels_avx512.cpp
+// compile it for their set. Callers cut the work; a kernel handles a panel, a row or a chunk and knows no threads.
 //
 // What every kernel keeps: a row's result is the same bits whatever other rows share the call. Sums over
 // columns run in one ascending order for 1 row or 1,000; what differs between tiles is only which rows share a load.
@@ -24,6 +24,7 @@ inline constexpr std::int32_t kLowSteps = 128;        // an activation's code is
 inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
 inline constexpr std::int64_t kMaxTileRows = 8;
 inline constexpr std::int64_t kMaxTilePanels = 4;
+inline constexpr std::int64_t kMaxScoreQueries = 4;
 inline constexpr std::int64_t kChunkTokens = 256;  // of context between two merges of attention
 
 /// A packed weight: panels of 16 rows, one after the other. Within a panel:
@@ -61,14 +62,17 @@ struct Kernels {
   std::int64_t tile_panels = 1;    // most panels of one with several rows
   std::int64_t score_queries = 1;  // most queries of one scores or values call
 
-  /// out = x * gain / rms(x). Any n.
+  /// out = x * gain / sqrt(mean(x^2) + eps). Any n; out may be x.
   void (*rms_norm)(const float* x, const float* gain, float eps, std::int64_t n, float* out);
+  /// out = (x - mean(x)) * gain / sqrt(variance(x) + eps) + bias, which may be null. Any n; out may be x.
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, float eps, std::int64_t n, float* out);
   /// n is a multiple of 32. A row with a NaN or infinity gets NaN scales, so that it cannot pass for numbers.
   void (*quantize)(const float* x, std::int64_t n, std::int8_t* high, std::int8_t* low, float* scales,
                    std::int32_t* sums);
   /// tile[r * panels * 16 + p * 16 + i] = row (row + r) of the input · weight row ((panel + p) * 16 + i).
   void (*multiply)(const WeightView& weight, std::int64_t panel, std::int64_t panels, const InputView& input,
                    std::int64_t row, std::int64_t rows, float* tile);
+  /// out = gate(g) * u, or gate(g) where u is null.
   void (*gate)(Gate gate, const float* g, const float* u, std::int64_t n, float* out);
 
   // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim).
@@ -78,8 +82,14 @@ struct Kernels {
   /// scores[n * 256 + t] = scale * q[n] · key t, for t in [0, tokens) rounded up to a multiple of 16.
   void (*scores)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
                  std::int64_t queries, std::int64_t head_dim, float scale, float* scores);
-  /// Turns `valid` scores into exp(score - max), the rest up to `tokens` into 0; returns max and sum.
-  void (*softmax)(float* scores, std::int64_t valid, std::int64_t tokens, float* max, float* sum);
+  /// values = cap * tanh(values / cap), for [0, n) rounded up to a multiple of 16. Of scores and of logits.
+  void (*soft_cap)(float* values, std::int64_t n, float cap);
+  /// scores[i] += slope * (distance + i), for [0, n) rounded up to a multiple of 16. ALiBi; distance is of key 0 from
+  /// the query, 0 or negative.
+  void (*add_slope)(float* scores, std::int64_t n, float slope, std::int64_t distance);
+  /// Turns the scores [first, valid) into exp(score - max), the others up to `tokens` into 0; returns max and sum.
+  /// first < valid <= tokens.
+  void (*softmax)(float* scores, std::int64_t first, std::int64_t valid, std::int64_t tokens, float* max, float* sum);
   /// out[n][d] = sum over t of weights[n * 256 + t] * value t.
   void (*values)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* weights,
                  std::int64_t queries, std::int64_t head_dim, float* const* out);

@@ -1,8 +1,9 @@
 // The kernels of the CPU back end: one source, compiled once for each instruction set.
 //
-// The including file defines LANNER_ISA (the namespace) and includes the simd_*.h of the same set. Nothing here
-// may instantiate a template or call an inline function that other files share: the linker keeps one copy,
-// and it might keep the one with instructions that the processor lacks.
+// The including file defines LANNER_ISA (the namespace) and includes the simd_*.h of the same set. Here are products
+// and attention; rows.inl.h has what goes over one row of numbers. Nothing in either may instantiate a template or call
+// an inline function that other files share: the linker keeps one copy, and it might keep the one with instructions
+// that the processor lacks.
 //
 // Products are bound by the bus for a few rows (the weight is read once) and by the multipliers for many. A panel's
 // codes are unpacked once for all rows of a tile. For a single row four panels are walked together, since one
@@ -11,6 +12,7 @@
 // No include guard: it is included once by each kernels_<isa>.cpp.
 
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/rows.inl.h"
 
 namespace lanner::ops::cpu::LANNER_ISA {
 
@@ -28,37 +30,7 @@ struct ElementBF16 {
   LANNER_INLINE F32x16 load16(const Type* p) { return load_bfloat(p); }
 };
 
-LANNER_INLINE F32x16 exponential(F32x16 x) {
-  // e^x = 2^n * e^r with |r| <= ln(2)/2, and a polynomial of degree 6 for e^r: 2 units in the last place.
-  // The operand order of max and min lets a NaN through.
-  const F32x16 clamped = min(set1(88.0F), max(set1(-87.0F), x));
-  const F32x16 n = round(mul(clamped, set1(1.44269504F)));
-  F32x16 r = fma(n, set1(-0.693359375F), clamped);
-  r = fma(n, set1(2.12194440e-4F), r);
-  F32x16 p = set1(1.38888889e-3F);
-  p = fma(p, r, set1(8.33333333e-3F));
-  p = fma(p, r, set1(4.16666667e-2F));
-  p = fma(p, r, set1(1.66666667e-1F));
-  p = fma(p, r, set1(0.5F));
-  p = fma(p, r, set1(1.0F));
-  p = fma(p, r, set1(1.0F));
-  return zero_below(x, -87.0F, scale_exponent(p, n));
-}
-
-// --- norm and quantization -------------------------------------------------------------------------------------
-
-static void rms_norm(const float* x, const float* gain, float eps, std::int64_t n, float* out) {
-  const std::int64_t whole = n / 16 * 16;
-  F32x16 squares = zero();
-  for (std::int64_t i = 0; i < whole; i += 16) squares = fma(load(x + i), load(x + i), squares);
-  float sum = reduce_add(squares);
-  for (std::int64_t i = whole; i < n; ++i) sum += x[i] * x[i];
-  const float scale = 1.0F / __builtin_sqrtf(sum / static_cast<float>(n) + eps);
-  for (std::int64_t i = 0; i < whole; i += 16) {
-    store(out + i, mul(load(gain + i), mul(load(x + i), set1(scale))));
-  }
-  for (std::int64_t i = whole; i < n; ++i) out[i] = gain[i] * (x[i] * scale);
-}
+// --- quantization --------------------------------------------------------------------------------------------------
 
 /// 16 codes in two planes; returns their sum.
 LANNER_INLINE std::int32_t store_codes(F32x16 scaled, std::int8_t* high, std::int8_t* low) {
@@ -284,32 +256,6 @@ static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panel
   __builtin_trap();  // callers cut panels as the table's constants say
 }
 
-// --- gates -----------------------------------------------------------------------------------------------------
-
-static void gate_rows(Gate gate, const float* g, const float* u, std::int64_t n, float* out) {
-  std::int64_t i = 0;
-  if (gate != Gate::kGelu) {
-    for (; i + 16 <= n; i += 16) {
-      const F32x16 x = load(g + i);
-      // silu(x) = x / (1 + e^-x); gelu_tanh(x) = x / (1 + e^-2y) with y = sqrt(2/pi) (x + 0.044715 x^3)
-      const F32x16 cubic = mul(x, fma(mul(x, x), set1(0.0713548162F), set1(1.59576912F)));
-      const F32x16 exponent = gate == Gate::kSilu ? x : cubic;
-      const F32x16 activated = div(x, add(set1(1.0F), exponential(sub(zero(), exponent))));
-      store(out + i, mul(activated, load(u + i)));
-    }
-  }
-  for (; i < n; ++i) {
-    const float x = g[i];
-    float activated = 0;
-    switch (gate) {
-      case Gate::kSilu: activated = x / (1.0F + __builtin_expf(-x)); break;
-      case Gate::kGelu: activated = 0.5F * x * (1.0F + __builtin_erff(x * 0.707106781F)); break;
-      case Gate::kGeluTanh: activated = x / (1.0F + __builtin_expf(-x * (1.59576912F + 0.0713548162F * x * x))); break;
-    }
-    out[i] = activated * u[i];
-  }
-}
-
 // --- attention -------------------------------------------------------------------------------------------------
 
 template <typename Element>
@@ -462,9 +408,11 @@ static void values(DType dtype, const std::byte* const* heads, std::int64_t toke
   });
 }
 
-static void softmax(float* scores, std::int64_t valid, std::int64_t tokens, float* max_out, float* sum_out) {
+static void softmax(float* scores, std::int64_t first, std::int64_t valid, std::int64_t tokens, float* max_out,
+                    float* sum_out) {
   constexpr float kMasked = -__builtin_inff();
   const std::int64_t padded = (tokens + 15) / 16 * 16;
+  for (std::int64_t early = 0; early < first; ++early) scores[early] = kMasked;
   for (std::int64_t t = valid; t < padded; ++t) scores[t] = kMasked;
   F32x16 largest = set1(kMasked);
   for (std::int64_t t = 0; t < padded; t += 16) largest = max(load(scores + t), largest);
@@ -485,6 +433,8 @@ static void merge(float* out, float a, const float* chunk, float b, std::int64_t
   }
 }
 
+static_assert(kTileRows <= kMaxTileRows && kSinglePanels <= kMaxTilePanels && kScoreQueries <= kMaxScoreQueries);
+
 const Kernels& kernels() {
   static constexpr Kernels kTable{
 #if defined(__AVX512F__)
@@ -499,11 +449,14 @@ const Kernels& kernels() {
       .tile_panels = kDensePanels,
       .score_queries = kScoreQueries,
       .rms_norm = rms_norm,
+      .layer_norm = layer_norm,
       .quantize = quantize,
       .multiply = multiply,
       .gate = gate_rows,
       .write_kv = write_kv,
       .scores = scores,
+      .soft_cap = soft_cap,
+      .add_slope = add_slope,
       .softmax = softmax,
       .values = values,
       .merge = merge,

@@ -42,14 +42,22 @@ void rotate(float* head, const float* angles, std::int64_t rotary_dim) {
 
 }  // namespace
 
+void CpuBackend::normalize(const Norm& norm, const float* x, std::int64_t n, float* out) const {
+  if (norm.kind == NormKind::kRms) {
+    kernels_.rms_norm(x, norm.gain->data(), norm.eps, n, out);
+  } else {
+    kernels_.layer_norm(x, norm.gain->data(), norm.bias == nullptr ? nullptr : norm.bias->data(), norm.eps, n, out);
+  }
+}
+
 InputView CpuBackend::prepare(Worker& worker, const Linear& linear, const float* x, const std::int32_t* wanted,
                               std::int64_t rows) {
   const std::int64_t cols = linear.cols();
   LANNER_CHECK(rows <= reserved_rows_ && cols <= reserved_cols_);
   bool quantized = false;
   for (const LinearPart& part : linear.parts) quantized = quantized || is_quantized(part.weight->format());
-  const bool normed = linear.norm.gain != nullptr;
-  const bool copied = normed || wanted != nullptr;
+  const std::int32_t* order = linear.input_order.empty() ? nullptr : linear.input_order.data();
+  const bool copied = linear.norm || order != nullptr || wanted != nullptr;
   const std::int64_t groups = cols / kActivationGroup;
   auto* values = input_values_.as<float>();
   auto* high = input_codes_.as<std::int8_t>();
@@ -58,9 +66,14 @@ InputView CpuBackend::prepare(Worker& worker, const Linear& linear, const float*
   for (std::int64_t row = begin; row < end; ++row) {
     const float* in = x + (wanted != nullptr ? wanted[row] : row) * cols;
     float* out = values + row * cols;
-    if (normed) {
-      kernels_.rms_norm(in, linear.norm.gain->data(), linear.norm.eps, cols, out);
-    } else if (copied) {
+    if (linear.norm) {
+      float* normed = order == nullptr ? out : product_.as<float>() + row * cols;  // nobody's before the products
+      normalize(linear.norm, in, cols, normed);
+      in = normed;
+    }
+    if (order != nullptr) {
+      for (std::int64_t i = 0; i < cols; ++i) out[i] = in[order[i]];
+    } else if (copied && in != out) {
       std::memcpy(out, in, static_cast<std::size_t>(cols) * sizeof(float));
     }
     if (quantized) {
@@ -96,9 +109,9 @@ void CpuBackend::for_each_tile(std::atomic<std::int64_t>& next, std::int64_t pan
   }
 }
 
-template <typename Epilogue>
+template <typename Finish>
 void CpuBackend::multiply_parts(std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input,
-                                std::int64_t rows, const Epilogue& epilogue) {
+                                std::int64_t rows, const Finish& finish) {
   // The parts' panels are numbered through, so that one counter shares them all.
   std::int64_t total = 0;
   for (const LinearPart& part : linear.parts) total += cpu_weight(part).panels();
@@ -121,7 +134,7 @@ void CpuBackend::multiply_parts(std::atomic<std::int64_t>& next, const Linear& l
                 float* values = tile + (r * here + i) * kPanelRows;
                 const std::int64_t columns = std::min(kPanelRows, weight.rows() - column);
                 add_bias(part, column, columns, values);
-                epilogue(p, row + r, column, columns, values);
+                finish(p, row + r, column, columns, values);
               }
             }
             panel += here;
@@ -131,40 +144,64 @@ void CpuBackend::multiply_parts(std::atomic<std::int64_t>& next, const Linear& l
 }
 
 void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
-  check_linear(linear);
-  std::atomic<std::int64_t> next{0};
+  check_linear_add(linear);
   const std::int64_t width = linear.rows();
+  const float scale = linear.epilogue.scale;
+  const Norm& post_norm = linear.epilogue.post_norm;
+  LANNER_CHECK(!post_norm || width <= reserved_cols_);
+  std::atomic<std::int64_t> next{0};
   pool_->run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, input, nullptr, rows);
+    if (post_norm) return add_normed(worker, next, linear, view, rows, x);
     multiply_parts(
         next, linear, view, rows,
         [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
           float* out = x + row * width + first_column(linear, part) + column;
-          for (std::int64_t i = 0; i < count; ++i) out[i] += values[i];
+          for (std::int64_t i = 0; i < count; ++i) out[i] += scale * values[i];
         });
   });
 }
 
+void CpuBackend::add_normed(Worker& worker, std::atomic<std::int64_t>& next, const Linear& linear,
+                            const InputView& input, std::int64_t rows, float* x) {
+  const std::int64_t width = linear.rows();
+  auto* product = product_.as<float>();  // (rows, width)
+  multiply_parts(next, linear, input, rows,
+                 [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+                   float* out = product + row * width + first_column(linear, part) + column;
+                   for (std::int64_t i = 0; i < count; ++i) out[i] = linear.epilogue.scale * values[i];
+                 });
+  worker.barrier();
+  const auto [begin, end] = worker.share(rows);
+  for (std::int64_t row = begin; row < end; ++row) {
+    float* normed = product + row * width;
+    normalize(linear.epilogue.post_norm, normed, width, normed);
+    for (std::int64_t i = 0; i < width; ++i) x[row * width + i] += normed[i];
+  }
+}
+
 void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {
-  check_linear(linear);
+  check_norm_head(linear);
   std::atomic<std::int64_t> next{0};
   const std::int64_t width = linear.rows();
   const auto rows = static_cast<std::int64_t>(wanted.size());
+  const Epilogue& epilogue = linear.epilogue;
   pool_->run([&](Worker& worker) {
     const InputView view = prepare(worker, linear, x, wanted.data(), rows);
-    multiply_parts(
-        next, linear, view, rows,
-        [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-          std::memcpy(logits + row * width + first_column(linear, part) + column, values,
-                      static_cast<std::size_t>(count) * 4);
-        });
+    multiply_parts(next, linear, view, rows,
+                   [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, float* values) {
+                     for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
+                     if (epilogue.soft_cap != 0) kernels_.soft_cap(values, count, epilogue.soft_cap);
+                     std::memcpy(logits + row * width + first_column(linear, part) + column, values,
+                                 static_cast<std::size_t>(count) * 4);
+                   });
   });
 }
 
 void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) {
   check_norm_gated_up(linear);
   const CpuWeight& gate_weight = cpu_weight(linear.parts[0]);
-  const CpuWeight& up_weight = cpu_weight(linear.parts[1]);
+  const CpuWeight* up_weight = linear.parts.size() == 2 ? &cpu_weight(linear.parts[1]) : nullptr;
   const std::int64_t width = gate_weight.rows();
   std::atomic<std::int64_t> next{0};
   pool_->run([&](Worker& worker) {
@@ -174,14 +211,16 @@ void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, 
                     alignas(64) float gates[kMaxTileRows * kMaxTilePanels * kPanelRows];
                     alignas(64) float ups[kMaxTileRows * kMaxTilePanels * kPanelRows];
                     kernels_.multiply(gate_weight.view(), panel, count, view, row, row_count, gates);
-                    kernels_.multiply(up_weight.view(), panel, count, view, row, row_count, ups);
+                    if (up_weight != nullptr) {
+                      kernels_.multiply(up_weight->view(), panel, count, view, row, row_count, ups);
+                    }
                     const std::int64_t column = panel * kPanelRows;
                     const std::int64_t columns = std::min(count * kPanelRows, width - column);
                     for (std::int64_t r = 0; r < row_count; ++r) {
                       float* gate_row = gates + r * count * kPanelRows;
-                      float* up_row = ups + r * count * kPanelRows;
+                      float* up_row = up_weight == nullptr ? nullptr : ups + r * count * kPanelRows;
                       add_bias(linear.parts[0], column, columns, gate_row);
-                      add_bias(linear.parts[1], column, columns, up_row);
+                      if (up_row != nullptr) add_bias(linear.parts[1], column, columns, up_row);
                       kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
                     }
                   });
@@ -191,10 +230,8 @@ void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, 
 void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) {
   check_norm_qkv(args, batch, cache);
   const Linear& linear = *args.linear;
-  const KvLayout& layout = cache.layout;
-  const std::int64_t head_dim = layout.head_dim;
-  const std::int64_t kv_width = layout.kv_heads * head_dim;
-  const std::int64_t q_width = args.heads * head_dim;
+  const std::int64_t kv_width = cache.layout.kv_heads * cache.layout.head_dim;
+  const std::int64_t q_width = args.heads * cache.layout.head_dim;
   LANNER_CHECK(2 * kv_width <= reserved_cols_);
   auto* kv = product_.as<float>();  // (rows, 2, kv_heads, head_dim)
   std::atomic<std::int64_t> next{0};
@@ -214,20 +251,30 @@ void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvC
         const std::int64_t row = slice.first_row + i;
         if (row < begin || row >= end) continue;
         const std::int64_t position = slice.first_position + i;
-        const float* angles = args.rope_angles + row * args.rotary_dim;
-        for (std::int64_t h = 0; h < args.heads; ++h) {
-          rotate(args.q + row * q_width + h * head_dim, angles, args.rotary_dim);
-        }
         const std::int32_t block = slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens)];
-        for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
-          float* key = kv + row * 2 * kv_width + h * head_dim;
-          rotate(key, angles, args.rotary_dim);
-          kernels_.write_kv(layout.dtype, key, key + kv_width, head_dim, position % kKvBlockTokens,
-                            cache.head(block, args.layer, h));
-        }
+        finish_heads(args, row, position, block, kv + row * 2 * kv_width, cache);
       }
     }
   });
+}
+
+void CpuBackend::finish_heads(const NormQkvArgs& args, std::int64_t row, std::int64_t position, std::int32_t block,
+                              float* kv, const KvCacheView& cache) const {
+  const KvLayout& layout = cache.layout;
+  const std::int64_t head_dim = layout.head_dim;
+  const float* angles = args.rope_angles + row * args.rotary_dim;
+  for (std::int64_t h = 0; h < args.heads; ++h) {
+    float* query = args.q + (row * args.heads + h) * head_dim;
+    if (args.q_norm) normalize(args.q_norm, query, head_dim, query);
+    rotate(query, angles, args.rotary_dim);
+  }
+  for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
+    float* key = kv + h * head_dim;
+    if (args.k_norm) normalize(args.k_norm, key, head_dim, key);
+    rotate(key, angles, args.rotary_dim);
+    kernels_.write_kv(layout.dtype, key, key + layout.kv_heads * head_dim, head_dim, position % kKvBlockTokens,
+                      cache.head(block, args.layer, h));
+  }
 }
 
 }  // namespace lanner::ops::cpu

@@ -157,6 +157,7 @@ void pack_panel(const WeightSource& source, const WeightView& view, std::int64_t
 }  // namespace
 
 Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool) {
+  LANNER_CHECK(source.input_order.empty());  // a Linear's affair, not a weight's
   WeightView view;
   if (!is_quantized(source.format)) {
     view = plan_dense(source.format, source.cols);

@@ -114,11 +114,12 @@ class ReferenceBackend final : public Backend {
   }
   Status reserve(std::int64_t, std::int64_t) override { return {}; }
 
-  void embed(const PackedWeight& table, const Batch& batch, float* x) override {
+  void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override {
     check_batch(batch);
     const auto& weight = static_cast<const ReferenceWeight&>(table);
     for (std::int32_t row = 0; row < batch.rows; ++row) {
-      std::copy_n(weight.row(batch.tokens[static_cast<std::size_t>(row)]), weight.cols(), x + row * weight.cols());
+      const float* values = weight.row(batch.tokens[static_cast<std::size_t>(row)]);
+      for (std::int64_t i = 0; i < weight.cols(); ++i) x[row * weight.cols() + i] = scale * values[i];
     }
   }
 
@@ -146,7 +147,10 @@ class ReferenceBackend final : public Backend {
         std::vector<float> values(product.begin() + row * (q_width + 2 * kv_width),
                                   product.begin() + (row + 1) * (q_width + 2 * kv_width));
         for (std::int64_t h = 0; h < args.heads + cache.layout.kv_heads; ++h) {
-          rotate(values.data() + h * head_dim, args.rope_angles + row * args.rotary_dim, args.rotary_dim);
+          float* head = values.data() + h * head_dim;
+          const std::vector<float> normed = normalize(h < args.heads ? args.q_norm : args.k_norm, head, head_dim);
+          std::copy(normed.begin(), normed.end(), head);
+          rotate(head, args.rope_angles + row * args.rotary_dim, args.rotary_dim);
         }
         std::copy_n(values.data(), q_width, args.q + row * q_width);
         const std::int64_t position = slice.first_position + i;
@@ -167,45 +171,55 @@ class ReferenceBackend final : public Backend {
   void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override {
     check_attention(args, batch, cache);
     const std::int64_t head_dim = cache.layout.head_dim;
-    const std::int64_t group = args.heads / cache.layout.kv_heads;
     for (const SequenceSlice& slice : batch.slices) {
       for (std::int32_t i = 0; i < slice.rows; ++i) {
         for (std::int64_t h = 0; h < args.heads; ++h) {
           const std::int64_t offset = ((slice.first_row + i) * args.heads + h) * head_dim;
-          attend(slice, slice.first_position + i + 1, args, cache, h / group, args.q + offset, args.out + offset);
+          attend(slice, slice.first_position + i + 1, args, cache, h, args.q + offset, args.out + offset);
         }
       }
     }
   }
 
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override {
-    check_linear(linear);
-    const std::vector<float> product = multiply(linear, input, rows);
-    for (std::size_t i = 0; i < product.size(); ++i) x[i] += product[i];
+    check_linear_add(linear);
+    const std::int64_t width = linear.rows();
+    std::vector<float> product = multiply(linear, input, rows);
+    for (float& value : product) value *= linear.epilogue.scale;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::vector<float> added = normalize(linear.epilogue.post_norm, product.data() + row * width, width);
+      for (std::int64_t i = 0; i < width; ++i) x[row * width + i] += added[static_cast<std::size_t>(i)];
+    }
   }
 
   void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override {
     check_norm_gated_up(linear);
     const std::vector<float> product = multiply(linear, x, rows);
-    const std::int64_t width = linear.rows() / 2;
+    const std::int64_t width = linear.parts[0].weight->rows();
+    const bool with_up = linear.parts.size() == 2;
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t i = 0; i < width; ++i) {
-        const auto g = static_cast<std::size_t>(row * 2 * width + i);
-        h[row * width + i] = gated(gate, product[g]) * product[g + static_cast<std::size_t>(width)];
+        const auto g = static_cast<std::size_t>(row * linear.rows() + i);
+        h[row * width + i] = gated(gate, product[g]);
+        if (with_up) h[row * width + i] *= product[g + static_cast<std::size_t>(width)];
       }
     }
   }
 
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override {
-    check_linear(linear);
+    check_norm_head(linear);
+    const Epilogue& epilogue = linear.epilogue;
     for (const std::int32_t row : wanted) {
-      const std::vector<float> product = multiply(linear, x + row * linear.cols(), 1);
-      logits = std::copy(product.begin(), product.end(), logits);
+      for (const float value : multiply(linear, x + row * linear.cols(), 1)) {
+        const float scaled = value * epilogue.scale;
+        *logits++ = epilogue.soft_cap == 0 ? scaled : epilogue.soft_cap * std::tanh(scaled / epilogue.soft_cap);
+      }
     }
   }
 
-  void norm_rows(const RmsNorm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+  void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override {
+    check_norm_rows(norm, cols);
     for (const std::int32_t row : wanted) {
       const std::vector<float> normed = normalize(norm, x + row * cols, cols);
       out = std::copy(normed.begin(), normed.end(), out);
@@ -238,26 +252,38 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  /// x * gain / rms(x), or x itself without a norm.
-  static std::vector<float> normalize(const RmsNorm& norm, const float* x, std::int64_t cols) {
+  /// x * gain / rms(x); or (x - mean) * gain / standard deviation + bias; or x itself without a norm.
+  static std::vector<float> normalize(const Norm& norm, const float* x, std::int64_t cols) {
     std::vector<float> result(x, x + cols);
-    if (norm.gain == nullptr) return result;
+    if (!norm) return result;
+    double mean = 0;
+    if (norm.kind == NormKind::kLayer) {
+      for (const float value : result) mean += static_cast<double>(value) / static_cast<double>(cols);
+    }
     double squares = 0;
-    for (const float value : result) squares += static_cast<double>(value) * static_cast<double>(value);
+    for (const float value : result)
+      squares += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean);
     const double scale = 1.0 / std::sqrt(squares / static_cast<double>(cols) + static_cast<double>(norm.eps));
     for (std::int64_t i = 0; i < cols; ++i) {
       float& value = result[static_cast<std::size_t>(i)];
-      value = norm.gain->data()[i] * static_cast<float>(static_cast<double>(value) * scale);
+      value = norm.gain->data()[i] * static_cast<float>((static_cast<double>(value) - mean) * scale);
+      if (norm.bias != nullptr) value += norm.bias->data()[i];
     }
     return result;
   }
 
-  /// (rows, linear.rows()) of norm(x) · Wᵀ + bias, sums in double.
+  /// (rows, linear.rows()) of order(norm(x)) · Wᵀ + bias, sums in double.
   static std::vector<float> multiply(const Linear& linear, const float* x, std::int64_t rows) {
     const std::int64_t cols = linear.cols();
     std::vector<float> product;
     for (std::int64_t row = 0; row < rows; ++row) {
-      const std::vector<float> input = normalize(linear.norm, x + row * cols, cols);
+      std::vector<float> input = normalize(linear.norm, x + row * cols, cols);
+      if (!linear.input_order.empty()) {
+        const std::vector<float> plain = input;
+        for (std::size_t i = 0; i < input.size(); ++i) {
+          input[i] = plain[static_cast<std::size_t>(linear.input_order[i])];
+        }
+      }
       for (const LinearPart& part : linear.parts) {
         const auto& weight = static_cast<const ReferenceWeight&>(*part.weight);
         for (std::int64_t out = 0; out < weight.rows(); ++out) {
@@ -273,30 +299,38 @@ class ReferenceBackend final : public Backend {
     return product;
   }
 
-  /// One query over `tokens` cached tokens: out = softmax(scale * q · K) · V.
+  /// One query of one head that stands behind `tokens` - 1 cached tokens: out = softmax(scores) · V.
   static void attend(const SequenceSlice& slice, std::int64_t tokens, const AttentionArgs& args,
-                     const KvCacheView& cache, std::int64_t kv_head, const float* q, float* out) {
+                     const KvCacheView& cache, std::int64_t head, const float* q, float* out) {
     const std::int64_t head_dim = cache.layout.head_dim;
+    const std::int64_t kv_head = head / (args.heads / cache.layout.kv_heads);
     const auto place = [&](std::int64_t t) {
       return cache.head(slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)], args.layer, kv_head);
     };
-    std::vector<double> scores(static_cast<std::size_t>(tokens));
-    for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::int64_t first = args.window == 0 ? 0 : std::max<std::int64_t>(0, tokens - args.window);
+    std::vector<double> scores;  // of tokens first..tokens - 1
+    for (std::int64_t t = first; t < tokens; ++t) {
       double score = 0;
       for (std::int64_t d = 0; d < head_dim; ++d) {
         const std::int64_t index = t % kKvBlockTokens * head_dim + d;
         score += static_cast<double>(q[d]) * static_cast<double>(load_element(cache.layout.dtype, place(t), index));
       }
-      scores[static_cast<std::size_t>(t)] = score * static_cast<double>(args.scale);
+      score *= static_cast<double>(args.scale);
+      const auto cap = static_cast<double>(args.soft_cap);
+      if (cap != 0) score = cap * std::tanh(score / cap);
+      if (args.alibi_slopes != nullptr) {
+        score += static_cast<double>(args.alibi_slopes->data()[head]) * static_cast<double>(t - (tokens - 1));
+      }
+      scores.push_back(score);
     }
     const double largest = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     for (double& score : scores) sum += score = std::exp(score - largest);
     for (std::int64_t d = 0; d < head_dim; ++d) {
       double value = 0;
-      for (std::int64_t t = 0; t < tokens; ++t) {
+      for (std::int64_t t = first; t < tokens; ++t) {
         const std::int64_t index = (kKvBlockTokens + t % kKvBlockTokens) * head_dim + d;
-        value += scores[static_cast<std::size_t>(t)] *
+        value += scores[static_cast<std::size_t>(t - first)] *
                  static_cast<double>(load_element(cache.layout.dtype, place(t), index));
       }
       out[d] = static_cast<float>(value / sum);

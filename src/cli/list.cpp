@@ -18,9 +18,10 @@ namespace {
 int run_list() {
   std::string text = "The supported architectures are:\n";
   for (const auto& architecture : model::arch::kArchitectures) {
-    text += fmt::format(
-        "{}  (model_type {}), from Hugging Face folders and GGUF files; logits checked against Transformers\n",
-        architecture.name, architecture.model_type);
+    const std::string files =
+        architecture.gguf.empty() ? "Hugging Face folders" : fmt::format("Hugging Face folders, GGUF ({})", architecture.gguf);
+    text += fmt::format("{}  (model_type {}): {}; checked: {}\n", architecture.name, architecture.model_type, files,
+                        architecture.checked);
   }
   // The sentence of LMDeploy's `list`, which scripts look for.
   text += "The supported chat template names are:\n";

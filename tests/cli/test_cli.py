@@ -257,7 +257,9 @@ def test_check_env(run, tmp_path):
 def test_list(run):
     done = run("list")
     assert done.returncode == 0
-    assert b"LlamaForCausalLM" in done.stdout
+    lines = done.stdout.decode().splitlines()
+    assert any(line.startswith("LlamaForCausalLM  (model_type llama): ") and "Transformers" in line for line in lines)
+    assert any(line.startswith("InternLM2ForCausalLM  ") and "GGUF (internlm2)" in line for line in lines)
     assert b"The supported chat template names are:" in done.stdout and b"internlm2" in done.stdout
 
 

@@ -18,8 +18,9 @@ namespace {
 int run_list() {
   std::string text = "The supported architectures are:\n";
   for (const auto& architecture : model::arch::kArchitectures) {
-    const std::string files =
-        architecture.gguf.empty() ? "Hugging Face folders" : fmt::format("Hugging Face folders, GGUF ({})", architecture.gguf);
+    const std::string files = architecture.gguf.empty()
+                                  ? "Hugging Face folders"
+                                  : fmt::format("Hugging Face folders, GGUF ({})", architecture.gguf);
     text += fmt::format("{}  (model_type {}): {}; checked: {}\n", architecture.name, architecture.model_type, files,
                         architecture.checked);
   }

@@ -93,7 +93,7 @@ class Decoder {
   std::vector<Layer> layers_;
   ops::Linear head_;
   std::vector<StepRope> ropes_;
-  StepRope no_rope_;  // of layers in which nothing rotates
+  StepRope no_rope_;                                       // of layers in which nothing rotates
   std::shared_ptr<const ops::DeviceVector> alibi_slopes_;  // (heads) or null
   std::int64_t weight_bytes_ = 0;
 

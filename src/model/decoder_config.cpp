@@ -44,13 +44,13 @@ struct Range {
 
 Status check_ropes(const DecoderSpec& spec, const JsonFields& config) {
   if (spec.ropes.size() > kMaxRopes) {
-    return config.not_supported("rope_parameters", fmt::format("{} kinds of rope, allowed are {}", spec.ropes.size(),
-                                                               kMaxRopes));
+    return config.not_supported("rope_parameters",
+                                fmt::format("{} kinds of rope, allowed are {}", spec.ropes.size(), kMaxRopes));
   }
   for (const RopeSpec& rope : spec.ropes) {
     if (rope.rotary_dim % 2 != 0 || rope.rotary_dim < 2 || rope.rotary_dim > spec.head_dim) {
-      return config.wrong("head_dim", fmt::format("{} of {} elements rotate, which are not pairs", rope.rotary_dim,
-                                                  spec.head_dim));
+      return config.wrong("head_dim",
+                          fmt::format("{} of {} elements rotate, which are not pairs", rope.rotary_dim, spec.head_dim));
     }
     const auto pairs = static_cast<std::size_t>(rope.rotary_dim / 2);
     if (rope.kind == RopeKind::kLongRope && (rope.short_factors.size() != pairs || rope.long_factors.size() != pairs)) {
@@ -82,7 +82,8 @@ Status check_scales(const DecoderSpec& spec, const JsonFields& config) {
     }
   }
   if (!spec.alibi_slopes.empty() && static_cast<std::int64_t>(spec.alibi_slopes.size()) != spec.heads) {
-    return corrupt(fmt::format("{}: {} ALiBi slopes for {} heads", config.where(), spec.alibi_slopes.size(), spec.heads));
+    return corrupt(
+        fmt::format("{}: {} ALiBi slopes for {} heads", config.where(), spec.alibi_slopes.size(), spec.heads));
   }
   return {};
 }

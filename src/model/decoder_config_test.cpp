@@ -81,7 +81,8 @@ TEST(DecoderConfig, ReadsBothSpellingsOfRope) {
 
 TEST(DecoderConfig, ReadsRopeKinds) {
   EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "linear", "factor": 2}})")->ropes.front().kind, RopeKind::kLinear);
-  EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})")->ropes.front().kind, RopeKind::kDynamicNtk);
+  EXPECT_EQ(read_with(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})")->ropes.front().kind,
+            RopeKind::kDynamicNtk);
   EXPECT_EQ(read_with(R"({"rope_parameters": {"rope_type": "default"}})")->ropes.front().kind, RopeKind::kDefault);
   EXPECT_EQ(read_with(R"({"partial_rotary_factor": 0.5})")->ropes.front().rotary_dim, 4);
   const auto yarn = read_with(R"({"rope_scaling": {"rope_type": "yarn", "factor": 4, "mscale": 1.0,
@@ -94,7 +95,8 @@ TEST(DecoderConfig, ReadsRopeKinds) {
 TEST(DecoderConfig, ReadsLongRopeByAnyOfItsNames) {
   for (const char* type : {"longrope", "su", "yarn"}) {
     const std::string patch = std::string(R"({"max_position_embeddings": 2048, "original_max_position_embeddings": 512,
-        "rope_scaling": {"short_factor": [1, 1, 1, 1.5], "long_factor": [1, 2, 3, 4], "type": ")") + type + "\"}}";
+        "rope_scaling": {"short_factor": [1, 1, 1, 1.5], "long_factor": [1, 2, 3, 4], "type": ")") +
+                              type + "\"}}";
     const auto spec = read_with(patch.c_str());
     ASSERT_TRUE(spec.ok()) << spec.status().message();
     const RopeSpec& rope = spec->ropes.front();

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <memory>
 #include <numeric>
 #include <random>
 
@@ -148,6 +150,130 @@ TEST(Decoder, EveryPairwiseTensorCounts) {  // or else the test above would not 
     FakeCheckpoint wrong = llama_with_biases(CheckpointKind::kGguf);
     wrong.values[tensor.gguf] = plain.values.find(tensor.folder)->second;
     EXPECT_GT(largest_difference(right.hidden, compute(wrong, {}).hidden), 1e-3F) << tensor.gguf;
+  }
+}
+
+/// The rows of q, k and v of each key-value head together, as InternLM 2 has them; of weights or of biases.
+std::vector<float> by_kv_head(const FakeCheckpoint& llama, const std::string& kind) {
+  const auto rows_of = [&](const char* part) {
+    return llama.values.find(std::string("model.layers.0.self_attn.") + part + "_proj." + kind)->second;
+  };
+  const auto q = rows_of("q"), k = rows_of("k"), v = rows_of("v");
+  const auto group = static_cast<std::ptrdiff_t>(q.size()) / kKvHeads;
+  const auto head = static_cast<std::ptrdiff_t>(k.size()) / kKvHeads;
+  std::vector<float> fused;
+  for (std::ptrdiff_t g = 0; g < kKvHeads; ++g) {
+    fused.insert(fused.end(), q.begin() + g * group, q.begin() + (g + 1) * group);
+    fused.insert(fused.end(), k.begin() + g * head, k.begin() + (g + 1) * head);
+    fused.insert(fused.end(), v.begin() + g * head, v.begin() + (g + 1) * head);
+  }
+  return fused;
+}
+
+/// The model of llama_with_biases() as an InternLM 2.
+FakeCheckpoint internlm2_with_biases() {
+  const FakeCheckpoint llama = llama_with_biases(CheckpointKind::kFolder);
+  FakeCheckpoint checkpoint = empty_llama();
+  checkpoint.config_value["architectures"] = {"InternLM2ForCausalLM"};
+  checkpoint.config_value["bias"] = true;
+  const std::pair<const char*, const char*> names[] = {
+      {"model.embed_tokens.weight", "model.tok_embeddings.weight"},
+      {"model.norm.weight", "model.norm.weight"},
+      {"model.layers.0.input_layernorm.weight", "model.layers.0.attention_norm.weight"},
+      {"model.layers.0.self_attn.o_proj.weight", "model.layers.0.attention.wo.weight"}};
+  for (const auto& [llama_name, name] : names) checkpoint.values[name] = llama.values.find(llama_name)->second;
+  for (const std::string kind : {"weight", "bias"}) {
+    checkpoint.values["model.layers.0.attention.wqkv." + kind] = by_kv_head(llama, kind);
+  }
+  return checkpoint;
+}
+
+/// Rows to codes, each group by itself, so that it does not matter which rows are in one tensor.
+void quantize(ops::WeightFormat format, ops::WeightSource& source) {
+  std::vector<float> values(static_cast<std::size_t>(source.rows * source.cols));
+  std::memcpy(values.data(), source.dense, values.size() * sizeof(float));
+  const float steps = format == ops::WeightFormat::kInt4 ? 15.0F : 255.0F;
+  const int least = format == ops::WeightFormat::kInt4 ? 0 : -128;
+  ops::WeightSource result;
+  result.format = format;
+  result.rows = source.rows;
+  result.cols = source.cols;
+  result.group = 32;
+  for (std::size_t i = 0; i < values.size(); i += 32) {
+    const auto [low, high] = std::minmax_element(values.begin() + static_cast<std::ptrdiff_t>(i),
+                                                 values.begin() + static_cast<std::ptrdiff_t>(i) + 32);
+    const float scale = std::max(*high - *low, 1e-6F) / steps;
+    result.scales.push_back(scale);
+    result.offsets.push_back(*low - scale * static_cast<float>(least));
+    for (std::size_t j = i; j < i + 32; ++j) {
+      result.codes.push_back(
+          static_cast<std::uint8_t>(static_cast<int>(std::lround((values[j] - *low) / scale)) + least));
+    }
+  }
+  source = std::move(result);
+}
+
+TEST(Decoder, FusedTensorsOfEveryFormatComputeWhatSeparateOnesDo) {
+  for (const auto format : {ops::WeightFormat::kF32, ops::WeightFormat::kInt8, ops::WeightFormat::kInt4}) {
+    FakeCheckpoint separate = llama_with_biases(CheckpointKind::kFolder);
+    FakeCheckpoint fused = internlm2_with_biases();
+    for (FakeCheckpoint* checkpoint : {&separate, &fused}) {
+      checkpoint->alter = [format](std::string_view name, ops::WeightSource& source) {
+        const bool is_qkv =
+            name.find("_proj.") != std::string_view::npos || name.find("wqkv") != std::string_view::npos;
+        if (format != ops::WeightFormat::kF32 && is_qkv && name.find("o_proj") == std::string_view::npos) {
+          if (source.cols % 32 == 0) quantize(format, source);
+        }
+      };
+    }
+    const Computed expected = compute(separate, {});
+    const Computed actual = compute(fused, {});
+    EXPECT_EQ(actual.keys, expected.keys) << ops::weight_format_name(format);
+    EXPECT_EQ(actual.hidden, expected.hidden) << ops::weight_format_name(format);
+  }
+}
+
+/// The columns of a dense fp32 matrix in another order, as act-order leaves them.
+void reorder_columns(const std::vector<std::int32_t>& order, ops::WeightSource& source) {
+  const auto count = static_cast<std::size_t>(source.rows * source.cols);
+  std::vector<float> values(count);
+  std::memcpy(values.data(), source.dense, count * sizeof(float));
+  auto copy = std::make_shared<std::vector<float>>(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t col = i % static_cast<std::size_t>(source.cols);
+    (*copy)[i] = values[i - col + static_cast<std::size_t>(order[col])];
+  }
+  source.dense = reinterpret_cast<const std::byte*>(copy->data());
+  source.owner = std::move(copy);
+  source.input_order = order;
+}
+
+TEST(Decoder, InputOrdersGoToTheirLinearWhetherTheyAgreeOrNot) {
+  const Computed expected = compute(llama_with_biases(CheckpointKind::kFolder), {});
+  for (const std::int32_t turn : {0, 1}) {  // by which k differs from q and v
+    FakeCheckpoint ordered = llama_with_biases(CheckpointKind::kFolder);
+    ordered.alter = [turn](std::string_view name, ops::WeightSource& source) {
+      if (name.find("self_attn") == std::string_view::npos && name.find("embed") == std::string_view::npos) return;
+      const auto cols = static_cast<std::int32_t>(source.cols);
+      std::vector<std::int32_t> order(static_cast<std::size_t>(cols));
+      const std::int32_t shift = 5 + (name.find("k_proj") == std::string_view::npos ? 0 : turn);
+      for (std::int32_t i = 0; i < cols; ++i) order[static_cast<std::size_t>(i)] = (i * 3 + shift) % cols;
+      reorder_columns(order, source);
+    };
+    const Computed actual = compute(ordered, {});
+    EXPECT_LT(largest_difference(actual.keys, expected.keys), 1e-5F) << turn;
+    EXPECT_LT(largest_difference(actual.hidden, expected.hidden), 1e-5F) << turn;
+  }
+}
+
+TEST(Decoder, ProgressEndsAtOne) {
+  for (const FakeCheckpoint& checkpoint : {llama_with_biases(CheckpointKind::kFolder), internlm2_with_biases()}) {
+    double last = 0.0;
+    compute(checkpoint, {.progress = [&last](double share) {
+              EXPECT_GT(share, last);
+              last = share;
+            }});
+    EXPECT_DOUBLE_EQ(last, 1.0);
   }
 }
 

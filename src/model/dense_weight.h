@@ -11,7 +11,8 @@ namespace lanner::model {
 ops::WeightSource widened(const ops::WeightSource& source);
 
 /// Every row divided by its Euclidean norm (of a row of zeros: left alone). Quantized weights keep their codes; dense
-/// ones become fp32, or fp16 where they had 16 bits: elements of unit rows are in its range, and it rounds less than bf16.
+/// ones become fp32, or fp16 where they had 16 bits: elements of unit rows are in its range, and it rounds less than
+/// bf16.
 ops::WeightSource with_unit_rows(ops::WeightSource source);
 
 }  // namespace lanner::model

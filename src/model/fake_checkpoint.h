@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,6 +27,8 @@ class FakeCheckpoint final : public Checkpoint {
   std::map<std::string, std::vector<std::int64_t>, std::less<>> shapes;
   std::map<std::string, std::vector<float>, std::less<>> values;
   bool has_every_tensor = false;  // of whatever shape is asked for
+  /// What else happens to a matrix before it is handed out, such as quantizing it.
+  std::function<void(std::string_view name, ops::WeightSource& source)> alter;
 
   CheckpointKind kind() const override { return kind_value; }
   const std::string& path() const override { return path_; }
@@ -41,7 +44,10 @@ class FakeCheckpoint final : public Checkpoint {
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
     LANNER_RETURN_IF_ERROR(check_matrix(name, rows, cols));
     const auto copy = std::make_shared<const std::vector<float>>(elements(name, rows * cols));
-    return dense_matrix(ops::WeightFormat::kF32, reinterpret_cast<const std::byte*>(copy->data()), rows, cols, copy);
+    auto source =
+        dense_matrix(ops::WeightFormat::kF32, reinterpret_cast<const std::byte*>(copy->data()), rows, cols, copy);
+    if (alter) alter(name, source);
+    return source;
   }
   Result<std::vector<float>> vector(std::string_view name, std::int64_t size) const override {
     LANNER_RETURN_IF_ERROR(check_vector(name, size));

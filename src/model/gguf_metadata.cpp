@@ -23,8 +23,8 @@ struct NamePair {
   std::string_view hugging_face;
 };
 
-// general.architecture and the class of Hugging Face whose file under arch/ reads it. Others keep their GGUF name, which
-// is then unknown.
+// general.architecture and the class of Hugging Face whose file under arch/ reads it. Others keep their GGUF name,
+// which is then unknown.
 constexpr std::array<NamePair, 14> kArchitectures{{{"llama", "LlamaForCausalLM"},
                                                    {"baichuan", "BaichuanForCausalLM"},
                                                    {"chatglm", "ChatGLMModel"},
@@ -200,8 +200,7 @@ Status add_longrope(const Gguf& gguf, Json& scaling) {
 Status add_rope_scaling(const Gguf& gguf, const std::string& prefix, Json& config) {
   const auto* kind = find_as<std::string_view>(gguf, prefix + "rope.scaling.type");
   // Phi-3's converter writes the lists and no type.
-  const bool is_longrope =
-      kind != nullptr ? *kind == "longrope" : gguf.tensors.contains(kLongRopeTensors.front().gguf);
+  const bool is_longrope = kind != nullptr ? *kind == "longrope" : gguf.tensors.contains(kLongRopeTensors.front().gguf);
   if (is_longrope || (kind != nullptr && *kind != "none")) {
     Json scaling = Json::object();
     scaling["rope_type"] = kind == nullptr ? "longrope" : std::string(*kind);

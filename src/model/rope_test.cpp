@@ -141,8 +141,8 @@ TEST(Rope, YarnTakesItsBetas) {
       {{11, 0.0421696492F}, {12, 0.0316227786F}, {14, 0.0148189953F}, {18, 0.00281170662F}, {22, 0.000444569858F}});
 }
 
-// short_factor 1 + 0.05 i, long_factor 1 + 0.5 i, max_position_embeddings 16384, original_max_position_embeddings 4096; of
-// Phi3Config, with seq_len of 4096 and 4097.
+// short_factor 1 + 0.05 i, long_factor 1 + 0.5 i, max_position_embeddings 16384, original_max_position_embeddings 4096;
+// of Phi3Config, with seq_len of 4096 and 4097.
 TEST(Rope, LongRopeTakesTheListOfTheSession) {
   RopeSpec rope = rope_of(RopeKind::kLongRope, 4.0);
   rope.original_max_position = 4096;
@@ -151,8 +151,8 @@ TEST(Rope, LongRopeTakesTheListOfTheSession) {
     rope.long_factors.push_back(1 + 0.5 * i);
   }
   const RopeFrequencies up_to = rope_frequencies(rope, 16384, 4096);
-  expect_frequencies(
-      up_to, {{0, 1.0F}, {1, 0.71418494F}, {10, 0.0374894217F}, {16, 0.00555555569F}, {31, 5.2294963e-05F}});
+  expect_frequencies(up_to,
+                     {{0, 1.0F}, {1, 0.71418494F}, {10, 0.0374894217F}, {16, 0.00555555569F}, {31, 5.2294963e-05F}});
   EXPECT_NEAR(up_to.scale, 1.08012345F, 1e-6F);
   const std::vector<Expected> expected{
       {0, 1.0F}, {1, 0.499929428F}, {10, 0.00937235542F}, {16, 0.00111111114F}, {31, 8.08194818e-06F}};

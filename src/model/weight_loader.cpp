@@ -43,8 +43,7 @@ Result<ops::WeightSource> WeightLoader::source(const ProjectionSpec& projection)
   const std::vector<std::int64_t> rows = rows_in_tensor(projection);
   if (projection.slice) {
     if (sliced_name_ != projection.weight) {
-      LANNER_ASSIGN_OR_RETURN(sliced_,
-                              checkpoint_.matrix(projection.weight, tensor_rows(projection), projection.cols));
+      LANNER_ASSIGN_OR_RETURN(sliced_, checkpoint_.matrix(projection.weight, tensor_rows(projection), projection.cols));
       sliced_name_ = projection.weight;
     }
     return gather_rows(sliced_, rows);

@@ -5,10 +5,12 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "model/decoder.h"
 #include "model/decoder_config.h"
 #include "model/fake_checkpoint.h"
 #include "model/generation_config.h"
 #include "model/json_reader.h"
+#include "model/row_order.h"
 
 using namespace lanner::model;
 
@@ -27,9 +29,20 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (spec.status().message().find('\n') != std::string::npos) std::abort();  // errors are one line
     return 0;
   }
-  const bool sane = spec->heads % spec->kv_heads == 0 && spec->rope.rotary_dim <= spec->head_dim &&
-                    spec->head_dim <= kMaxHeadDim && spec->vocab <= kMaxVocab && std::isfinite(spec->rope.theta) &&
-                    spec->rope.factor > 0 && spec->norm_eps > 0 && !spec->layers.empty();
+  bool sane = spec->heads % spec->kv_heads == 0 && spec->head_dim <= kMaxHeadDim && spec->vocab <= kMaxVocab &&
+              spec->norm_eps > 0 && !spec->layers.empty() && std::isfinite(spec->logit_scale);
+  for (const RopeSpec& rope : spec->ropes) {
+    sane = sane && rope.rotary_dim <= spec->head_dim && std::isfinite(rope.theta) && rope.factor > 0;
+    // What loading computes with all of it.
+    const RopeFrequencies frequencies = rope_frequencies(rope, spec->max_position, spec->max_position);
+    sane = sane && static_cast<std::int64_t>(frequencies.inverse.size()) == rope.rotary_dim / 2;
+  }
+  const LayerSpec& layer = spec->layers.back();
+  for (const ProjectionSpec* projection : {&layer.q, &layer.k, &layer.v, &layer.gate, &layer.up}) {
+    for (const std::int64_t row : rows_in_tensor(*projection)) {
+      sane = sane && row >= 0 && row < tensor_rows(*projection);
+    }
+  }
   if (!sane) std::abort();
   return 0;
 }

@@ -18,6 +18,7 @@ import tiny_models
 GOLDEN = pathlib.Path(__file__).parent / "golden_tiny.json"
 LARGEST_DIFFERENCE = 1e-4  # of the largest logit
 CASES = [(name, mutation) for name, make in tiny_models.MODELS.items() for mutation in make().mutations]
+GGUF_CASES = [(name, key) for name, make in tiny_models.MODELS.items() if make().gguf for key in make().wrong_gguf_values()]
 GGUF_MODELS = [name for name, make in tiny_models.MODELS.items() if make().gguf is not None]
 
 
@@ -62,4 +63,13 @@ def test_gguf(name, tmp_path):
 def test_a_wrong_value_is_seen(name, mutation, tmp_path):
     tiny_models.MODELS[name]().write_folder(tmp_path, mutation)
     result = compare(tmp_path, name)
+    assert not is_right(result), result
+
+
+@pytest.mark.parametrize("name, key", GGUF_CASES)
+def test_a_wrong_value_of_a_gguf_is_seen(name, key, tmp_path):
+    model = tiny_models.MODELS[name]()
+    path = tmp_path / "model.gguf"
+    model.write_gguf(path, {key: model.wrong_gguf_values()[key]})
+    result = compare(path, name)
     assert not is_right(result), result

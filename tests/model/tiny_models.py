@@ -85,11 +85,25 @@ class Model:
         contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
 
-    def write_gguf(self, path: pathlib.Path) -> None:
+    def wrong_gguf_values(self) -> dict[str, Any]:
+        """For each number of the metadata that shapes do not fix, another one."""
+        wrong = {}
+        for key, value in self.gguf.metadata.items():
+            if "epsilon" in key:
+                wrong[key] = 1e-2
+            elif isinstance(value, float):
+                wrong[key] = 2 * value
+            elif key == "attention.sliding_window" and value > 0:
+                wrong[key] = value + 1
+            elif key == "rope.scaling.original_context_length" and "rope.scaling.attn_factor" in self.gguf.metadata:
+                wrong[key] = value // 2
+        return wrong
+
+    def write_gguf(self, path: pathlib.Path, changes: dict[str, Any] | None = None) -> None:
         from gguf import GGUFWriter
 
         writer = GGUFWriter(str(path), self.gguf.architecture)
-        for key, value in self.gguf.metadata.items():
+        for key, value in (self.gguf.metadata | (changes or {})).items():
             key = f"{self.gguf.architecture}.{key}"
             if isinstance(value, str):
                 writer.add_string(key, value)

@@ -4,8 +4,8 @@
 //   tiny_probe MODEL GOLDEN.json NAME
 //
 // MODEL is a folder or a GGUF file. Prints one line of JSON: how many tokens there were and how many of them are those
-// of the golden, and the largest difference of a logit, as a share of the largest logit of its row. Where the tokens part,
-// the logits behind them have different inputs and count for nothing. Status 1 when the model cannot be opened.
+// of the golden, and the largest difference of a logit, as a share of the largest logit of its row. Where the tokens
+// part, the logits behind them have different inputs and count for nothing. Status 1 when the model cannot be opened.
 
 #include <fmt/format.h>
 
@@ -118,8 +118,7 @@ int main(int argc, char** argv) {
   std::ifstream file(argv[2]);
   const auto golden = nlohmann::json::parse(file);
   lanner::Comparison comparison;
-  const lanner::Status status =
-      lanner::run(argv[1], golden.at("prompts"), golden.at("models").at(argv[3]), comparison);
+  const lanner::Status status = lanner::run(argv[1], golden.at("prompts"), golden.at("models").at(argv[3]), comparison);
   if (!status.ok()) {
     std::cerr << status.message() << '\n';
     return 1;

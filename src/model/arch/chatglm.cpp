@@ -13,9 +13,9 @@ Status check_switches(const JsonFields& config) {
     std::string_view field;
     bool value;
   };
-  for (const auto& [field, value] : {Switch{"rmsnorm", true}, Switch{"post_layer_norm", true},
-                                     Switch{"apply_residual_connection_post_layernorm", false},
-                                     Switch{"add_bias_linear", false}}) {
+  for (const auto& [field, value] :
+       {Switch{"rmsnorm", true}, Switch{"post_layer_norm", true},
+        Switch{"apply_residual_connection_post_layernorm", false}, Switch{"add_bias_linear", false}}) {
     LANNER_RETURN_IF_ERROR(require(config, field, value, value));
   }
   if (config.has("pre_seq_len")) return config.not_supported("pre_seq_len", "prefix tuning is not implemented");
@@ -40,16 +40,18 @@ Layout folder_layout() {
 }
 
 Status read_chatglm_sizes(const JsonFields& config, DecoderSpec& spec) {
-  LANNER_ASSIGN_OR_RETURN(spec.vocab, config.integer(first_field(config, {"padded_vocab_size", "vocab_size"}), 1,
-                                                     kMaxVocab));
+  LANNER_ASSIGN_OR_RETURN(spec.vocab,
+                          config.integer(first_field(config, {"padded_vocab_size", "vocab_size"}), 1, kMaxVocab));
   LANNER_ASSIGN_OR_RETURN(spec.hidden, config.integer("hidden_size", 1, kMaxHidden));
-  LANNER_ASSIGN_OR_RETURN(spec.intermediate, config.integer(first_field(config, {"ffn_hidden_size", "intermediate_size"}),
-                                                            1, kMaxIntermediate));
+  LANNER_ASSIGN_OR_RETURN(
+      spec.intermediate,
+      config.integer(first_field(config, {"ffn_hidden_size", "intermediate_size"}), 1, kMaxIntermediate));
   LANNER_ASSIGN_OR_RETURN(spec.heads, config.integer("num_attention_heads", 1, kMaxHeads));
   LANNER_RETURN_IF_ERROR(read_head_sizes(config, 8192, spec));
   LANNER_ASSIGN_OR_RETURN(spec.head_dim, config.integer_or("kv_channels", 1, kMaxHeadDim, spec.head_dim));
-  LANNER_ASSIGN_OR_RETURN(spec.max_position, config.integer_or(first_field(config, {"seq_length", "max_position_embeddings"}),
-                                                               1, kMaxPosition, 8192));
+  LANNER_ASSIGN_OR_RETURN(
+      spec.max_position,
+      config.integer_or(first_field(config, {"seq_length", "max_position_embeddings"}), 1, kMaxPosition, 8192));
   LANNER_ASSIGN_OR_RETURN(const bool grouped, config.boolean_or("multi_query_attention", false));
   if (grouped) {
     LANNER_ASSIGN_OR_RETURN(spec.kv_heads, config.integer_or("multi_query_group_num", 1, kMaxHeads, 1));

@@ -1,6 +1,6 @@
 // Falcon (arXiv 2311.16867): layer norm, an MLP without a gate, q, k and v in one tensor. 7B and 40B add attention and
-// MLP to the same x; 7B has one key-value head, 40B (new_decoder_architecture) several and two norms; the RW models have
-// ALiBi, biases, and one half of a layer behind the other. Field names are those of Transformers' FalconConfig.
+// MLP to the same x; 7B has one key-value head, 40B (new_decoder_architecture) several and two norms; the RW models
+// have ALiBi, biases, and one half of a layer behind the other. Field names are those of Transformers' FalconConfig.
 
 #include <cmath>
 

@@ -80,8 +80,8 @@ struct FamilyDefaults {
   std::string_view activation_name = "silu";
 };
 
-/// A whole decoder of the usual fields: read_sizes(), one rope, an activation, add_layers(). `layout` is that of a folder;
-/// for a GGUF file gguf_layout() is taken of it.
+/// A whole decoder of the usual fields: read_sizes(), one rope, an activation, add_layers(). `layout` is that of a
+/// folder; for a GGUF file gguf_layout() is taken of it.
 Result<DecoderSpec> read_usual(const Checkpoint& checkpoint, const JsonFields& config, const Layout& layout,
                                const FamilyDefaults& defaults = {});
 

@@ -12,7 +12,8 @@
 namespace lanner::model::arch {
 namespace {
 
-// The numbers of the paper, section 3, for 8 heads; for 6 the rule of its code: the 4 of 4 heads, then every other of 8.
+// The numbers of the paper, section 3, for 8 heads; for 6 the rule of its code: the 4 of 4 heads, then every other
+// of 8.
 TEST(Family, AlibiSlopes) {
   const std::vector<double> eight{1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32, 1.0 / 64, 1.0 / 128, 1.0 / 256};
   EXPECT_EQ(alibi_slopes(8), eight);
@@ -97,7 +98,8 @@ TEST(Family, AbsentAndNullWindowsDiffer) {
   EXPECT_EQ(read_class("MistralForCausalLM", R"({"sliding_window": 7})")->layers[0].window, 7);
   FakeCheckpoint checkpoint;
   checkpoint.has_every_tensor = true;
-  checkpoint.config_value = Json::parse(R"({"architectures": ["MistralForCausalLM"], "vocab_size": 100, "hidden_size": 64,
+  checkpoint.config_value =
+      Json::parse(R"({"architectures": ["MistralForCausalLM"], "vocab_size": 100, "hidden_size": 64,
       "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "sliding_window": null})");
   EXPECT_EQ(read_decoder_spec(checkpoint)->layers[0].window, 0);
 }
@@ -106,22 +108,24 @@ TEST(Family, LayersSlideAsTheirFamiliesDo) {
   const auto gemma2 = read_class("Gemma2ForCausalLM", R"({"head_dim": 16, "sliding_window": 9})");
   EXPECT_EQ(gemma2->layers[0].window, 9);
   EXPECT_EQ(gemma2->layers[1].window, 0);
-  const auto gemma3 = read_class("Gemma3ForCausalLM", R"({"head_dim": 16, "sliding_window": 9, "num_hidden_layers": 7})");
+  const auto gemma3 =
+      read_class("Gemma3ForCausalLM", R"({"head_dim": 16, "sliding_window": 9, "num_hidden_layers": 7})");
   EXPECT_EQ(gemma3->layers[4].window, 9);
   EXPECT_EQ(gemma3->layers[5].window, 0);
   EXPECT_EQ(gemma3->layers[4].rope, 1);
   EXPECT_EQ(gemma3->layers[5].rope, 0);
-  const auto qwen = read_class("Qwen2ForCausalLM",
-                               R"({"use_sliding_window": true, "sliding_window": 9, "max_window_layers": 1})");
+  const auto qwen =
+      read_class("Qwen2ForCausalLM", R"({"use_sliding_window": true, "sliding_window": 9, "max_window_layers": 1})");
   EXPECT_EQ(qwen->layers[0].window, 0);
   EXPECT_EQ(qwen->layers[1].window, 9);
 }
 
 // Transformers 5 writes an object for each kind of layer; before, the fields stood beside each other.
 TEST(Family, Gemma3ReadsBothSpellingsOfItsRopes) {
-  for (const char* patch :
-       {R"({"head_dim": 16, "rope_theta": 5e5, "rope_local_base_freq": 7e3, "rope_scaling": {"rope_type": "linear", "factor": 8}})",
-        R"({"head_dim": 16, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8, "rope_theta": 5e5},
+  for (const char* patch : {R"({"head_dim": 16, "rope_theta": 5e5, "rope_local_base_freq": 7e3,
+            "rope_scaling": {"rope_type": "linear", "factor": 8}})",
+                            R"({"head_dim": 16, "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8, "rope_theta": 5e5},
             "sliding_attention": {"rope_type": "default", "rope_theta": 7e3}}})"}) {
     const auto spec = read_class("Gemma3ForCausalLM", patch);
     ASSERT_TRUE(spec.ok()) << spec.status().message();
@@ -139,7 +143,8 @@ TEST(Family, BaichuanTellsItsSizesApart) {
   EXPECT_EQ(alibi->layers[0].rope, -1);
   EXPECT_EQ(alibi->max_position, 77);
   EXPECT_FALSE(alibi->normalize_head);
-  const char* big = R"({"hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 40, "vocab_size": 125696})";
+  const char* big =
+      R"({"hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 40, "vocab_size": 125696})";
   for (const CheckpointKind kind : {CheckpointKind::kFolder, CheckpointKind::kGguf}) {
     const auto spec = read_class("BaichuanForCausalLM", big, kind);
     EXPECT_EQ(spec->alibi_slopes.size(), 40U);

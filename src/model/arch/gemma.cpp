@@ -88,8 +88,7 @@ Result<DecoderSpec> read_gemma(const Checkpoint& checkpoint, const JsonFields& c
 }
 
 Result<DecoderSpec> read_gemma2(const Checkpoint& checkpoint, const JsonFields& config) {
-  LANNER_ASSIGN_OR_RETURN(DecoderSpec spec,
-                          read_any(checkpoint, config, post_norm_layout(), {.max_position = 8192}));
+  LANNER_ASSIGN_OR_RETURN(DecoderSpec spec, read_any(checkpoint, config, post_norm_layout(), {.max_position = 8192}));
   LANNER_RETURN_IF_ERROR(read_attention_scale(checkpoint, config, 46, spec));
   LANNER_ASSIGN_OR_RETURN(spec.attention_soft_cap, read_cap(config, "attn_logit_softcapping", 50.0));
   LANNER_ASSIGN_OR_RETURN(spec.logit_soft_cap, read_cap(config, "final_logit_softcapping", 30.0));

@@ -1,5 +1,5 @@
-// Phi-3, 3.5 mini and Phi-4 (arXiv 2404.14219): Llama with q, k, v and gate, up in one tensor each, a window in some sizes,
-// LongRoPE in the long ones, and in Phi-4 mini a part of each head that does not rotate.
+// Phi-3, 3.5 mini and Phi-4 (arXiv 2404.14219): Llama with q, k, v and gate, up in one tensor each, a window in some
+// sizes, LongRoPE in the long ones, and in Phi-4 mini a part of each head that does not rotate.
 
 #include "model/arch/family.h"
 #include "model/arch/registry.h"

@@ -31,10 +31,9 @@ Layout folder_layout() {
 Result<DecoderSpec> read_qwen(const Checkpoint& checkpoint, const JsonFields& config) {
   LANNER_RETURN_IF_ERROR(require(config, "no_bias", true, true));
   LANNER_RETURN_IF_ERROR(require(config, "scale_attn_weights", true, true));
-  LANNER_ASSIGN_OR_RETURN(
-      DecoderSpec spec,
-      read_usual(checkpoint, config, folder_layout(),
-                 {.epsilon = first_field(config, {"layer_norm_epsilon", "rms_norm_eps"})}));
+  LANNER_ASSIGN_OR_RETURN(DecoderSpec spec,
+                          read_usual(checkpoint, config, folder_layout(),
+                                     {.epsilon = first_field(config, {"layer_norm_epsilon", "rms_norm_eps"})}));
   LANNER_ASSIGN_OR_RETURN(const auto channels, config.integer_or("kv_channels", 1, kMaxHeadDim, spec.head_dim));
   if (channels != spec.head_dim) return config.not_supported("kv_channels", "is not hidden_size / num_attention_heads");
   RopeSpec& rope = spec.ropes.front();

@@ -2,6 +2,7 @@
 // How an engine is set up. The names are those of the command line's flags and of Python's TurbomindEngineConfig.
 
 #include <cstdint>
+#include <string>
 
 namespace lanner {
 
@@ -14,6 +15,8 @@ enum class ComputeType : std::uint8_t {
 };
 
 struct EngineOptions {
+  /// How a model folder keeps its matrices: "awq" or "gptq"; empty or "hf": as its config.json says.
+  std::string model_format;
   ComputeType dtype = ComputeType::kAuto;
   /// Share of the memory that is free after weights and workspace which the KV cache may take.
   double cache_max_entry_count = 0.8;

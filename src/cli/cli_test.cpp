@@ -112,8 +112,10 @@ TEST(EngineFlags, WhatIsNotBuiltYetSaysSo) {
   flags.quant_policy = "8";
   EXPECT_EQ(status(flags).code(), StatusCode::kUnsupported);
   flags = {};
-  flags.model_format = "awq";
+  flags.model_format = "fp8";
   EXPECT_EQ(status(flags).code(), StatusCode::kUnsupported);
+  flags.model_format = "awq";
+  EXPECT_EQ(pipeline_options(flags)->engine.model_format, "awq");
   flags = {};
   flags.cache_max_entry_count = 0.0;
   EXPECT_EQ(status(flags).code(), StatusCode::kInvalidArgument);

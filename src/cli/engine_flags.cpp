@@ -32,6 +32,10 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                     "Prompt tokens that are computed in one step"));
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
+  options.push_back(add_choice(verb, "--model-format", flags.model_format,
+                               {"hf", "llama", "awq", "gptq", "compressed-tensors", "fp8", "mxfp4"},
+                               "How a folder's weights are kept, where its config.json does not say: awq or gptq")
+                        ->default_str("as the model says"));
   options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
   options.push_back(verb.add_flag("--deterministic", flags.deterministic,
                                   "The same answer whatever else runs beside it (on the CPU always so)"));
@@ -41,9 +45,6 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
 void add_compatible_flags(CLI::App& verb, EngineFlags& flags) {
   std::vector<CLI::Option*> options;
   options.push_back(add_choice(verb, "--backend", flags.backend, {"turbomind", "pytorch"}, "There is one engine"));
-  options.push_back(add_choice(verb, "--model-format", flags.model_format,
-                               {"hf", "llama", "awq", "gptq", "compressed-tensors", "fp8", "mxfp4"},
-                               "Read from the model itself; of the others only hf so far"));
   options.push_back(
       add_choice(verb, "--quant-policy", flags.quant_policy,
                  {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
@@ -82,7 +83,8 @@ void add_later_flags(CLI::App& verb, EngineFlags& flags) {
 /// What is a flag of LMDeploy but has nothing behind it here yet.
 Status check_available(const EngineFlags& flags) {
   const std::string& format = flags.model_format;
-  if (!format.empty() && format != "hf") return not_yet("--model-format " + format);
+  if (format == "compressed-tensors" || format == "fp8" || format == "mxfp4")
+    return not_yet("--model-format " + format);
   const std::string& policy = flags.quant_policy;
   if (policy != "0" && policy != "none") return not_yet("--quant-policy " + policy);
   if (flags.device == "cuda") return unsupported("--device cuda: this program was built without CUDA");
@@ -160,6 +162,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_available(flags));
   PipelineOptions options;
   LANNER_ASSIGN_OR_RETURN(options.engine.dtype, compute_type(flags.dtype));
+  options.engine.model_format = flags.model_format;
   options.engine.cache_max_entry_count = flags.cache_max_entry_count;
   options.engine.session_len = flags.session_len;
   options.engine.max_batch_size = flags.max_batch_size;

@@ -28,6 +28,7 @@ struct EngineFlags {
   int max_batch_size = EngineOptions{}.max_batch_size;
   int max_prefill_token_num = EngineOptions{}.max_prefill_token_num;
   std::string dtype = "auto";
+  std::string model_format;
   int threads = 0;
   bool deterministic = false;
   bool enable_prefix_caching = false;  // the default already; accepted for scripts
@@ -35,7 +36,6 @@ struct EngineFlags {
   std::string chat_template;
   // Accepted in one or two values so far; pipeline_options() says what is missing for the others.
   std::string backend;
-  std::string model_format;
   std::string quant_policy = "0";
   std::string async = "1";
   std::string device;

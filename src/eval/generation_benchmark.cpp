@@ -165,7 +165,8 @@ Result<GenerationSpeeds> measure_generation(Engine& engine, const GenerationBenc
 }
 
 Result<DecoderCost> decoder_cost(const std::string& path, const EngineOptions& options, std::int64_t weight_bytes) {
-  LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path));
+  LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.model_format));
+  LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path, {.format = format}));
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   DecoderCost cost;
   for (const model::LayerSpec& layer : spec.layers) {

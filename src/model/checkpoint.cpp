@@ -9,6 +9,7 @@
 #include "core/mapped_file.h"
 #include "model/folder_checkpoint.h"
 #include "model/gguf_checkpoint.h"
+#include "model/json_reader.h"
 
 namespace lanner::model {
 namespace {
@@ -29,7 +30,14 @@ Status not_a_model_folder(const std::string& folder) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path) {
+Result<ModelFormat> model_format(std::string_view name) {
+  if (name.empty() || name == "hf" || name == "llama") return ModelFormat::kPlain;
+  if (name == "awq") return ModelFormat::kAwq;
+  if (name == "gptq") return ModelFormat::kGptq;
+  return unsupported(fmt::format("model format '{}': this version reads hf, awq and gptq", printable(name)));
+}
+
+Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path, const CheckpointOptions& options) {
   std::error_code error;
   const auto type = std::filesystem::status(path, error).type();
   if (type == std::filesystem::file_type::not_found) {
@@ -37,12 +45,15 @@ Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& pat
   }
   if (type == std::filesystem::file_type::directory) {
     if (!std::filesystem::exists(std::filesystem::path(path) / "config.json", error)) return not_a_model_folder(path);
-    return open_folder_checkpoint(path);
+    return open_folder_checkpoint(path, options.format);
   }
   LANNER_ASSIGN_OR_RETURN(const auto file, MappedFile::open(path));
   const auto bytes = file->bytes();
   if (bytes.size() < 4 || std::memcmp(bytes.data(), "GGUF", 4) != 0) {
     return invalid_argument(fmt::format("{}: is neither a model folder nor a GGUF file", path));
+  }
+  if (options.format != ModelFormat::kPlain) {
+    return invalid_argument(fmt::format("{}: is a GGUF file; a model format of awq or gptq is for folders", path));
   }
   return make_gguf_checkpoint(bytes, file, path);
 }

@@ -24,6 +24,18 @@ namespace lanner::model {
 
 enum class CheckpointKind : std::uint8_t { kFolder, kGguf };
 
+/// How a folder's matrices are kept, beside those that are plain.
+enum class ModelFormat : std::uint8_t { kPlain, kAwq, kGptq };
+
+struct CheckpointOptions {
+  /// For folders of before config.json had a quantization_config; kPlain: as config.json says. kInvalidArgument where
+  /// the two contradict each other, or the model is a GGUF file.
+  ModelFormat format = ModelFormat::kPlain;
+};
+
+/// "awq" and "gptq"; "", "hf" and "llama" are kPlain. kUnsupported for other names.
+Result<ModelFormat> model_format(std::string_view name);
+
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -57,6 +69,7 @@ class Checkpoint {
   virtual SpecialTokens special_tokens() const = 0;
 };
 
-Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path);
+Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path,
+                                                          const CheckpointOptions& options = {});
 
 }  // namespace lanner::model

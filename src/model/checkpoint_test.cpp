@@ -106,6 +106,67 @@ TEST(FolderCheckpoint, RefusesBrokenFiles) {
   }
 }
 
+/// A folder whose matrix m is there as AWQ has it, 8 rows and 32 columns; n.weight is plain.
+void write_awq_model(const TemporaryFolder& folder, const char* config) {
+  folder.write("config.json", config);
+  folder.write("model.safetensors",
+               safetensors_file(R"({"m.qweight":{"dtype":"I32","shape":[32,1],"data_offsets":[0,128]},
+      "m.qzeros":{"dtype":"I32","shape":[1,1],"data_offsets":[128,132]},
+      "m.scales":{"dtype":"F16","shape":[1,8],"data_offsets":[132,148]},
+      "m.bias":{"dtype":"F16","shape":[8],"data_offsets":[148,164]},
+      "n.weight":{"dtype":"F16","shape":[2,2],"data_offsets":[164,172]}})",
+                                172));
+}
+
+TEST(FolderCheckpoint, FindsQuantizedMatricesByTheirPlainNames) {
+  const TemporaryFolder folder;
+  write_awq_model(folder, R"({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}})");
+  auto opened = open_checkpoint(folder.path());
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const Checkpoint& model = **opened;
+  EXPECT_TRUE(model.has_tensor("m.weight"));
+  EXPECT_TRUE(model.has_tensor("n.weight"));
+  EXPECT_FALSE(model.has_tensor("o.weight"));
+  EXPECT_TRUE(model.check_matrix("m.weight", 8, 32).ok());
+  EXPECT_EQ(model.check_matrix("m.weight", 32, 8).code(), StatusCode::kCorrupt);
+  EXPECT_EQ(model.check_matrix("o.weight", 8, 32).code(), StatusCode::kNotFound);
+  EXPECT_EQ(model.matrix("m.weight", 8, 32)->format, ops::WeightFormat::kInt4);
+  EXPECT_EQ(model.matrix("n.weight", 2, 2)->format, ops::WeightFormat::kF16);
+  EXPECT_TRUE(model.vector("m.bias", 8).ok());
+  EXPECT_EQ(model.tensor_bytes(), 172);
+}
+
+TEST(FolderCheckpoint, TakesAModelFormatWhereConfigHasNone) {
+  const TemporaryFolder folder;
+  write_awq_model(folder, "{}");
+  auto opened = open_checkpoint(folder.path());
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ((*opened)->matrix("m.weight", 8, 32).status().code(), StatusCode::kUnsupported);
+  EXPECT_TRUE((*opened)->matrix("n.weight", 2, 2).ok());
+  opened = open_checkpoint(folder.path(), {.format = ModelFormat::kAwq});
+  ASSERT_TRUE(opened.ok());
+  EXPECT_TRUE((*opened)->matrix("m.weight", 8, 32).ok());
+  folder.write("quant_config.json", R"({"w_bit": 4, "q_group_size": 16})");
+  opened = open_checkpoint(folder.path(), {.format = ModelFormat::kAwq});
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ((*opened)->matrix("m.weight", 8, 32).status().code(), StatusCode::kCorrupt);  // groups of 32
+  folder.write("config.json", R"({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}})");
+  EXPECT_EQ(open_checkpoint(folder.path(), {.format = ModelFormat::kGptq}).status().code(),
+            StatusCode::kInvalidArgument);
+  folder.write("m.gguf", small_llama_gguf({"a", "b"}).file());
+  EXPECT_EQ(open_checkpoint(folder.path() + "/m.gguf", {.format = ModelFormat::kAwq}).status().code(),
+            StatusCode::kInvalidArgument);
+}
+
+TEST(OpenCheckpoint, KnowsModelFormats) {
+  for (const char* plain : {"", "hf", "llama"}) EXPECT_EQ(*model_format(plain), ModelFormat::kPlain);
+  EXPECT_EQ(*model_format("awq"), ModelFormat::kAwq);
+  EXPECT_EQ(*model_format("gptq"), ModelFormat::kGptq);
+  for (const char* other : {"fp8", "mxfp4", "AWQ", "\n"}) {
+    EXPECT_EQ(model_format(other).status().code(), StatusCode::kUnsupported) << other;
+  }
+}
+
 TEST(OpenCheckpoint, SaysWhatAPathIs) {
   const TemporaryFolder folder;
   EXPECT_EQ(open_checkpoint(folder.path() + "/none").status().code(), StatusCode::kNotFound);

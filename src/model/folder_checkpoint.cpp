@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "core/mapped_file.h"
+#include "model/group_quantization.h"
 #include "model/json_reader.h"
-#include "model/safetensors.h"
+#include "model/model_folder.h"
+#include "model/stored_tensor.h"
 #include "model/tensor_view.h"
 
 namespace lanner::model {
@@ -27,15 +29,18 @@ struct FolderFiles {
 
 class FolderCheckpoint final : public Checkpoint {
  public:
-  FolderCheckpoint(std::string folder, FolderFiles files, SafetensorsMap tensors)
-      : folder_(std::move(folder)), files_(std::move(files)), tensors_(std::move(tensors)) {}
+  FolderCheckpoint(std::string folder, FolderFiles files, TensorMap tensors, const GroupQuantization& quantization)
+      : folder_(std::move(folder)),
+        files_(std::move(files)),
+        tensors_(std::move(tensors)),
+        quantization_(quantization) {}
 
   CheckpointKind kind() const override { return CheckpointKind::kFolder; }
   const std::string& path() const override { return folder_; }
   const Json& config() const override { return files_.config; }
   const Json& generation_config() const override { return files_.generation_config; }
 
-  bool has_tensor(std::string_view name) const override { return tensors_.contains(name); }
+  bool has_tensor(std::string_view name) const override { return tensors_.contains(name) || is_packed(name); }
 
   std::int64_t tensor_bytes() const override {
     std::int64_t bytes = 0;
@@ -44,6 +49,7 @@ class FolderCheckpoint final : public Checkpoint {
   }
 
   Status check_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
+    if (is_packed(name)) return find_packed(name, rows, cols).status();
     return find(name, std::array{rows, cols}).status();
   }
 
@@ -52,13 +58,17 @@ class FolderCheckpoint final : public Checkpoint {
   }
 
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
-    LANNER_ASSIGN_OR_RETURN(const SafetensorsTensor* tensor, find(name, std::array{rows, cols}));
-    return dense_matrix(*safetensors_format(tensor->dtype), tensor->bytes.data(), rows, cols, tensor->owner);
+    if (is_packed(name)) {
+      LANNER_ASSIGN_OR_RETURN(const QuantizedTensors packed, find_packed(name, rows, cols));
+      return unpack_quantized(packed, quantization_, folder_);
+    }
+    LANNER_ASSIGN_OR_RETURN(const StoredTensor* tensor, find(name, std::array{rows, cols}));
+    return dense_matrix(*dense_format(tensor->dtype), tensor->bytes.data(), rows, cols, tensor->owner);
   }
 
   Result<std::vector<float>> vector(std::string_view name, std::int64_t size) const override {
-    LANNER_ASSIGN_OR_RETURN(const SafetensorsTensor* tensor, find(name, std::array{size}));
-    return widen(where(name), *safetensors_format(tensor->dtype), tensor->bytes.data(), size);
+    LANNER_ASSIGN_OR_RETURN(const StoredTensor* tensor, find(name, std::array{size}));
+    return widen(where(name), *dense_format(tensor->dtype), tensor->bytes.data(), size);
   }
 
   Result<std::shared_ptr<const Tokenizer>> tokenizer() const override {
@@ -79,13 +89,30 @@ class FolderCheckpoint final : public Checkpoint {
  private:
   std::string where(std::string_view name) const { return fmt::format("{}: {}", folder_, name); }
 
+  /// Whether this is a matrix that is there as X.qweight and its like alone. Modules that were not converted have
+  /// their X.weight.
+  bool is_packed(std::string_view name) const {
+    const std::string_view module = module_of(name);
+    return !module.empty() && !tensors_.contains(name) && tensors_.contains(std::string(module) + ".qweight");
+  }
+
+  Result<QuantizedTensors> find_packed(std::string_view name, std::int64_t rows, std::int64_t cols) const {
+    if (quantization_.format == ModelFormat::kPlain) {
+      return unsupported(
+          fmt::format("{}: is quantized, but config.json has no quantization_config that says how; name "
+                      "the model format (--model-format awq or gptq)",
+                      where(name)));
+    }
+    return find_quantized(tensors_, module_of(name), rows, cols, quantization_, folder_);
+  }
+
   /// The tensor, when its shape is `shape` and its dtype one that can be read.
-  Result<const SafetensorsTensor*> find(std::string_view name, std::span<const std::int64_t> shape) const {
+  Result<const StoredTensor*> find(std::string_view name, std::span<const std::int64_t> shape) const {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) return not_found(fmt::format("{}: is missing", where(name)));
-    const SafetensorsTensor& tensor = found->second;
+    const StoredTensor& tensor = found->second;
     LANNER_RETURN_IF_ERROR(check_shape(where(name), tensor.shape, shape));
-    if (!safetensors_format(tensor.dtype)) {
+    if (!dense_format(tensor.dtype)) {
       return unsupported(
           fmt::format("{}: dtype {}; this build computes with F32, F16 and BF16", where(name), tensor.dtype));
     }
@@ -94,7 +121,8 @@ class FolderCheckpoint final : public Checkpoint {
 
   std::string folder_;
   FolderFiles files_;
-  SafetensorsMap tensors_;
+  TensorMap tensors_;
+  GroupQuantization quantization_;
 };
 
 /// The object in a file of the folder, or an empty one when there is no such file.
@@ -165,13 +193,23 @@ Result<FolderFiles> read_files(const std::string& folder) {
   return files;
 }
 
+/// What says how matrices are quantized where config.json does not.
+Result<Json> read_legacy_quantization(const std::string& folder, ModelFormat format) {
+  if (format == ModelFormat::kAwq) return read_optional(folder, "quant_config.json");
+  if (format == ModelFormat::kGptq) return read_optional(folder, "quantize_config.json");
+  return Json::object();
+}
+
 }  // namespace
 
-Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::string& folder) {
+Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::string& folder, ModelFormat format) {
   LANNER_ASSIGN_OR_RETURN(FolderFiles files, read_files(folder));
-  LANNER_ASSIGN_OR_RETURN(SafetensorsMap tensors, open_safetensors_folder(folder));
+  LANNER_ASSIGN_OR_RETURN(const Json legacy, read_legacy_quantization(folder, format));
+  LANNER_ASSIGN_OR_RETURN(const GroupQuantization quantization,
+                          read_group_quantization(files.config, legacy, format, folder));
+  LANNER_ASSIGN_OR_RETURN(TensorMap tensors, open_model_tensors(folder));
   return std::shared_ptr<const Checkpoint>(
-      std::make_shared<FolderCheckpoint>(folder, std::move(files), std::move(tensors)));
+      std::make_shared<FolderCheckpoint>(folder, std::move(files), std::move(tensors), quantization));
 }
 
 }  // namespace lanner::model

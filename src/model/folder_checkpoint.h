@@ -9,6 +9,6 @@
 
 namespace lanner::model {
 
-Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::string& folder);
+Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::string& folder, ModelFormat format);
 
 }  // namespace lanner::model

@@ -3,15 +3,12 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
-#include "core/mapped_file.h"
 #include "model/file_builders.h"
 
 namespace lanner::model {
 namespace {
 
-Result<std::vector<SafetensorsTensor>> parse(std::string_view file) {
+Result<std::vector<StoredTensor>> parse(std::string_view file) {
   return parse_safetensors(as_bytes(file), nullptr, "x.safetensors");
 }
 
@@ -65,7 +62,7 @@ TEST(Safetensors, EveryBitFlipIsRefusedOrConsistent) {
     broken[bit / 8] = static_cast<char>(broken[bit / 8] ^ (1 << (bit % 8)));
     const auto tensors = parse(broken);
     if (!tensors.ok()) continue;
-    for (const SafetensorsTensor& tensor : *tensors) {
+    for (const StoredTensor& tensor : *tensors) {
       ASSERT_GE(tensor.bytes.data(), as_bytes(broken).data());
       ASSERT_LE(tensor.bytes.data() + tensor.bytes.size(), as_bytes(broken).data() + broken.size());
     }
@@ -129,64 +126,6 @@ TEST(Safetensors, RefusesTooManyTensors) {
   std::string header = "{";
   for (int i = 0; i <= 200'000; ++i) header += fmt::format("{}\"t{}\":0", i == 0 ? "" : ",", i);
   EXPECT_EQ(parse_header(header + "}", 0).code(), StatusCode::kResourceExhausted);
-}
-
-void write_shards(const TemporaryFolder& folder, std::string_view weight_map) {
-  folder.write("model.safetensors.index.json", fmt::format(R"({{"metadata":{{}},"weight_map":{}}})", weight_map));
-  folder.write("one.safetensors", safetensors_file(one_tensor("F32", "[1]", "[0,4]"), 4));
-  folder.write("two.safetensors", safetensors_file(fmt::format(R"({{"u":{}}})", entry("F32", "[1]", "[0,4]")), 4));
-}
-
-TEST(SafetensorsFolder, ReadsShards) {
-  const TemporaryFolder folder;
-  write_shards(folder, R"({"t":"one.safetensors","u":"two.safetensors"})");
-  const auto tensors = open_safetensors_folder(folder.path());
-  ASSERT_TRUE(tensors.ok()) << tensors.status().message();
-  EXPECT_EQ(tensors->size(), 2U);
-  EXPECT_NE(tensors->at("u").owner, nullptr);
-}
-
-TEST(SafetensorsFolder, RefusesIndexes) {
-  const TemporaryFolder folder;
-  for (const char* map : {R"({"t":"../one.safetensors"})", R"({"t":"/etc/passwd"})", R"({"t":"a/one.safetensors"})",
-                          R"({"t":""})", R"({"t":".."})", R"({"t":"two.safetensors"})", R"({"t":1})", R"({})", R"([])",
-                          R"({"t":"one.safetensors","t":"one.safetensors"})"}) {
-    write_shards(folder, map);
-    EXPECT_EQ(open_safetensors_folder(folder.path()).status().code(), StatusCode::kCorrupt) << map;
-  }
-  write_shards(folder, R"({"t":"none.safetensors"})");
-  EXPECT_EQ(open_safetensors_folder(folder.path()).status().code(), StatusCode::kNotFound);
-}
-
-TEST(SafetensorsFolder, SaysWhatItLookedFor) {
-  const TemporaryFolder folder;
-  EXPECT_NE(open_safetensors_folder(folder.path()).status().message().find("model.safetensors.index.json"),
-            std::string::npos);
-  folder.write("pytorch_model.bin", "x");
-  EXPECT_EQ(open_safetensors_folder(folder.path()).status().code(), StatusCode::kUnsupported);
-}
-
-TEST(SafetensorsFolder, FollowsLinksOnlyIntoItselfAndTheCache) {
-  namespace fs = std::filesystem;
-  const TemporaryFolder root;
-  const std::string file = safetensors_file(one_tensor("F32", "[1]", "[0,4]"), 4);
-  const fs::path base = root.path();
-  const fs::path snapshot = base / "models--a" / "snapshots" / "1234";
-  root.write("models--a/blobs/abcd", file);
-  root.write("models--b/blobs/abcd", file);
-  root.write("plain/inside.bin", file);
-  fs::create_directories(snapshot);
-  const auto try_link = [&](const fs::path& link, const fs::path& target) {
-    fs::remove(link);
-    fs::create_symlink(target, link);
-    return open_safetensors_folder(link.parent_path().string()).status().code();
-  };
-  EXPECT_EQ(try_link(snapshot / "model.safetensors", "../../blobs/abcd"), StatusCode::kOk);
-  EXPECT_EQ(try_link(snapshot / "model.safetensors", "../../../models--b/blobs/abcd"), StatusCode::kCorrupt);
-  EXPECT_EQ(try_link(snapshot / "model.safetensors", base / "plain/inside.bin"), StatusCode::kCorrupt);
-  EXPECT_EQ(try_link(base / "plain" / "model.safetensors", "inside.bin"), StatusCode::kOk);
-  EXPECT_EQ(try_link(base / "plain" / "model.safetensors", "../models--a/blobs/abcd"), StatusCode::kCorrupt);
-  EXPECT_EQ(try_link(base / "plain" / "model.safetensors", "model.safetensors"), StatusCode::kIo);  // a loop
 }
 
 }  // namespace

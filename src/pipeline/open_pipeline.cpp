@@ -30,7 +30,8 @@ Result<ChatTemplate> choose_template(const model::Checkpoint& checkpoint, const 
 }  // namespace
 
 Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model_path, const PipelineOptions& options) {
-  LANNER_ASSIGN_OR_RETURN(auto checkpoint, model::open_checkpoint(model_path));
+  LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.engine.model_format));
+  LANNER_ASSIGN_OR_RETURN(auto checkpoint, model::open_checkpoint(model_path, {.format = format}));
   // What is quick to check comes before the weights are loaded.
   std::vector<std::string> notes;
   LANNER_ASSIGN_OR_RETURN(auto chat_template, choose_template(*checkpoint, options.chat_template, notes));

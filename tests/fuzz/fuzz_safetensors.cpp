@@ -18,9 +18,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return 0;
   }
   std::size_t covered = 0;
-  for (const SafetensorsTensor& tensor : *tensors) {
+  for (const StoredTensor& tensor : *tensors) {
     covered += tensor.bytes.size();
-    const auto format = safetensors_format(tensor.dtype);
+    const auto format = dense_format(tensor.dtype);
     if (!format) continue;
     const bool empty = std::ranges::find(tensor.shape, 0) != tensor.shape.end();
     std::int64_t count = empty ? 0 : 1;

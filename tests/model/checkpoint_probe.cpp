@@ -1,8 +1,9 @@
 // Shows what the checkpoint readers make of a model, for tests/model/test_checkpoints.py to hold against independent
 // readers. Not installed.
 //
-//   checkpoint_probe PATH spec     one JSON object: configuration, decoder spec, generation defaults, texts
-//   checkpoint_probe PATH values   reads requests from standard input, one a line:
+//   checkpoint_probe PATH spec              one JSON object: configuration, decoder spec, generation defaults, texts
+//   checkpoint_probe PATH values [FORMAT]   reads requests from standard input, one a line; FORMAT is that of
+//                                           --model-format:
 //                                      matrix NAME ROWS COLS HEADS    HEADS > 0: rows brought into plain rope order
 //                                      vector NAME SIZE HEADS
 //                                  and answers each with "ok COUNT FORMAT\n" and COUNT fp32 values as bytes, or
@@ -37,6 +38,17 @@ float dense_value(const ops::WeightSource& source, std::size_t index) {
   return source.format == ops::WeightFormat::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
 }
 
+/// The columns where the input has them.
+std::vector<float> in_plain_order(std::vector<float> values, const ops::WeightSource& source) {
+  if (source.input_order.empty()) return values;
+  std::vector<float> result(values.size());
+  const std::size_t cols = source.input_order.size();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    result[i / cols * cols + static_cast<std::size_t>(source.input_order[i % cols])] = values[i];
+  }
+  return result;
+}
+
 std::vector<float> dequantize(const ops::WeightSource& source) {
   std::vector<float> values(static_cast<std::size_t>(source.rows * source.cols));
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -50,7 +62,7 @@ std::vector<float> dequantize(const ops::WeightSource& source) {
     values[i] = source.scales[group] * static_cast<float>(code);
     if (!source.offsets.empty()) values[i] += source.offsets[group];
   }
-  return values;
+  return in_plain_order(std::move(values), source);
 }
 
 /// The rows of `heads` heads whose elements are all rotary pairs; as they lie where `heads` is 0.
@@ -157,8 +169,14 @@ Status print_spec(const Checkpoint& checkpoint) {
   return {};
 }
 
-int run(const std::string& path, const std::string& mode) {
-  const auto checkpoint = open_checkpoint(path);
+Result<std::shared_ptr<const Checkpoint>> open(const std::string& path, const std::string& format) {
+  CheckpointOptions options;
+  LANNER_ASSIGN_OR_RETURN(options.format, model_format(format));
+  return open_checkpoint(path, options);
+}
+
+int run(const std::string& path, const std::string& mode, const std::string& format) {
+  const auto checkpoint = open(path, format);
   Status status = checkpoint.status();
   if (status.ok() && mode == "spec") status = print_spec(**checkpoint);
   if (status.ok() && mode == "values") serve_values(**checkpoint);
@@ -171,9 +189,9 @@ int run(const std::string& path, const std::string& mode) {
 }  // namespace lanner::model
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::cerr << "usage: checkpoint_probe PATH spec|values\n";
+  if (argc != 3 && argc != 4) {
+    std::cerr << "usage: checkpoint_probe PATH spec|values [FORMAT]\n";
     return 2;
   }
-  return lanner::model::run(argv[1], argv[2]);
+  return lanner::model::run(argv[1], argv[2], argc == 4 ? argv[3] : "");
 }

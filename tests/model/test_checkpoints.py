@@ -8,15 +8,14 @@ Needs the variables below; without them the tests fail and say so. `make test` s
 """
 
 import json
-import os
 import pathlib
-import subprocess
 import zlib
 
 import gguf
 import numpy as np
 import pytest
 import safetensors
+from checkpoint_reader import Probe, probe_spec, required, ulp_distance
 
 # fp16 scale and code products are exact in fp32; only the sum with an offset rounds. 1 unit in the last place.
 MAX_ULP = 1
@@ -44,72 +43,6 @@ INTERNAL_FORMAT = {
     "Q5_K": "int8",
     "Q6_K": "int8",
 }
-
-
-def required(variable):
-    value = os.environ.get(variable)
-    if not value:
-        pytest.fail(f"set {variable}: this test reads a real model and does not pass without it")
-    if not pathlib.Path(value).exists():
-        pytest.fail(f"{variable}={value}: no such file or folder")
-    return value
-
-
-class Probe:
-    """The answers of checkpoint_probe about one checkpoint."""
-
-    def __init__(self, path):
-        self.path = str(path)
-        self.program = required("LANNER_CHECKPOINT_PROBE")
-        self.process = subprocess.Popen(
-            [self.program, self.path, "values"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        assert self.process.wait() == 0
-        self.process.stdout.close()
-
-    def ask(self, line):
-        self.process.stdin.write((line + "\n").encode())
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().decode()
-        assert answer.startswith("ok "), f"{line}: {answer}"
-        _, count, kind = answer.split()
-        data = self.process.stdout.read(4 * int(count))
-        return np.frombuffer(data, dtype="<f4"), kind
-
-    def tensor(self, name, shape, heads=0):
-        if len(shape) == 1:
-            values, kind = self.ask(f"vector {name} {shape[0]} {heads}")
-        else:
-            values, kind = self.ask(f"matrix {name} {shape[0]} {shape[1]} {heads}")
-        return values.reshape(shape), kind
-
-
-def probe_spec(path):
-    done = subprocess.run(
-        [required("LANNER_CHECKPOINT_PROBE"), str(path), "spec"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def ulp_distance(a, b):
-    """The largest number of fp32 values between two arrays' elements."""
-    a = np.ascontiguousarray(a, dtype=np.float32)
-    b = np.ascontiguousarray(b, dtype=np.float32)
-    assert a.shape == b.shape
-    assert np.isfinite(a).all() and np.isfinite(b).all()
-
-    def ordered(x):
-        bits = x.view(np.int32).astype(np.int64)
-        return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-
-    return int(np.abs(ordered(a) - ordered(b)).max()) if a.size else 0
 
 
 def gguf_values(tensor):

@@ -66,7 +66,7 @@ Status read_chatglm_sizes(const JsonFields& config, DecoderSpec& spec) {
 
 Result<DecoderSpec> read_chatglm(const Checkpoint& checkpoint, const JsonFields& config) {
   DecoderSpec spec;
-  LANNER_RETURN_IF_ERROR(refuse_unknown_features(checkpoint, config));
+  LANNER_RETURN_IF_ERROR(refuse_unknown_features(config));
   LANNER_RETURN_IF_ERROR(check_switches(config));
   LANNER_RETURN_IF_ERROR(read_chatglm_sizes(config, spec));
   LANNER_ASSIGN_OR_RETURN(RopeSpec rope, read_rope(config, spec.head_dim, spec.max_position, {.rotary_share = 0.5}));

@@ -87,7 +87,7 @@ Status read_falcon_sizes(const Checkpoint& checkpoint, const JsonFields& config,
 
 Result<DecoderSpec> read_falcon(const Checkpoint& checkpoint, const JsonFields& config) {
   DecoderSpec spec;
-  LANNER_RETURN_IF_ERROR(refuse_unknown_features(checkpoint, config));
+  LANNER_RETURN_IF_ERROR(refuse_unknown_features(config));
   LANNER_ASSIGN_OR_RETURN(const Variant variant,
                           is_gguf(checkpoint) ? gguf_variant(checkpoint, config) : read_variant(config));
   LANNER_RETURN_IF_ERROR(read_falcon_sizes(checkpoint, config, variant, spec));

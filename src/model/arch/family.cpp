@@ -177,7 +177,7 @@ Status read_sizes(const JsonFields& config, const FamilyDefaults& defaults, Deco
 Result<DecoderSpec> read_usual(const Checkpoint& checkpoint, const JsonFields& config, const Layout& layout,
                                const FamilyDefaults& defaults) {
   DecoderSpec spec;
-  LANNER_RETURN_IF_ERROR(refuse_unknown_features(checkpoint, config));
+  LANNER_RETURN_IF_ERROR(refuse_unknown_features(config));
   LANNER_RETURN_IF_ERROR(read_sizes(config, defaults, spec));
   LANNER_ASSIGN_OR_RETURN(spec.activation, read_activation(config, defaults.activation, defaults.activation_name));
   LANNER_ASSIGN_OR_RETURN(const RopeSpec rope, read_rope(config, spec.head_dim, spec.max_position, defaults.rope));
@@ -192,10 +192,7 @@ Result<std::int64_t> read_layer_count(const JsonFields& config, std::string_view
   return config.integer(field, 1, kMaxLayers);
 }
 
-Status refuse_unknown_features(const Checkpoint& checkpoint, const JsonFields& config) {
-  if (!is_gguf(checkpoint) && config.has("quantization_config")) {
-    return config.not_supported("quantization_config", "this build reads folders with plain weights only");
-  }
+Status refuse_unknown_features(const JsonFields& config) {
   for (const std::string_view field : {"num_local_experts", "num_experts"}) {
     LANNER_ASSIGN_OR_RETURN(const auto experts, config.integer_or(field, 0, 1 << 20, 0));
     if (experts > 0) return config.not_supported(field, "mixture of experts is not implemented");

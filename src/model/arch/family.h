@@ -96,8 +96,8 @@ std::string_view first_field(const JsonFields& config, std::initializer_list<std
 
 Result<std::int64_t> read_layer_count(const JsonFields& config, std::string_view field = "num_hidden_layers");
 
-/// Refuses by name what no architecture here implements: quantized folders, experts, mixed rotary sections.
-Status refuse_unknown_features(const Checkpoint& checkpoint, const JsonFields& config);
+/// Refuses by name what no architecture here implements: experts, mixed rotary sections.
+Status refuse_unknown_features(const JsonFields& config);
 
 /// For GGUF files whose converter turned whole heads into pairs: with a partial rotation nothing would fit.
 Status refuse_partial_rotation(const JsonFields& config, const DecoderSpec& spec);

@@ -7,6 +7,7 @@
 
 #include "core/mapped_file.h"
 #include "model/group_quantization.h"
+#include "model/folder_tokenizer.h"
 #include "model/json_reader.h"
 #include "model/model_folder.h"
 #include "model/stored_tensor.h"
@@ -16,7 +17,6 @@ namespace lanner::model {
 namespace {
 
 constexpr std::int64_t kMaxTemplateBytes = 1 << 20;
-constexpr std::int64_t kMaxTokenizerBytes = 256 << 20;
 constexpr JsonLimits kSmallFile{16 << 20, 32, 1 << 20};
 
 /// Everything beside the weights that opening reads.
@@ -72,15 +72,7 @@ class FolderCheckpoint final : public Checkpoint {
   }
 
   Result<std::shared_ptr<const Tokenizer>> tokenizer() const override {
-    Result<std::string> path = model_file(folder_, "tokenizer.json");
-    if (!path.ok()) {
-      if (path.status().code() != StatusCode::kNotFound) return path.status();
-      const bool sentence_piece = model_file(folder_, "tokenizer.model").ok();
-      return not_found(fmt::format("{}: tokenizer.json is not there{}", folder_,
-                                   sentence_piece ? "; tokenizer.model, which is, cannot be read by this build" : ""));
-    }
-    LANNER_ASSIGN_OR_RETURN(const std::string json, read_file(*path, kMaxTokenizerBytes));
-    return Tokenizer::from_json(json, *path);
+    return open_folder_tokenizer(folder_, files_.config);
   }
 
   std::optional<std::string> chat_template() const override { return files_.chat_template; }

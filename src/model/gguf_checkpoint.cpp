@@ -8,6 +8,7 @@
 #include "model/gguf.h"
 #include "model/gguf_blocks.h"
 #include "model/gguf_metadata.h"
+#include "model/gguf_vocabulary.h"
 #include "model/tensor_view.h"
 
 namespace lanner::model {
@@ -53,8 +54,7 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
   Result<std::shared_ptr<const Tokenizer>> tokenizer() const override {
-    LANNER_ASSIGN_OR_RETURN(const BpeVocabulary vocabulary, gguf_vocabulary(gguf_));
-    return Tokenizer::from_bpe_vocabulary(vocabulary, gguf_.path);
+    return gguf_tokenizer(gguf_);
   }
 
   std::optional<std::string> chat_template() const override { return gguf_chat_template(gguf_); }

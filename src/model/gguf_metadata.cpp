@@ -14,6 +14,7 @@
 #include "model/decoder_spec.h"
 #include "model/gguf_blocks.h"
 #include "model/tensor_view.h"
+#include "model/gguf_vocabulary.h"
 
 namespace lanner::model {
 namespace {
@@ -133,12 +134,6 @@ Result<std::string> read_architecture(const Gguf& gguf) {
   return std::string(*name);
 }
 
-Result<std::vector<std::string_view>> read_tokens(const Gguf& gguf, std::string_view key) {
-  const auto* array = find_as<GgufArray>(gguf, key);
-  if (array == nullptr) return not_found(fmt::format("{}: {}: is missing", gguf.path, key));
-  return gguf_strings(*array, fmt::format("{}: {}", gguf.path, key));
-}
-
 /// Rows of the embedding: the ids that the model knows, at least as many as the vocabulary names.
 Status add_vocab_size(const Gguf& gguf, Json& config) {
   const auto* tokens = find_as<GgufArray>(gguf, "tokenizer.ggml.tokens");
@@ -219,34 +214,6 @@ Status add_rope_scaling(const Gguf& gguf, const std::string& prefix, Json& confi
   return {};
 }
 
-std::optional<std::int32_t> read_token_id(const Gguf& gguf, std::string_view name) {
-  const GgufValue* value = find(gguf, fmt::format("tokenizer.ggml.{}", name));
-  if (value == nullptr) return std::nullopt;
-  if (const auto* id = std::get_if<std::uint64_t>(&value->value)) {
-    if (*id < static_cast<std::uint64_t>(kMaxVocab)) return static_cast<std::int32_t>(*id);
-  }
-  if (const auto* id = std::get_if<std::int64_t>(&value->value)) {
-    if (*id >= 0 && *id < kMaxVocab) return static_cast<std::int32_t>(*id);
-  }
-  return std::nullopt;  // some writers put -1 or 2^32 - 1 for "none"
-}
-
-Result<std::vector<std::int32_t>> read_token_types(const Gguf& gguf) {
-  std::vector<std::int32_t> types;
-  const auto* array = find_as<GgufArray>(gguf, "tokenizer.ggml.token_type");
-  if (array == nullptr) return types;
-  const std::string where = fmt::format("{}: tokenizer.ggml.token_type", gguf.path);
-  LANNER_ASSIGN_OR_RETURN(const auto values, gguf_integers(*array, where));
-  types.reserve(values.size());
-  for (const std::int64_t value : values) {
-    if (value < 0 || value > 255) return corrupt(fmt::format("{}: holds {}", where, value));
-    types.push_back(static_cast<std::int32_t>(value));
-  }
-  return types;
-}
-
-std::vector<std::string> to_strings(const std::vector<std::string_view>& views) { return {views.begin(), views.end()}; }
-
 }  // namespace
 
 Result<Json> gguf_config(const Gguf& gguf) {
@@ -263,7 +230,7 @@ Result<Json> gguf_config(const Gguf& gguf) {
     LANNER_RETURN_IF_ERROR(copy_scalar(gguf, prefix + std::string(key), hugging_face, config));
   }
   for (const auto& [key, hugging_face] : kTokenKeys) {
-    if (const auto id = read_token_id(gguf, key)) config[std::string(hugging_face)] = *id;
+    if (const auto id = gguf_token_id(gguf, key)) config[std::string(hugging_face)] = *id;
   }
   config["tie_word_embeddings"] = !gguf.tensors.contains("output.weight");
   LANNER_RETURN_IF_ERROR(add_vocab_size(gguf, config));
@@ -295,15 +262,15 @@ Result<Json> gguf_generation_config(const Gguf& gguf) {
     if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
   };
   for (const char* name : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
-    if (const auto id = read_token_id(gguf, name)) add(*id);
+    if (const auto id = gguf_token_id(gguf, name)) add(*id);
   }
-  Result<std::vector<std::string_view>> tokens = read_tokens(gguf, "tokenizer.ggml.tokens");
+  Result<std::vector<std::string_view>> tokens = gguf_tokens(gguf);
   if (!tokens.ok() && tokens.status().code() != StatusCode::kNotFound) return tokens.status();
-  LANNER_ASSIGN_OR_RETURN(const auto types, read_token_types(gguf));
+  LANNER_ASSIGN_OR_RETURN(const auto types, gguf_token_types(gguf));
   if (tokens.ok()) {
     const std::size_t count = std::min(types.size(), tokens->size());
     for (std::size_t id = 0; id < count; ++id) {
-      if (types[id] != static_cast<std::int32_t>(GgufTokenType::kControl)) continue;
+      if (types[id] != static_cast<std::int32_t>(PieceType::kControl)) continue;
       if (std::ranges::find(kTurnEnds, (*tokens)[id]) != kTurnEnds.end()) add(static_cast<std::int32_t>(id));
     }
   }
@@ -312,42 +279,12 @@ Result<Json> gguf_generation_config(const Gguf& gguf) {
   return config;
 }
 
-Result<BpeVocabulary> gguf_vocabulary(const Gguf& gguf) {
-  const auto* kind = find_as<std::string_view>(gguf, "tokenizer.ggml.model");
-  if (kind == nullptr) return not_found(fmt::format("{}: tokenizer.ggml.model: is missing", gguf.path));
-  if (*kind != "gpt2") {
-    return unsupported(
-        fmt::format("{}: tokenizer.ggml.model: '{}' is not supported; this build reads 'gpt2' "
-                    "(byte-level BPE)",
-                    gguf.path, printable(*kind)));
-  }
-  BpeVocabulary vocabulary;
-  LANNER_ASSIGN_OR_RETURN(const auto tokens, read_tokens(gguf, "tokenizer.ggml.tokens"));
-  if (static_cast<std::int64_t>(tokens.size()) > kMaxVocab) {
-    return corrupt(
-        fmt::format("{}: tokenizer.ggml.tokens: {} tokens, allowed are {}", gguf.path, tokens.size(), kMaxVocab));
-  }
-  LANNER_ASSIGN_OR_RETURN(const auto merges, read_tokens(gguf, "tokenizer.ggml.merges"));
-  LANNER_ASSIGN_OR_RETURN(vocabulary.token_types, read_token_types(gguf));
-  vocabulary.tokens = to_strings(tokens);
-  vocabulary.merges = to_strings(merges);
-  if (const auto* pre = find_as<std::string_view>(gguf, "tokenizer.ggml.pre")) {
-    vocabulary.pre_tokenizer = std::string(*pre);
-  }
-  if (const auto* add = find_as<bool>(gguf, "tokenizer.ggml.add_space_prefix")) vocabulary.add_prefix_space = *add;
-  if (const auto* add = find_as<bool>(gguf, "tokenizer.ggml.add_bos_token")) vocabulary.add_bos = *add;
-  if (const auto* add = find_as<bool>(gguf, "tokenizer.ggml.add_eos_token")) vocabulary.add_eos = *add;
-  vocabulary.bos_id = read_token_id(gguf, "bos_token_id");
-  vocabulary.eos_id = read_token_id(gguf, "eos_token_id");
-  return vocabulary;
-}
-
 SpecialTokens gguf_special_tokens(const Gguf& gguf) {
   SpecialTokens special;
-  const Result<std::vector<std::string_view>> tokens = read_tokens(gguf, "tokenizer.ggml.tokens");
+  const Result<std::vector<std::string_view>> tokens = gguf_tokens(gguf);
   if (!tokens.ok()) return special;
   const auto text = [&](std::string_view name) {
-    const auto id = read_token_id(gguf, name);
+    const auto id = gguf_token_id(gguf, name);
     if (!id || static_cast<std::size_t>(*id) >= tokens->size()) return std::string();
     return std::string((*tokens)[static_cast<std::size_t>(*id)]);
   };

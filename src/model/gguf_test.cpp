@@ -8,6 +8,7 @@
 #include "model/generation_config.h"
 #include "model/gguf_checkpoint.h"
 #include "model/gguf_metadata.h"
+#include "model/gguf_vocabulary.h"
 
 namespace lanner::model {
 namespace {
@@ -250,7 +251,7 @@ TEST(GgufMetadata, ReadsVocabularyAndSpecialTokens) {
   const std::string file = builder.file();
   const auto gguf = parse_gguf(as_bytes(file), "x.gguf");
   ASSERT_TRUE(gguf.ok()) << gguf.status().message();
-  const auto vocabulary = gguf_vocabulary(*gguf);
+  const auto vocabulary = gguf_bpe_vocabulary(*gguf);
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status().message();
   EXPECT_EQ(vocabulary->tokens.size(), 4U);
   EXPECT_EQ(vocabulary->token_types, (std::vector<std::int32_t>{1, 3, 1, 3}));
@@ -267,12 +268,12 @@ TEST(GgufMetadata, ReadsVocabularyAndSpecialTokens) {
 
 TEST(GgufMetadata, RefusesOtherVocabulariesByName) {
   GgufBuilder builder;
-  builder.add_string("tokenizer.ggml.model", "llama");
+  builder.add_string("tokenizer.ggml.model", "rwkv");
   const std::string file = builder.file();
   const auto gguf = parse_gguf(as_bytes(file), "x.gguf");
-  const Status status = gguf_vocabulary(*gguf).status();
+  const Status status = gguf_tokenizer(*gguf).status();
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
-  EXPECT_NE(status.message().find("'llama'"), std::string::npos);
+  EXPECT_NE(status.message().find("'rwkv'"), std::string::npos);
 }
 
 TEST(GgufMetadata, RefusesContradictions) {

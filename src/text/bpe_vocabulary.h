@@ -9,23 +9,14 @@
 #include <vector>
 
 #include "lanner/status.h"
+#include "text/piece_type.h"
 
 namespace lanner {
-
-/// tokenizer.ggml.token_type of GGUF.
-enum class GgufTokenType : std::int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
 
 /// What a GGUF file of tokenizer.ggml.model "gpt2" holds, as it stands in the file.
 struct BpeVocabulary {
   std::vector<std::string> tokens;        // (vocabulary) byte-level pieces
-  std::vector<std::int32_t> token_types;  // (vocabulary) GgufTokenType, or empty: all normal
+  std::vector<std::int32_t> token_types;  // (vocabulary) PieceType, or empty: all normal
   std::vector<std::string> merges;        // "left right", the first one is merged first
   std::string pre_tokenizer;              // tokenizer.ggml.pre: "smollm", "llama-bpe", …; empty means "default"
   bool add_prefix_space = false;

@@ -4,14 +4,25 @@
 #include <string_view>
 #include <utility>
 
+#include "text/utf8.h"
+
 namespace lanner {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 // Half a character takes at most a few tokens. A longer window means bytes that never form one.
 constexpr std::size_t kMaxWindow = 24;
+// Tokens that a tokenizer hides at the beginning of a text, one after the other, before that is given up.
+constexpr std::size_t kMaxHidden = 1024;
 // How many places are tried where a long window can be cut: no UTF-8 sequence is longer than 4 bytes.
 constexpr std::size_t kCutsTried = 6;
+
+/// Where the last U+FFFD begin, at most `most` of them.
+std::size_t replacements_begin(std::string_view text, std::size_t most) {
+  for (std::size_t found = 0; found < most && text.ends_with(kReplacementCharacter); ++found) {
+    text.remove_suffix(kReplacementCharacter.size());
+  }
+  return text.size();
+}
 
 }  // namespace
 
@@ -37,9 +48,9 @@ Result<std::string> IncrementalDetokenizer::push(std::int32_t id) {
     window_.pop_back();
     return text;
   }
-  // Only the last U+FFFD can be the beginning of a character. Text that contradicts what was returned waits.
-  const bool half = text->ends_with(kReplacement);
-  const std::size_t safe_end = half ? text->size() - kReplacement.size() : text->size();
+  // Only U+FFFD at the end can be the beginning of a character. Text that contradicts what was returned waits.
+  const std::size_t safe_end = replacements_begin(*text, tokenizer_->replacements_at_risk());
+  const bool half = safe_end < text->size();
   std::string fresh;
   if (safe_end > emitted_.size() && text->starts_with(emitted_)) {
     fresh = text->substr(emitted_.size(), safe_end - emitted_.size());
@@ -57,7 +68,8 @@ Result<std::string> IncrementalDetokenizer::push(std::int32_t id) {
 void IncrementalDetokenizer::slide_window() {
   if (context_ > 0) {
     Result<std::string> rest = decode(context_, window_.size());
-    if (!rest.ok()) return;
+    // What the tokenizer hides at the beginning of a text, blanks, cannot be the context of what follows.
+    if (!rest.ok() || (rest->empty() && window_.size() < kMaxHidden)) return;
     window_.erase(window_.begin(), window_.begin() + static_cast<std::ptrdiff_t>(context_));
     emitted_ = *std::move(rest);
   }

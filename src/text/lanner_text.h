@@ -24,6 +24,7 @@ extern "C" {
 /* NOLINTBEGIN(modernize-use-using): C has no other way. */
 typedef struct LannerTokenizer LannerTokenizer;
 typedef struct LannerTemplate LannerTemplate;
+typedef struct LannerWords LannerWords;
 
 typedef struct LannerSlice {
   const uint8_t* data;
@@ -77,6 +78,16 @@ int32_t lanner_tokenizer_piece(const LannerTokenizer* tokenizer, int32_t id, Lan
 int32_t lanner_tokenizer_is_special(const LannerTokenizer* tokenizer, int32_t id);
 /* 1 when the decoder joins runs of tokens such as <0xE4> into text: the text of a run is final only at its end. */
 int32_t lanner_tokenizer_joins_byte_runs(const LannerTokenizer* tokenizer);
+
+/* ---- words ---- */
+
+/* An Oniguruma expression whose matches are the words of a text. */
+int32_t lanner_words_compile(LannerSlice pattern, LannerWords** out, LannerBuffer* error);
+void lanner_words_free(LannerWords* words);
+/* The offset behind each word, ascending; the last one is the text's size. What lies between two matches is a word. */
+int32_t lanner_words_split(const LannerWords* words, LannerSlice text, LannerIds* out, LannerBuffer* error);
+/* The text in Unicode's normalization form C. */
+int32_t lanner_text_nfc(LannerSlice text, LannerBuffer* out, LannerBuffer* error);
 
 /* ---- Jinja ---- */
 

@@ -9,7 +9,7 @@
 #include "model/generation_config.h"
 #include "model/gguf.h"
 #include "model/gguf_checkpoint.h"
-#include "model/gguf_metadata.h"
+#include "model/gguf_vocabulary.h"
 #include "model/row_order.h"
 
 using namespace lanner::model;
@@ -41,7 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return 0;
   }
   if (!gguf.ok()) std::abort();
-  (void)gguf_vocabulary(*gguf).ok();
+  (void)gguf_tokenizer(*gguf).ok();
   (void)(*checkpoint)->special_tokens();
   (void)(*checkpoint)->chat_template();
   (void)read_generation_defaults(**checkpoint).ok();

@@ -1,15 +1,21 @@
 // The way into src/text for the Python comparison tests; nothing that ships.
 //
-//   text_probe encode  (--tokenizer FILE | --bpe FILE) [--literal] [--no-special]
-//   text_probe decode  (--tokenizer FILE | --bpe FILE) [--skip-special]
-//   text_probe stream  (--tokenizer FILE | --bpe FILE) [--skip-special]
+//   text_probe encode  SOURCE [--literal] [--no-special]
+//   text_probe decode  SOURCE [--skip-special]
+//   text_probe stream  SOURCE [--skip-special]
 //   text_probe render  --template VALUE
 //
 // Records come on stdin and go to stdout as a 32-bit little-endian length and that many bytes. encode reads UTF-8 and
 // answers int32 ids; decode and stream read int32 ids and answer UTF-8, at once or token by token; render reads a JSON
 // object with the members of ChatTemplateInputs and SpecialTokens and answers the prompt. An answer that begins with
 // the length 0xFFFFFFFF is an error: a second record with its text follows.
-// FILE of --bpe is a JSON object with the members of BpeVocabulary. VALUE is what --chat-template accepts.
+// SOURCE is one of
+//   --tokenizer FILE       a tokenizer.json
+//   --bpe FILE             a JSON object with the members of BpeVocabulary
+//   --sentencepiece FILE   a tokenizer.model, without rules of any class
+//   --gguf FILE            the vocabulary of a GGUF file
+//   --folder FOLDER        the tokenizer of a model folder; config.json may be missing
+// VALUE is what --chat-template accepts.
 
 #include <fmt/format.h>
 
@@ -23,6 +29,10 @@
 #include <string>
 #include <vector>
 
+#include "core/mapped_file.h"
+#include "model/folder_tokenizer.h"
+#include "model/gguf.h"
+#include "model/gguf_vocabulary.h"
 #include "text/chat_template.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer.h"
@@ -36,6 +46,9 @@ struct Options {
   std::string mode;
   std::string tokenizer_path;
   std::string bpe_path;
+  std::string sentencepiece_path;
+  std::string gguf_path;
+  std::string folder;
   std::string template_value;
   EncodeOptions encode;
   bool skip_special = false;
@@ -82,7 +95,27 @@ Result<std::shared_ptr<const Tokenizer>> load_bpe(const std::string& path) {
   return Tokenizer::from_bpe_vocabulary(vocabulary, path);
 }
 
+Result<std::shared_ptr<const Tokenizer>> load_sentencepiece(const std::string& path) {
+  LANNER_ASSIGN_OR_RETURN(const std::string file, read_file(path));
+  LANNER_ASSIGN_OR_RETURN(SentencePieceModel parsed, parse_sentencepiece_model(file));
+  return Tokenizer::from_sentencepiece(std::move(parsed), {}, path);
+}
+
+Result<std::shared_ptr<const Tokenizer>> load_gguf(const std::string& path) {
+  LANNER_ASSIGN_OR_RETURN(const auto file, MappedFile::open(path));
+  LANNER_ASSIGN_OR_RETURN(const model::Gguf gguf, model::parse_gguf(file->bytes(), path));
+  return model::gguf_tokenizer(gguf);
+}
+
+Result<std::shared_ptr<const Tokenizer>> load_folder(const std::string& folder) {
+  const Result<std::string> config = read_file(folder + "/config.json");
+  return model::open_folder_tokenizer(folder, config.ok() ? model::Json::parse(*config) : model::Json::object());
+}
+
 Result<std::shared_ptr<const Tokenizer>> load(const Options& options) {
+  if (!options.sentencepiece_path.empty()) return load_sentencepiece(options.sentencepiece_path);
+  if (!options.gguf_path.empty()) return load_gguf(options.gguf_path);
+  if (!options.folder.empty()) return load_folder(options.folder);
   if (!options.bpe_path.empty()) return load_bpe(options.bpe_path);
   LANNER_ASSIGN_OR_RETURN(const std::string text, read_file(options.tokenizer_path));
   return Tokenizer::from_json(text, options.tokenizer_path);
@@ -152,6 +185,12 @@ bool parse(int argc, char** argv, Options& options) {
       return false;
     else if (flag == "--tokenizer")
       options.tokenizer_path = argv[++i];
+    else if (flag == "--sentencepiece")
+      options.sentencepiece_path = argv[++i];
+    else if (flag == "--gguf")
+      options.gguf_path = argv[++i];
+    else if (flag == "--folder")
+      options.folder = argv[++i];
     else if (flag == "--template")
       options.template_value = argv[++i];
     else if (flag == "--bpe")

@@ -9,3 +9,4 @@ mod ffi;
 mod python_json;
 mod template;
 mod tokenizer;
+mod words;

@@ -25,6 +25,7 @@ libcli11-dev command line parsing
 libfmt-dev text formatting
 nlohmann-json3-dev JSON
 libedit-dev line editing in chat
+libsentencepiece-dev tokenizers of models that carry a tokenizer.model alone
 python3 fetches the model, runs scripts
 python3-venv pip, in an environment of its own
 curl downloads

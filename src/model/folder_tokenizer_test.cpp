@@ -3,38 +3,20 @@
 #include <gtest/gtest.h>
 
 #include "model/file_builders.h"
-#include "text/sentencepiece_model.h"
+#include "text/test_vocabulary.h"
 
 namespace lanner::model {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-/// 0 <unk>, 1 <s>, 2 </s>, 3-258 the bytes, then "▁", letters, "▁a", "ab", "▁ab" and two spare pieces.
-SentencePieceModel small_model() {
-  SentencePieceModel model;
-  model.algorithm = SentencePieceModel::Algorithm::kBpe;
-  model.byte_fallback = true;
-  model.remove_extra_blanks = false;
-  model.pieces = {{"<unk>", 0, PieceType::kUnknown}, {"<s>", 0, PieceType::kControl}, {"</s>", 0, PieceType::kControl}};
-  static constexpr char kDigits[] = "0123456789ABCDEF";
-  for (int byte = 0; byte < 256; ++byte) {
-    model.pieces.push_back(
-        {std::string("<0x") + kDigits[byte / 16] + kDigits[byte % 16] + ">", 0, PieceType::kByte});
-  }
-  float score = 0;
-  for (const char* text : {"▁a", "ab", "▁ab", "▁", "a", "b", "c", "[UNUSED_1]", "[UNUSED_2]"}) {
-    model.pieces.push_back({text, score, PieceType::kNormal});
-    score -= 1;
-  }
-  return model;
-}
-
-constexpr std::int32_t kBlankA = 259, kBlankAb = 261, kBlank = 262, kA = 263, kB = 264, kC = 265, kUnused1 = 266;
+using testing::small_ranks;
+using testing::small_sentencepiece_model;
+using namespace testing::piece;
 
 class FolderTokenizer : public ::testing::Test {
  protected:
-  void write_model() { folder_.write("tokenizer.model", serialize_sentencepiece_model(small_model())); }
+  void write_model() { folder_.write("tokenizer.model", serialize_sentencepiece_model(small_sentencepiece_model())); }
   void write_config(std::string_view text) { folder_.write("tokenizer_config.json", text); }
 
   Result<std::shared_ptr<const Tokenizer>> open(std::string_view config = "{}") {
@@ -125,14 +107,7 @@ TEST_F(FolderTokenizer, ChatGlmAddsItsOwnTokens) {
 }
 
 TEST_F(FolderTokenizer, ReadsRanksOfQwenAndGlm4) {
-  std::string ranks;
-  static constexpr char kBase64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    ranks += kBase64[byte >> 2];
-    ranks += kBase64[(byte & 3) << 4];
-    ranks += "== " + std::to_string(byte) + "\n";
-  }
-  ranks += "YWI= 256\n";  // ab
+  const std::string ranks = small_ranks();
   folder_.write("qwen.tiktoken", ranks);
   EXPECT_EQ(encode("ab<|im_end|>b"), (Ids{256, 259, 'b'}));
   EXPECT_EQ((*open())->vocab_size(), 257 + 208);

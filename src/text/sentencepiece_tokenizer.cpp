@@ -38,6 +38,14 @@ Result<std::unique_ptr<Processor>> load_processor(const SentencePieceModel& mode
   return processor;
 }
 
+/// Newer versions of the library than the one in Debian 12 spell the character NUL as its byte, even where it is a piece.
+void hide_nul_piece(SentencePieceModel& model) {
+  if (!model.byte_fallback) return;
+  for (SentencePiece& piece : model.pieces) {
+    if (piece.text == std::string_view("\0", 1)) piece = {std::string("\0hidden", 7), 0, PieceType::kControl};
+  }
+}
+
 void append_with_blanks(std::string& text, std::string_view piece) {
   for (std::size_t at = 0; at < piece.size();) {
     const std::size_t blank = piece.find(kBlankSymbol, at);
@@ -82,12 +90,13 @@ Status SentencePieceTokenizer::load(SentencePieceModel model, SentencePieceRules
   if (rules_.dummy_prefix == DummyPrefix::kNever) model.add_dummy_prefix = false;
   drops_leading_blanks_ = model.remove_extra_blanks;
   drops_leading_blank_ = model.add_dummy_prefix || model.remove_extra_blanks;
+  pieces_ = model.pieces;
+  hide_nul_piece(model);
   LANNER_ASSIGN_OR_RETURN(with_prefix_, load_processor(model));
   if (rules_.dummy_prefix == DummyPrefix::kTextOnly && model.add_dummy_prefix) {
     model.add_dummy_prefix = false;
     LANNER_ASSIGN_OR_RETURN(without_prefix_, load_processor(model));
   }
-  pieces_ = std::move(model.pieces);
   // A piece may be there twice, as a byte and spelled out: the reserved one counts, as in the library.
   for (const bool reserved : {true, false}) {
     for (std::size_t id = 0; id < pieces_.size(); ++id) {

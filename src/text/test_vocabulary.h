@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "text/bpe_vocabulary.h"
+#include "text/sentencepiece_model.h"
 
 namespace lanner::testing {
 
@@ -67,6 +68,42 @@ inline std::string sentencepiece_like_json() {
                         {"vocab", vocab},
                         {"merges", nlohmann::json::array()}};
   return tokenizer.dump();
+}
+
+/// A BPE model with byte pieces, as Llama's: 0 <unk>, 1 <s>, 2 </s>, 3-258 the bytes, then the pieces named below.
+inline SentencePieceModel small_sentencepiece_model() {
+  SentencePieceModel model;
+  model.algorithm = SentencePieceModel::Algorithm::kBpe;
+  model.byte_fallback = true;
+  model.remove_extra_blanks = false;
+  model.pieces = {{"<unk>", 0, PieceType::kUnknown}, {"<s>", 0, PieceType::kControl}, {"</s>", 0, PieceType::kControl}};
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    model.pieces.push_back({std::string("<0x") + kDigits[byte / 16] + kDigits[byte % 16] + ">", 0, PieceType::kByte});
+  }
+  float score = 0;
+  for (const char* text : {"▁a", "ab", "▁ab", "▁", "a", "b", "c", "[UNUSED_1]", "[UNUSED_2]"}) {
+    model.pieces.push_back({text, score, PieceType::kNormal});
+    score -= 1;
+  }
+  return model;
+}
+
+namespace piece {
+inline constexpr std::int32_t kBytes = 3, kBlankA = 259, kAb = 260, kBlankAb = 261, kBlank = 262, kA = 263, kB = 264,
+                              kC = 265, kUnused1 = 266, kUnused2 = 267;
+}  // namespace piece
+
+/// The bytes in order as a file of ranks, then "ab" with rank 256.
+inline std::string small_ranks() {
+  static constexpr char kBase64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string ranks;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    ranks += kBase64[byte >> 2];
+    ranks += kBase64[(byte & 3) << 4];
+    ranks += "== " + std::to_string(byte) + "\n";
+  }
+  return ranks + "YWI= 256\n";
 }
 
 }  // namespace lanner::testing

@@ -11,7 +11,6 @@
 // the length 0xFFFFFFFF is an error: a second record with its text follows.
 // SOURCE is one of
 //   --tokenizer FILE       a tokenizer.json
-//   --bpe FILE             a JSON object with the members of BpeVocabulary
 //   --sentencepiece FILE   a tokenizer.model, without rules of any class
 //   --gguf FILE            the vocabulary of a GGUF file
 //   --folder FOLDER        the tokenizer of a model folder; config.json may be missing
@@ -45,7 +44,6 @@ constexpr std::uint32_t kErrorMark = 0xFFFFFFFF;
 struct Options {
   std::string mode;
   std::string tokenizer_path;
-  std::string bpe_path;
   std::string sentencepiece_path;
   std::string gguf_path;
   std::string folder;
@@ -79,22 +77,6 @@ Result<std::string> read_file(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-Result<std::shared_ptr<const Tokenizer>> load_bpe(const std::string& path) {
-  LANNER_ASSIGN_OR_RETURN(const std::string text, read_file(path));
-  const nlohmann::json dump = nlohmann::json::parse(text);
-  BpeVocabulary vocabulary;
-  dump.at("tokens").get_to(vocabulary.tokens);
-  dump.at("token_types").get_to(vocabulary.token_types);
-  dump.at("merges").get_to(vocabulary.merges);
-  vocabulary.pre_tokenizer = dump.value("pre_tokenizer", "");
-  vocabulary.add_prefix_space = dump.value("add_prefix_space", false);
-  if (dump.contains("add_bos")) vocabulary.add_bos = dump["add_bos"].get<bool>();
-  if (dump.contains("add_eos")) vocabulary.add_eos = dump["add_eos"].get<bool>();
-  if (dump.contains("bos_id")) vocabulary.bos_id = dump["bos_id"].get<std::int32_t>();
-  if (dump.contains("eos_id")) vocabulary.eos_id = dump["eos_id"].get<std::int32_t>();
-  return Tokenizer::from_bpe_vocabulary(vocabulary, path);
-}
-
 Result<std::shared_ptr<const Tokenizer>> load_sentencepiece(const std::string& path) {
   LANNER_ASSIGN_OR_RETURN(const std::string file, read_file(path));
   LANNER_ASSIGN_OR_RETURN(SentencePieceModel parsed, parse_sentencepiece_model(file));
@@ -116,7 +98,6 @@ Result<std::shared_ptr<const Tokenizer>> load(const Options& options) {
   if (!options.sentencepiece_path.empty()) return load_sentencepiece(options.sentencepiece_path);
   if (!options.gguf_path.empty()) return load_gguf(options.gguf_path);
   if (!options.folder.empty()) return load_folder(options.folder);
-  if (!options.bpe_path.empty()) return load_bpe(options.bpe_path);
   LANNER_ASSIGN_OR_RETURN(const std::string text, read_file(options.tokenizer_path));
   return Tokenizer::from_json(text, options.tokenizer_path);
 }
@@ -193,8 +174,6 @@ bool parse(int argc, char** argv, Options& options) {
       options.folder = argv[++i];
     else if (flag == "--template")
       options.template_value = argv[++i];
-    else if (flag == "--bpe")
-      options.bpe_path = argv[++i];
     else
       return false;
   }

@@ -79,8 +79,9 @@ TEST(FolderCheckpoint, SaysWhichTokenizerIsMissing) {
   ASSERT_TRUE(checkpoint.ok());
   Status status = (*checkpoint)->tokenizer().status();
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
-  EXPECT_EQ(status.message(), folder.path() + ": has no tokenizer: neither tokenizer.json nor tokenizer.model nor "
-                              "qwen.tiktoken");
+  EXPECT_EQ(status.message(), folder.path() +
+                                  ": has no tokenizer: neither tokenizer.json nor tokenizer.model nor "
+                                  "qwen.tiktoken");
   folder.write("tokenizer.model", "x");
   status = (*checkpoint)->tokenizer().status();
   EXPECT_EQ(status.code(), StatusCode::kCorrupt);

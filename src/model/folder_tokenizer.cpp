@@ -27,9 +27,8 @@ constexpr std::array<std::string_view, 7> kNamedTokens{"bos_token", "eos_token",
 constexpr std::array<std::string_view, 2> kTokenLists{"additional_special_tokens", "extra_special_tokens"};
 
 /// Tokens that ChatGLM 2 and 3 add by their code. The texts of the last two occur inside words.
-constexpr std::array<std::string_view, 9> kChatGlmTokens{"[MASK]",     "[gMASK]",  "[sMASK]",       "sop",
-                                                         "eop",        "<|system|>", "<|user|>", "<|assistant|>",
-                                                         "<|observation|>"};
+constexpr std::array<std::string_view, 9> kChatGlmTokens{
+    "[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"};
 constexpr std::array<std::string_view, 2> kOnlyById{"sop", "eop"};
 
 constexpr int kQwenExtraTokens = 205;
@@ -335,9 +334,10 @@ Result<std::shared_ptr<const Tokenizer>> open_model_file(const SideFiles& files,
   // A SentencePiece model begins with the key of its first piece, which is a line feed.
   if (!looks_like_ranks(content)) return open_sentencepiece(files, path, content);
   if (name == "ChatGLM4Tokenizer") return open_glm4(files, path, content);
-  return unsupported(fmt::format("{}: holds ranks of the class '{}'; the classes that are known have them in "
-                                 "qwen.tiktoken, or are ChatGLM4Tokenizer",
-                                 path, printable(name)));
+  return unsupported(
+      fmt::format("{}: holds ranks of the class '{}'; the classes that are known have them in "
+                  "qwen.tiktoken, or are ChatGLM4Tokenizer",
+                  path, printable(name)));
 }
 
 Result<std::shared_ptr<const Tokenizer>> open_any(const std::string& folder) {
@@ -384,9 +384,10 @@ Result<std::shared_ptr<const Tokenizer>> open_folder_tokenizer(const std::string
   if (rows && tokenizer->vocab_size() > *rows) {
     const std::int32_t last = tokenizer->vocab_size() - 1;
     const Result<std::string> piece = tokenizer->piece(last);
-    return corrupt(fmt::format("{}: the tokenizer's token {} ('{}') is past the {} rows of the model's embedding "
-                               "(config.json: vocab_size)",
-                               folder, last, printable(piece.ok() ? *piece : ""), *rows));
+    return corrupt(
+        fmt::format("{}: the tokenizer's token {} ('{}') is past the {} rows of the model's embedding "
+                    "(config.json: vocab_size)",
+                    folder, last, printable(piece.ok() ? *piece : ""), *rows));
   }
   return tokenizer;
 }

@@ -89,7 +89,8 @@ TEST_F(FolderTokenizer, AddedTokensTakeThePlaceOfPieces) {
 
 TEST_F(FolderTokenizer, NewTokensGetTheNextIds) {
   write_model();
-  write_config(R"({"add_bos_token": false, "pad_token": "<pad>", "additional_special_tokens": ["<x>", "<pad>", "</s>"]})");
+  write_config(
+      R"({"add_bos_token": false, "pad_token": "<pad>", "additional_special_tokens": ["<x>", "<pad>", "</s>"]})");
   folder_.write("added_tokens.json", R"({"<|user|>": 300})");
   folder_.write("special_tokens_map.json", R"({"additional_special_tokens": ["<y>"], "eos_token": "<|user|>"})");
   EXPECT_EQ(encode("<pad><x><y></s><|user|>"), (Ids{301, 302, 303, 2, 300}));
@@ -127,8 +128,9 @@ TEST_F(FolderTokenizer, RefusesTokensPastTheEmbedding) {
   for (const char* config : {R"({"vocab_size": 267})", R"({"vocab_size": 300, "llm_config": {"vocab_size": 267}})"}) {
     const Status status = open(config).status();
     EXPECT_EQ(status.code(), StatusCode::kCorrupt);
-    EXPECT_EQ(status.message(), folder_.path() + ": the tokenizer's token 267 ('[UNUSED_2]') is past the 267 rows of "
-                                                 "the model's embedding (config.json: vocab_size)");
+    EXPECT_EQ(status.message(), folder_.path() +
+                                    ": the tokenizer's token 267 ('[UNUSED_2]') is past the 267 rows of "
+                                    "the model's embedding (config.json: vocab_size)");
   }
 }
 

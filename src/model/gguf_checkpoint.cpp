@@ -53,9 +53,7 @@ class GgufCheckpoint final : public Checkpoint {
     return widen(where(name), *gguf_format(tensor->type), tensor->bytes.data(), size);
   }
 
-  Result<std::shared_ptr<const Tokenizer>> tokenizer() const override {
-    return gguf_tokenizer(gguf_);
-  }
+  Result<std::shared_ptr<const Tokenizer>> tokenizer() const override { return gguf_tokenizer(gguf_); }
 
   std::optional<std::string> chat_template() const override { return gguf_chat_template(gguf_); }
   SpecialTokens special_tokens() const override { return gguf_special_tokens(gguf_); }

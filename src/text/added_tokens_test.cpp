@@ -23,7 +23,8 @@ std::string cut(const AddedTokens& tokens, std::string_view text, bool parse_spe
 }
 
 TEST(AddedTokens, TheLeftmostAndLongestWins) {
-  const AddedTokens tokens = make({{.id = 1, .content = "ab"}, {.id = 2, .content = "abc"}, {.id = 3, .content = "bcd"}});
+  const AddedTokens tokens =
+      make({{.id = 1, .content = "ab"}, {.id = 2, .content = "abc"}, {.id = 3, .content = "bcd"}});
   EXPECT_EQ(cut(tokens, "abcd"), "<2>|d");
   EXPECT_EQ(cut(tokens, "xbcdab"), "x|<3>|<1>");
   EXPECT_EQ(cut(tokens, "abab"), "<1>|<1>");
@@ -38,7 +39,8 @@ TEST(AddedTokens, SpecialTokensAreReadOnRequest) {
 }
 
 TEST(AddedTokens, TakeBlanksAlong) {
-  const AddedTokens tokens = make({{.id = 1, .content = "<l>", .lstrip = true}, {.id = 2, .content = "<r>", .rstrip = true}});
+  const AddedTokens tokens =
+      make({{.id = 1, .content = "<l>", .lstrip = true}, {.id = 2, .content = "<r>", .rstrip = true}});
   EXPECT_EQ(cut(tokens, "a \n\xE3\x80\x80<l> b"), "a|<1>| b");
   EXPECT_EQ(cut(tokens, "a <r>\t \xC2\xA0 b"), "a |<2>|b");
   EXPECT_EQ(cut(tokens, " <l><r> "), "<1>|<2>");
@@ -53,7 +55,9 @@ TEST(AddedTokens, StandAloneWhereTheyMust) {
 }
 
 TEST(AddedTokens, RefuseWhatContradictsItself) {
-  const auto status = [](std::vector<AddedToken> tokens) { return AddedTokens::make(std::move(tokens)).status().code(); };
+  const auto status = [](std::vector<AddedToken> tokens) {
+    return AddedTokens::make(std::move(tokens)).status().code();
+  };
   EXPECT_EQ(status({{.id = 1, .content = ""}}), StatusCode::kCorrupt);
   EXPECT_EQ(status({{.id = -1, .content = "a"}}), StatusCode::kCorrupt);
   EXPECT_EQ(status({{.id = 1 << 24, .content = "a"}}), StatusCode::kCorrupt);

@@ -95,12 +95,12 @@ Result<Json> merges_to_json(const BpeVocabulary& vocabulary) {
 Json added_tokens_to_json(const BpeVocabulary& vocabulary) {
   Json added = Json::array();
   for (std::size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    const auto type = vocabulary.token_types.empty() ? PieceType::kNormal
-                                                     : static_cast<PieceType>(vocabulary.token_types[id]);
+    const auto type =
+        vocabulary.token_types.empty() ? PieceType::kNormal : static_cast<PieceType>(vocabulary.token_types[id]);
     const auto signed_id = static_cast<std::int32_t>(id);
     // BOS and EOS are special even in files that mark every token as normal.
-    const bool special = type == PieceType::kControl || type == PieceType::kUnknown ||
-                         vocabulary.bos_id == signed_id || vocabulary.eos_id == signed_id;
+    const bool special = type == PieceType::kControl || type == PieceType::kUnknown || vocabulary.bos_id == signed_id ||
+                         vocabulary.eos_id == signed_id;
     if (!special && type != PieceType::kUserDefined) continue;
     added.push_back({{"id", id},
                      {"content", piece_at(vocabulary, id)},

@@ -32,13 +32,14 @@ struct SentencePieceModel {
   std::string bos_piece = "<s>";
   std::string eos_piece = "</s>";
 
-  std::string character_map;          // how characters are normalized, in the library's own form; may be empty
-  bool add_dummy_prefix = true;       // a blank goes in front of every text
-  bool remove_extra_blanks = true;    // at both ends, and all but one inside
-  bool escape_blanks = true;          // a blank becomes "▁"
+  std::string character_map;        // how characters are normalized, in the library's own form; may be empty
+  bool add_dummy_prefix = true;     // a blank goes in front of every text
+  bool remove_extra_blanks = true;  // at both ends, and all but one inside
+  bool escape_blanks = true;        // a blank becomes "▁"
 };
 
-/// What a tokenizer.model holds. kCorrupt for anything but a well-formed message that check_sentencepiece_model accepts.
+/// What a tokenizer.model holds. kCorrupt for anything but a well-formed message that check_sentencepiece_model
+/// accepts.
 Result<SentencePieceModel> parse_sentencepiece_model(std::string_view file);
 
 /// kCorrupt unless the library can be given the model: no pieces or too many, a piece that is empty, too long, not

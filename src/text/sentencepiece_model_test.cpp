@@ -120,10 +120,10 @@ TEST(SentencePieceModel, RefusesCharacterMapsThatLeadAstray) {
     model.character_map = character_map(units, replacements);
     EXPECT_EQ(error_of(model), "precompiled_charsmap contradicts itself") << at;
   };
-  refused(0, 0x3FFFFFU << 10, text);                      // the root's children lie outside
+  refused(0, 0x3FFFFFU << 10, text);                        // the root's children lie outside
   refused(256 + 'a', 'a' | 0x200U | (0x3FFU << 10), text);  // so do those of "a"
-  refused(value, 0x80000002U, text);                      // a text behind the end
-  refused(0, sound[0], "b");                              // a text without an end
+  refused(value, 0x80000002U, text);                        // a text behind the end
+  refused(0, sound[0], "b");                                // a text without an end
   for (const std::size_t size : {1U, 4U, 5U, 100U, 2052U}) {
     model.character_map = character_map(sound, text).substr(0, size);
     EXPECT_EQ(check_sentencepiece_model(model).code(), StatusCode::kCorrupt) << size;

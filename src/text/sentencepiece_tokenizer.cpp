@@ -33,12 +33,12 @@ Status guarded(StatusCode code, Call&& call) {
 Result<std::unique_ptr<Processor>> load_processor(const SentencePieceModel& model) {
   auto processor = std::make_unique<Processor>();
   const std::string file = serialize_sentencepiece_model(model);
-  LANNER_RETURN_IF_ERROR(
-      guarded(StatusCode::kCorrupt, [&] { return processor->LoadFromSerializedProto(file); }));
+  LANNER_RETURN_IF_ERROR(guarded(StatusCode::kCorrupt, [&] { return processor->LoadFromSerializedProto(file); }));
   return processor;
 }
 
-/// Newer versions of the library than the one in Debian 12 spell the character NUL as its byte, even where it is a piece.
+/// Newer versions of the library than the one in Debian 12 spell the character NUL as its byte, even where it is a
+/// piece.
 void hide_nul_piece(SentencePieceModel& model) {
   if (!model.byte_fallback) return;
   for (SentencePiece& piece : model.pieces) {
@@ -84,7 +84,8 @@ Status SentencePieceTokenizer::load(SentencePieceModel model, SentencePieceRules
   const auto size = static_cast<std::int32_t>(model.pieces.size());
   for (const auto* ids : {&rules_.prefix_ids, &rules_.suffix_ids}) {
     for (const std::int32_t id : *ids) {
-      if (id < 0 || (id >= size && added_.find(id) == nullptr)) return corrupt(fmt::format("no token has the id {}", id));
+      if (id < 0 || (id >= size && added_.find(id) == nullptr))
+        return corrupt(fmt::format("no token has the id {}", id));
     }
   }
   if (rules_.dummy_prefix == DummyPrefix::kNever) model.add_dummy_prefix = false;

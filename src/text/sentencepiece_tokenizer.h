@@ -37,7 +37,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   Status encode_stretch(std::string_view text, bool at_beginning, std::vector<std::int32_t>& ids) const;
   const SentencePiece* model_piece(std::int32_t id) const;
 
-  std::vector<SentencePiece> pieces_;                          // (vocabulary of the model)
+  std::vector<SentencePiece> pieces_;                           // (vocabulary of the model)
   std::unordered_map<std::string_view, std::int32_t> by_text_;  // points into pieces_
   AddedTokens added_;
   SentencePieceRules rules_;  // without its added tokens, which are in added_

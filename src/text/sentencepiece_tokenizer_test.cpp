@@ -55,7 +55,8 @@ TEST(SentencePieceTokenizer, EncodesAndDecodes) {
 }
 
 TEST(SentencePieceTokenizer, TellsWhatItHolds) {
-  const auto tokenizer = make(small_sentencepiece_model(), {.added_tokens = {{.id = 300, .content = "<tool>", .special = false}}});
+  const auto tokenizer =
+      make(small_sentencepiece_model(), {.added_tokens = {{.id = 300, .content = "<tool>", .special = false}}});
   EXPECT_EQ(tokenizer->vocab_size(), 301);
   EXPECT_EQ(tokenizer->token_id("▁ab"), kBlankAb);
   EXPECT_EQ(tokenizer->token_id("<tool>"), 300);

@@ -52,9 +52,7 @@ struct Pair {
 };
 
 struct LaterPair {
-  bool operator()(const Pair& a, const Pair& b) const {
-    return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
-  }
+  bool operator()(const Pair& a, const Pair& b) const { return a.rank != b.rank ? a.rank > b.rank : a.left > b.left; }
 };
 
 }  // namespace

@@ -38,14 +38,13 @@ class TiktokenTokenizer final : public Tokenizer {
   /// The rank of these bytes as one token, or -1.
   std::int32_t rank(std::string_view bytes) const;
 
-  std::unordered_map<std::int32_t, std::string> bytes_;          // rank to token
-  std::unordered_map<std::string_view, std::int32_t> ranks_;     // points into bytes_, whose nodes stay where they are
-  std::size_t longest_ = 0;                                      // bytes of the longest token
-  std::int32_t end_rank_ = 0;                                    // highest rank + 1
+  std::unordered_map<std::int32_t, std::string> bytes_;       // rank to token
+  std::unordered_map<std::string_view, std::int32_t> ranks_;  // points into bytes_, whose nodes stay where they are
+  std::size_t longest_ = 0;                                   // bytes of the longest token
+  std::int32_t end_rank_ = 0;                                 // highest rank + 1
   AddedTokens added_;
   TiktokenRules rules_;  // without its added tokens, which are in added_
   std::unique_ptr<LannerWords, Release> words_;
 };
-
 
 }  // namespace lanner

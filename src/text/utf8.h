@@ -20,8 +20,8 @@ Utf8Character first_character(std::string_view text);
 /// How many bytes at the beginning of a text are UTF-8: all of them, or up to the first bad one.
 std::size_t utf8_prefix(std::string_view text);
 
-/// Bytes to text: what is no UTF-8 becomes U+FFFD, one for each sequence that could have become a character, as Python's
-/// errors="replace" does it.
+/// Bytes to text: what is no UTF-8 becomes U+FFFD, one for each sequence that could have become a character, as
+/// Python's errors="replace" does it.
 void append_lossy(std::string& text, std::string_view bytes);
 
 /// Unicode's White_Space property.

@@ -15,8 +15,8 @@ std::string lossy(std::string_view bytes) {
 
 TEST(Utf8, KnowsWhatIsNone) {
   EXPECT_EQ(utf8_prefix("a\xC3\xA9\xE4\xBD\xA0\xF0\x9F\x98\x80"), 10U);
-  for (const char* bad : {"a\xC0\x80", "a\xC3", "a\xE0\x80\x80", "a\xED\xA0\x80", "a\xF4\x90\x80\x80", "a\xF8\x88\x80\x80\x80",
-                          "a\x80", "a\xE4\xBD"}) {
+  for (const char* bad : {"a\xC0\x80", "a\xC3", "a\xE0\x80\x80", "a\xED\xA0\x80", "a\xF4\x90\x80\x80",
+                          "a\xF8\x88\x80\x80\x80", "a\x80", "a\xE4\xBD"}) {
     EXPECT_EQ(utf8_prefix(bad), 1U) << bad;
   }
   EXPECT_EQ(first_character("\xF4\x8F\xBF\xBF").code, 0x10FFFFU);

@@ -36,7 +36,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (const auto dummy_prefix : {lanner::DummyPrefix::kEveryStretch, lanner::DummyPrefix::kTextOnly}) {
     lanner::SentencePieceRules rules;
     rules.dummy_prefix = dummy_prefix;
-    rules.added_tokens = {{.id = 1, .content = "<s>"}, {.id = 4000000, .content = "\n\n", .special = false, .rstrip = true}};
+    rules.added_tokens = {{.id = 1, .content = "<s>"},
+                          {.id = 4000000, .content = "\n\n", .special = false, .rstrip = true}};
     const auto tokenizer = lanner::Tokenizer::from_sentencepiece(*model, std::move(rules), "fuzz");
     if (!tokenizer.ok()) continue;
     use(*tokenizer, "Hello, W\xC3\xB6rld! 123\n\n  <s>\xE4\xBD\xA0\xF0\x9F\x98\x80  <s> aaaaaaaaaaaaaaaa", true);

@@ -1,5 +1,5 @@
-// Any bytes as a file of ranks, with the 256 single bytes in front or without: refused in one line, or a tokenizer whose
-// ids give the text back.
+// Any bytes as a file of ranks, with the 256 single bytes in front or without: refused in one line, or a tokenizer
+// whose ids give the text back.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (tokenizer.status().message().find('\n') != std::string::npos) std::abort();
       continue;
     }
-    for (const std::string& text : {std::string("ababab Hello\n\n  123 \xE4\xBD\xA0<|im_end|>aaaaaa"), std::string(file)}) {
+    for (const std::string& text :
+         {std::string("ababab Hello\n\n  123 \xE4\xBD\xA0<|im_end|>aaaaaa"), std::string(file)}) {
       const auto ids = (*tokenizer)->encode(text, {});
       if (!ids.ok()) continue;
       for (const std::int32_t id : *ids) {

@@ -29,7 +29,7 @@ constexpr std::array<std::string_view, 2> kTokenLists{"additional_special_tokens
 /// Tokens that ChatGLM 2 and 3 add by their code. The texts of the last two occur inside words.
 constexpr std::array<std::string_view, 9> kChatGlmTokens{
     "[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"};
-constexpr std::array<std::string_view, 2> kOnlyById{"sop", "eop"};
+constexpr std::array<std::string_view, 2> kOnlyBehind{"sop", "eop"};
 
 constexpr int kQwenExtraTokens = 205;
 
@@ -213,10 +213,10 @@ Status set_ends(const SideFiles& files, const TokenList& list, const std::string
   if (add_bos && bos.empty()) return fields.wrong("add_bos_token", "is set, but there is no bos_token");
   if (add_eos && eos.empty()) return fields.wrong("add_eos_token", "is set, but there is no eos_token");
   if (add_bos) {
-    LANNER_ASSIGN_OR_RETURN(rules.prefix_ids, ids_of({bos}, list, files.config_path()));
+    LANNER_ASSIGN_OR_RETURN(rules.ends.prefix_ids, ids_of({bos}, list, files.config_path()));
   }
   if (add_eos) {
-    LANNER_ASSIGN_OR_RETURN(rules.suffix_ids, ids_of({eos}, list, files.config_path()));
+    LANNER_ASSIGN_OR_RETURN(rules.ends.suffix_ids, ids_of({eos}, list, files.config_path()));
   }
   return {};
 }
@@ -275,9 +275,9 @@ Result<SentencePieceRules> sentencepiece_rules(const SideFiles& files, const Sen
   LANNER_RETURN_IF_ERROR(add_token_lists(files, list));
   LANNER_ASSIGN_OR_RETURN(rules.dummy_prefix, dummy_prefix(files));
   if (chat_glm) {
-    LANNER_ASSIGN_OR_RETURN(rules.prefix_ids, ids_of({"[gMASK]", "sop"}, list, files.config_path()));
+    LANNER_ASSIGN_OR_RETURN(rules.ends.prefix_ids, ids_of({"[gMASK]", "sop"}, list, files.config_path()));
     for (AddedToken& token : list.tokens()) {
-      if (std::ranges::find(kOnlyById, token.content) != kOnlyById.end()) token.only_by_id = true;
+      if (std::ranges::find(kOnlyBehind, token.content) != kOnlyBehind.end()) token.only_behind = true;
     }
   } else {
     LANNER_RETURN_IF_ERROR(set_ends(files, list, bos, eos, rules));
@@ -314,7 +314,7 @@ Result<std::shared_ptr<const Tokenizer>> open_glm4(const SideFiles& files, const
   LANNER_RETURN_IF_ERROR(add_listed_tokens(files, list));
   LANNER_RETURN_IF_ERROR(add_token_lists(files, list));
   TiktokenRules rules{.pattern = std::string(kGlm4Words)};
-  LANNER_ASSIGN_OR_RETURN(rules.prefix_ids, ids_of({"[gMASK]", "<sop>"}, list, files.config_path()));
+  LANNER_ASSIGN_OR_RETURN(rules.ends.prefix_ids, ids_of({"[gMASK]", "<sop>"}, list, files.config_path()));
   rules.added_tokens = std::move(list.tokens());
   return Tokenizer::from_tiktoken(content, std::move(rules), path);
 }

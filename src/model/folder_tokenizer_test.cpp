@@ -105,6 +105,8 @@ TEST_F(FolderTokenizer, ChatGlmAddsItsOwnTokens) {
   const Ids word = encode("sop", {.add_special_tokens = false});
   EXPECT_EQ(std::ranges::count(word, 271), 0);
   EXPECT_EQ((*open())->token_id("sop"), 271);
+  // A template that writes what goes in front of a text gets it once.
+  EXPECT_EQ(encode("[gMASK]sop<|user|>a"), (Ids{269, 271, 274, kBlankA}));
 }
 
 TEST_F(FolderTokenizer, ReadsRanksOfQwenAndGlm4) {
@@ -118,6 +120,7 @@ TEST_F(FolderTokenizer, ReadsRanksOfQwenAndGlm4) {
   write_config(R"({"tokenizer_class": "ChatGLM4Tokenizer", "added_tokens_decoder": {
       "257": {"content": "<|endoftext|>"}, "258": {"content": "[gMASK]"}, "259": {"content": "<sop>"}}})");
   EXPECT_EQ(encode("ab<|endoftext|>"), (Ids{258, 259, 256, 257}));
+  EXPECT_EQ(encode("[gMASK]<sop>ab"), (Ids{258, 259, 256}));
   EXPECT_EQ(encode("e\xCC\x81", {.add_special_tokens = false}), (Ids{'e', 0xCC, 0x81}));
 }
 

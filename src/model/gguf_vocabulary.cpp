@@ -192,8 +192,10 @@ Result<SentencePieceVocabulary> gguf_sentencepiece_vocabulary(const Gguf& gguf) 
     rules.added_tokens.push_back(
         {.id = id, .content = content, .special = special, .rstrip = strips_behind_markers(gguf, content)});
   }
-  LANNER_RETURN_IF_ERROR(add_end(gguf, "tokenizer.ggml.add_bos_token", true, bos, pieces.size(), rules.prefix_ids));
-  LANNER_RETURN_IF_ERROR(add_end(gguf, "tokenizer.ggml.add_eos_token", false, eos, pieces.size(), rules.suffix_ids));
+  LANNER_RETURN_IF_ERROR(
+      add_end(gguf, "tokenizer.ggml.add_bos_token", true, bos, pieces.size(), rules.ends.prefix_ids));
+  LANNER_RETURN_IF_ERROR(
+      add_end(gguf, "tokenizer.ggml.add_eos_token", false, eos, pieces.size(), rules.ends.suffix_ids));
   return vocabulary;
 }
 

@@ -83,17 +83,17 @@ Result<AddedTokens> AddedTokens::make(std::vector<AddedToken> tokens) {
   return made;
 }
 
-const AddedToken* AddedTokens::longest_at(std::string_view text, std::size_t at, bool parse_special) const {
+const AddedToken* AddedTokens::longest_at(std::string_view text, Place place, bool parse_special) const {
   const AddedToken* longest = nullptr;
   std::uint32_t node = 0;
-  for (std::size_t end = at; end < text.size(); ++end) {
+  for (std::size_t end = place.at; end < text.size(); ++end) {
     const auto next = edges_.find(edge(node, text[end]));
     if (next == edges_.end()) break;
     node = next->second;
     if (ends_[node] < 0) continue;
     const AddedToken& token = tokens_[static_cast<std::size_t>(ends_[node])];
-    if (token.only_by_id || (token.special && !parse_special)) continue;
-    if (token.single_word && !stands_alone(text, at, end + 1)) continue;
+    if ((token.special && !parse_special) || (token.only_behind && !place.behind_token)) continue;
+    if (token.single_word && !stands_alone(text, place.at, end + 1)) continue;
     longest = &token;
   }
   return longest;
@@ -108,7 +108,8 @@ std::vector<TextStretch> AddedTokens::split(std::string_view text, bool parse_sp
   std::size_t begin = 0;  // of the ordinary text that has not been put out
   std::size_t at = 0;
   while (at < text.size()) {
-    const AddedToken* token = longest_at(text, at, parse_special);
+    const Place place = {at, at == begin && !stretches.empty()};
+    const AddedToken* token = longest_at(text, place, parse_special);
     if (token == nullptr) {
       ++at;
       continue;

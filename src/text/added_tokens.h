@@ -22,7 +22,7 @@ struct AddedToken {
   bool lstrip = false;       // takes the blanks in front of it along
   bool rstrip = false;       // takes the blanks behind it along
   bool single_word = false;  // only where no letter, digit or _ touches it
-  bool only_by_id = false;   // never found in a text
+  bool only_behind = false;  // only right behind another added token: for contents that occur inside words
 };
 
 /// A stretch of a text: one added token, or what lies between two.
@@ -46,7 +46,11 @@ class AddedTokens {
   std::int32_t end_id() const { return end_id_; }
 
  private:
-  const AddedToken* longest_at(std::string_view text, std::size_t at, bool parse_special) const;
+  struct Place {
+    std::size_t at = 0;
+    bool behind_token = false;
+  };
+  const AddedToken* longest_at(std::string_view text, Place place, bool parse_special) const;
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::int32_t, std::size_t> by_id_;

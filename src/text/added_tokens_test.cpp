@@ -35,7 +35,12 @@ TEST(AddedTokens, TheLeftmostAndLongestWins) {
 TEST(AddedTokens, SpecialTokensAreReadOnRequest) {
   const AddedTokens tokens = make({{.id = 1, .content = "<s>"}, {.id = 2, .content = "<t>", .special = false}});
   EXPECT_EQ(cut(tokens, "<s><t>", false), "<s>|<2>");
-  EXPECT_EQ(cut(make({{.id = 1, .content = "sop", .only_by_id = true}}), "philosophy"), "philosophy");
+}
+
+TEST(AddedTokens, SomeStandOnlyBehindOthers) {
+  const AddedTokens tokens = make({{.id = 1, .content = "sop", .only_behind = true}, {.id = 2, .content = "[gMASK]"}});
+  EXPECT_EQ(cut(tokens, "philosophy sop"), "philosophy sop");
+  EXPECT_EQ(cut(tokens, "sop[gMASK]sopsop sop"), "sop|<2>|<1>|<1>| sop");
 }
 
 TEST(AddedTokens, TakeBlanksAlong) {

@@ -82,7 +82,7 @@ Status SentencePieceTokenizer::load(SentencePieceModel model, SentencePieceRules
   LANNER_ASSIGN_OR_RETURN(added_, AddedTokens::make(std::move(rules.added_tokens)));
   rules_ = std::move(rules);
   const auto size = static_cast<std::int32_t>(model.pieces.size());
-  for (const auto* ids : {&rules_.prefix_ids, &rules_.suffix_ids}) {
+  for (const auto* ids : {&rules_.ends.prefix_ids, &rules_.ends.suffix_ids}) {
     for (const std::int32_t id : *ids) {
       if (id < 0 || (id >= size && added_.find(id) == nullptr))
         return corrupt(fmt::format("no token has the id {}", id));
@@ -131,7 +131,6 @@ Result<std::vector<std::int32_t>> SentencePieceTokenizer::encode(std::string_vie
     return invalid_argument(fmt::format("the text is not UTF-8 at byte {}", good));
   }
   std::vector<std::int32_t> ids;
-  if (options.add_special_tokens) ids = rules_.prefix_ids;
   for (const TextStretch& stretch : added_.split(utf8, options.parse_special)) {
     if (stretch.token != nullptr) {
       ids.push_back(stretch.token->id);
@@ -139,7 +138,7 @@ Result<std::vector<std::int32_t>> SentencePieceTokenizer::encode(std::string_vie
       LANNER_RETURN_IF_ERROR(encode_stretch(stretch.text, stretch.text.data() == utf8.data(), ids));
     }
   }
-  if (options.add_special_tokens) ids.insert(ids.end(), rules_.suffix_ids.begin(), rules_.suffix_ids.end());
+  if (options.add_special_tokens) rules_.ends.put_around(ids);
   return ids;
 }
 

@@ -72,7 +72,8 @@ TEST(SentencePieceTokenizer, TellsWhatItHolds) {
 
 TEST(SentencePieceTokenizer, RefusesIdsThatAreNoTokens) {
   for (const std::int32_t id : {-1, 268}) {
-    const auto made = Tokenizer::from_sentencepiece(small_sentencepiece_model(), {.prefix_ids = {id}}, "bad.model");
+    const auto made =
+        Tokenizer::from_sentencepiece(small_sentencepiece_model(), {.ends = {.prefix_ids = {id}}}, "bad.model");
     EXPECT_EQ(made.status().code(), StatusCode::kCorrupt);
     EXPECT_TRUE(made.status().message().starts_with("bad.model: "));
   }

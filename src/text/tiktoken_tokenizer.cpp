@@ -101,7 +101,7 @@ Status TiktokenTokenizer::load(std::string_view ranks_file, TiktokenRules rules)
   }
   LANNER_ASSIGN_OR_RETURN(added_, AddedTokens::make(std::move(rules.added_tokens)));
   rules_ = std::move(rules);
-  for (const auto* ids : {&rules_.prefix_ids, &rules_.suffix_ids}) {
+  for (const auto* ids : {&rules_.ends.prefix_ids, &rules_.ends.suffix_ids}) {
     for (const std::int32_t id : *ids) LANNER_RETURN_IF_ERROR(piece(id).status());
   }
   LannerWords* words = nullptr;
@@ -184,7 +184,6 @@ Result<std::vector<std::int32_t>> TiktokenTokenizer::encode(std::string_view utf
     utf8 = composed;
   }
   std::vector<std::int32_t> ids;
-  if (options.add_special_tokens) ids = rules_.prefix_ids;
   for (const TextStretch& stretch : added_.split(utf8, options.parse_special)) {
     if (stretch.token != nullptr) {
       ids.push_back(stretch.token->id);
@@ -192,7 +191,7 @@ Result<std::vector<std::int32_t>> TiktokenTokenizer::encode(std::string_view utf
       LANNER_RETURN_IF_ERROR(encode_stretch(stretch.text, ids));
     }
   }
-  if (options.add_special_tokens) ids.insert(ids.end(), rules_.suffix_ids.begin(), rules_.suffix_ids.end());
+  if (options.add_special_tokens) rules_.ends.put_around(ids);
   return ids;
 }
 

@@ -6,7 +6,9 @@ compared as well, over more strings.
 
 import json
 import os
+import pathlib
 import random
+import re
 
 import gguf
 import pytest
@@ -162,6 +164,37 @@ def test_llama_class_equals_tokenizers(llama, tmp_path, legacy, prefix):
         texts_of = [reference.decode(row, skip_special_tokens=bool(flags)) for row in rows]
         assert differences(texts_of, text_probe.decode("decode", ["--folder", folder], rows, *flags), rows) == []
         assert differences(texts_of, text_probe.decode("stream", ["--folder", folder], rows, *flags), rows) == []
+
+
+@pytest.mark.parametrize("name", ["InternLM2Tokenizer", "InternLMTokenizer", "BaichuanTokenizer", "YiTokenizer"])
+def test_custom_classes_encode_each_stretch_by_itself(llama, tmp_path, name):
+    """What the published code of these classes does: cut at the added tokens, give every stretch to SentencePiece."""
+    path, processor = (real_model(), sentencepiece.SentencePieceProcessor(model_file=real_model())) if real_model() else llama
+    size = processor.get_piece_size()
+    # The last pieces are renamed, as InternLM2 does with its spare ones; then come two new ids.
+    added = {"<unk>": 0, "<s>": 1, "</s>": 2, "<|im_start|>": size - 1, "<|im_end|>": size - 2, "<|plugin|>": size, "<eoh>": size + 1}
+    (tmp_path / "tokenizer.model").write_bytes(pathlib.Path(path).read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": name, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>",
+        "added_tokens_decoder": {str(i): {"content": text, "special": True} for text, i in added.items()}}))
+    cuts = re.compile("(" + "|".join(map(re.escape, sorted(added, key=len, reverse=True))) + ")")
+    inputs = texts.generate(COUNT, SEED + 4, list(added))
+    expected, shown = [], []
+    for text in inputs:
+        ids = [1]
+        for stretch in cuts.split(text):
+            ids += [added[stretch]] if stretch in added else processor.encode(stretch)
+        expected.append(ids)
+        # A renamed piece is not its old text.
+        shown.append(processor.decode([i for i in ids if i not in added.values()]))
+    # Text may spell a renamed piece by its old name; its id then means the new one.
+    kept = [i for i, text in enumerate(inputs) if not any(processor.id_to_piece(size - n) in text for n in (1, 2))]
+    inputs, expected, shown = ([row[i] for i in kept] for row in (inputs, expected, shown))
+    assert len(kept) > COUNT // 2
+    source = ["--folder", tmp_path]
+    assert differences(expected, text_probe.encode(source, inputs), inputs) == []
+    for mode in ("decode", "stream"):
+        assert differences(shown, text_probe.decode(mode, source, expected, "--skip-special"), expected) == []
 
 
 def test_bos_and_eos_follow_the_settings(llama, tmp_path):

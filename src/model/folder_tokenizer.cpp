@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/mapped_file.h"
-#include "model/safetensors.h"
+#include "model/model_folder.h"
 
 namespace lanner::model {
 namespace {

@@ -72,6 +72,7 @@ Result<AddedTokens> AddedTokens::make(std::vector<AddedToken> tokens) {
       return corrupt(fmt::format("added tokens {} and {} are the same", made.tokens_[place->second].id, token.id));
     }
     made.end_id_ = std::max(made.end_id_, token.id + 1);
+    made.begins_[static_cast<unsigned char>(token.content.front())] = true;
     std::uint32_t node = 0;
     for (const char byte : token.content) {
       const auto [next, fresh] = made.edges_.emplace(edge(node, byte), static_cast<std::uint32_t>(made.ends_.size()));
@@ -109,7 +110,8 @@ std::vector<TextStretch> AddedTokens::split(std::string_view text, bool parse_sp
   std::size_t at = 0;
   while (at < text.size()) {
     const Place place = {at, at == begin && !stretches.empty()};
-    const AddedToken* token = longest_at(text, place, parse_special);
+    const AddedToken* token =
+        begins_[static_cast<unsigned char>(text[at])] ? longest_at(text, place, parse_special) : nullptr;
     if (token == nullptr) {
       ++at;
       continue;

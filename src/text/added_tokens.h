@@ -5,6 +5,7 @@
 //
 // Threads: immutable after make(). Cost of split(): linear in the text for tokens of ordinary length.
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -59,6 +60,7 @@ class AddedTokens {
   // A trie of the contents: (node, byte) to the next node; node 0 is the root.
   std::unordered_map<std::uint64_t, std::uint32_t> edges_;
   std::vector<std::int32_t> ends_;  // (nodes) the token that ends here, or -1
+  std::array<bool, 256> begins_{};  // whether a content begins with this byte
 };
 
 }  // namespace lanner

@@ -26,12 +26,19 @@ libfmt-dev text formatting
 nlohmann-json3-dev JSON
 libedit-dev line editing in chat
 libsentencepiece-dev tokenizers of models that carry a tokenizer.model alone
+libboost1.81-dev HTTP (Beast), headers only
+libssl-dev TLS and checksums of downloads
 python3 fetches the model, runs scripts
 python3-venv pip, in an environment of its own
 curl downloads
 ca-certificates TLS certificates for downloads
 END
   case $1 in
+    test)
+      cat <<'END'
+openssl certificates of the tests of HTTPS
+END
+      ;;
     lint)
       cat <<'END'
 git finds the files that changed
@@ -108,6 +115,13 @@ missing=()
 for name in "${names[@]}"; do
   grep -qxF "$name installed" <<<"$installed" || missing+=("$name")
 done
+# Debian 12 has a new enough Boost beside its default one; later systems have it as the default one.
+boost=libboost1.81-dev default_boost=libboost-dev
+if [[ " ${missing[*]} " == *" $boost "* ]] &&
+  version_at_least "$(dpkg-query -W -f='${Version}' "$default_boost" 2>/dev/null || true)" 1.81; then
+  missing=("${missing[@]/#"$boost"/}")
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sed '/^$/d')
+fi
 need_cargo=0
 find_cargo >/dev/null || need_cargo=1
 ((${#missing[@]} || need_cargo)) || exit 0
@@ -119,6 +133,12 @@ apt_options=(-o DPkg::Lock::Timeout=300 -qq)
 say "refreshing the package lists (apt-get update)"
 as_root apt-get "${apt_options[@]}" update >&2 </dev/null ||
   fail "apt-get update failed (see above). Check the network and the package sources, then run this again."
+
+if [[ " ${missing[*]} " == *" $boost "* && -z $(candidate_of "$boost") ]] &&
+  version_at_least "$(candidate_of "$default_boost")" 1.81; then
+  reason[$default_boost]=${reason[$boost]}
+  missing=("${missing[@]/#"$boost"/"$default_boost"}")
+fi
 
 need_rustup=0
 if ((need_cargo)); then

@@ -2,9 +2,10 @@
 // The one door for text: conversations in, text out. The command line, the Python package and the HTTP server all
 // enter at Pipeline::submit.
 //
-// A Pipeline opens a model (a Hugging Face folder or a GGUF file), renders the chat template, tokenizes, submits to the
-// Engine, and turns tokens back into text: incrementally, never half a character, cut at stop strings. All methods may
-// be called from any thread. Callbacks run on the engine's thread: return soon, do not throw.
+// A Pipeline opens a model (a Hugging Face folder, a GGUF file, or what a hub calls "org/name"), renders the chat
+// template, tokenizes, submits to the Engine, and turns tokens back into text: incrementally, never half a character,
+// cut at stop strings. All methods may be called from any thread. Callbacks run on the engine's thread: return soon, do
+// not throw.
 //
 //   LANNER_ASSIGN_OR_RETURN(auto pipeline, Pipeline::open("model.gguf", {}));
 //   LANNER_ASSIGN_OR_RETURN(Response answer, pipeline->generate({.messages = {{"user", "Hello"}}}));
@@ -96,13 +97,20 @@ struct PipelineOptions {
   EngineOptions engine;
   /// --chat-template: a built-in's name, a .jinja file, a JSON file or string; empty: the model's own.
   std::string chat_template;
+  /// For a model that is no local path but a hub's: --revision and --download-dir. docs/hub.md says what happens then.
+  std::string revision;
+  std::string download_dir;
+  /// Share of the model that is downloaded, 0 to 1, where that has to be; called on the thread of open().
+  std::function<void(double)> download_progress;
+  /// A line that the user should see while open() works, such as what is downloaded from where.
+  std::function<void(std::string_view)> on_note;
   /// Share of the model that is loaded, 0 to 1; called on the thread of open().
   std::function<void(double)> load_progress;
 };
 
 class Pipeline {
  public:
-  static Result<std::unique_ptr<Pipeline>> open(const std::string& model_path, const PipelineOptions& options);
+  static Result<std::unique_ptr<Pipeline>> open(const std::string& model, const PipelineOptions& options);
   virtual ~Pipeline() = default;
 
   /// Starts a request; `on_chunk` is called until, and including, one final chunk. A refusal calls nothing.
@@ -117,7 +125,7 @@ class Pipeline {
   virtual Result<std::string> decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const = 0;
 
   virtual Engine& engine() = 0;
-  virtual std::string model_name() const = 0;  // the last part of the path
+  virtual std::string model_name() const = 0;  // the last part of the path, or of what a hub calls it
   virtual std::string architecture() const = 0;
   virtual std::string device() const = 0;  // "cpu avx512, 2 threads"
   /// What a user should be told at start, a line each, such as that the model has no chat template.

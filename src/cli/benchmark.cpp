@@ -114,7 +114,7 @@ PipelineOptions for_generation(PipelineOptions options, const eval::GenerationBe
 
 Status run_generation(const BenchmarkOptions& options) {
   LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(options.engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine.model));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine));
   pipeline_flags = for_generation(std::move(pipeline_flags), options.generation);
   LANNER_ASSIGN_OR_RETURN(const auto pipeline, open_with_progress(path, pipeline_flags, stderr_is_terminal()));
   Figures figures;

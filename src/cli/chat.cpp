@@ -40,7 +40,7 @@ Status run_chat(const ChatFlags& flags, int& exit_code) {
   LANNER_RETURN_IF_ERROR(check_old_flags(flags));
   LANNER_ASSIGN_OR_RETURN(GenerationConfig generation, generation_config(flags.sampling));
   LANNER_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(flags.engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(flags.engine.model));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(flags.engine));
   const bool interactive = stdin_is_terminal();
   const bool show = flags.verbose || stderr_is_terminal();
   LANNER_ASSIGN_OR_RETURN(const auto pipeline, open_with_progress(path, std::move(options), show));

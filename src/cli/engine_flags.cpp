@@ -39,6 +39,10 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
   options.push_back(verb.add_flag("--deterministic", flags.deterministic,
                                   "The same answer whatever else runs beside it (on the CPU always so)"));
+  options.push_back(verb.add_option("--revision", flags.revision, "Branch, tag or commit of a model on a hub")
+                        ->default_str("the newest"));
+  options.push_back(verb.add_option("--download-dir", flags.download_dir, "Folder for models from a hub")
+                        ->default_str("the hub's cache"));
   for (CLI::Option* option : options) option->group(kEngineGroup);
 }
 
@@ -71,8 +75,6 @@ void add_later_flags(CLI::App& verb, EngineFlags& flags) {
   std::vector<CLI::Option*> options;
   options.push_back(verb.add_option("--adapters", flags.adapters, "LoRA adapters"));
   options.push_back(verb.add_option("--rope-scaling-factor", flags.rope_scaling_factor, "Dynamic NTK"));
-  options.push_back(verb.add_option("--revision", flags.revision, "Of a model on a hub"));
-  options.push_back(verb.add_option("--download-dir", flags.download_dir, "For models from a hub"));
   options.push_back(verb.add_option("--speculative-algorithm", flags.speculative_algorithm, "Speculative decoding"));
   options.push_back(verb.add_option("--speculative-draft-model", flags.speculative_draft_model, "Its draft model"));
   options.push_back(verb.add_option("--speculative-num-draft-tokens", flags.speculative_num_draft_tokens,
@@ -93,8 +95,6 @@ Status check_available(const EngineFlags& flags) {
   if (flags.tp > 1) return not_yet(fmt::format("--tp {}", flags.tp));
   if (!flags.adapters.empty()) return not_yet("--adapters");
   if (flags.rope_scaling_factor != 0.0) return not_yet("--rope-scaling-factor");
-  if (!flags.revision.empty()) return not_yet("--revision (downloading from a hub)");
-  if (!flags.download_dir.empty()) return not_yet("--download-dir (downloading from a hub)");
   if (!flags.speculative_algorithm.empty()) return not_yet("--speculative-algorithm");
   if (!flags.speculative_draft_model.empty()) return not_yet("--speculative-draft-model");
   if (flags.speculative_num_draft_tokens != 1) return not_yet("--speculative-num-draft-tokens");
@@ -134,9 +134,10 @@ Result<ComputeType> compute_type(const std::string& name) {
 }  // namespace
 
 void add_model_argument(CLI::App& verb, EngineFlags& flags, bool required) {
-  CLI::Option* option = verb.add_option("MODEL", flags.model, "A Hugging Face model folder or a GGUF file");
+  const std::string what = "A Hugging Face model folder, a GGUF file, or ORG/NAME on a hub";
+  CLI::Option* option = verb.add_option("MODEL", flags.model, what);
   option->required(required);
-  if (!required) option->description("A Hugging Face model folder or a GGUF file; without it the small default model");
+  if (!required) option->description(what + "; without it the small default model");
 }
 
 void add_engine_flags(CLI::App& verb, EngineFlags& flags) {

@@ -5,7 +5,7 @@
 //   add_engine_flags(*verb, flags);          // and add_request_flags
 //   …
 //   LANNER_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(flags));
-//   LANNER_ASSIGN_OR_RETURN(std::string path, resolve_model(flags.model));
+//   LANNER_ASSIGN_OR_RETURN(std::string path, resolve_model(flags));
 //   LANNER_ASSIGN_OR_RETURN(auto pipeline, open_with_progress(path, options, /*show_plan=*/true));
 
 #include <memory>
@@ -34,14 +34,14 @@ struct EngineFlags {
   bool enable_prefix_caching = false;  // the default already; accepted for scripts
   bool disable_prefix_caching = false;
   std::string chat_template;
+  std::string revision;
+  std::string download_dir;
   // Accepted in one or two values so far; pipeline_options() says what is missing for the others.
   std::string backend;
   std::string quant_policy = "0";
   std::string async = "1";
   std::string device;
   std::string communicator;
-  std::string revision;
-  std::string download_dir;
   std::string speculative_algorithm;
   std::string speculative_draft_model;
   std::vector<std::string> adapters;
@@ -69,8 +69,9 @@ void add_request_flags(CLI::App& verb, EngineFlags& flags);
 /// available yet.
 Result<PipelineOptions> pipeline_options(const EngineFlags& flags);
 
-/// The model to open: `model` if it exists here; when empty, the default one that `make chat` fetches.
-Result<std::string> resolve_model(const std::string& model);
+/// The path of the model to open: of flags.model where that is one or what a hub calls a model, which may be
+/// downloaded, with notes and a progress bar on stderr; when empty, of the default one that `make chat` fetches.
+Result<std::string> resolve_model(const EngineFlags& flags);
 
 /// Pipeline::open. `show` (usually: stderr is a terminal, or --verbose): a progress bar while it loads, where stderr is
 /// a terminal, and then the memory plan, both on stderr.

@@ -67,7 +67,7 @@ nlohmann::ordered_json dataset_json(const EvalOptions& options, std::size_t text
 
 Status run_perplexity(const EvalOptions& options) {
   LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(options.engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine.model));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine));
   LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset, eval::read_dataset(options.dataset, eval::data_folders()));
   pipeline_flags = for_windows(std::move(pipeline_flags), options.seqlen);
   LANNER_ASSIGN_OR_RETURN(const auto pipeline, open_with_progress(path, pipeline_flags, stderr_is_terminal()));
@@ -110,13 +110,20 @@ Result<std::vector<std::int32_t>> common_tokens(const Pipeline& reference, const
 }
 
 Status run_compare(const EvalOptions& options) {
-  LANNER_ASSIGN_OR_RETURN(PipelineOptions test_flags, pipeline_options(options.engine));
+  EngineFlags test_engine = options.engine;
   EngineFlags reference_engine = options.engine;
+  reference_engine.model = options.reference;
   reference_engine.dtype = options.reference_dtype;
+  if (options.engine.model.empty()) {
+    test_engine.model = options.reference;
+  } else {  // what the flags say of a checkpoint, they say of the model's
+    reference_engine.model_format = EngineFlags{}.model_format;
+    reference_engine.revision = EngineFlags{}.revision;
+  }
+  LANNER_ASSIGN_OR_RETURN(PipelineOptions test_flags, pipeline_options(test_engine));
   LANNER_ASSIGN_OR_RETURN(PipelineOptions reference_flags, pipeline_options(reference_engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string reference_path, resolve_model(options.reference));
-  const std::string& model = options.engine.model.empty() ? options.reference : options.engine.model;
-  LANNER_ASSIGN_OR_RETURN(const std::string test_path, resolve_model(model));
+  LANNER_ASSIGN_OR_RETURN(const std::string reference_path, resolve_model(reference_engine));
+  LANNER_ASSIGN_OR_RETURN(const std::string test_path, resolve_model(test_engine));
   LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset, eval::read_dataset(options.dataset, eval::data_folders()));
   reference_flags = for_windows(std::move(reference_flags), options.seqlen);
   test_flags = for_windows(std::move(test_flags), options.seqlen);

@@ -31,6 +31,7 @@ constexpr const char* kDescription = "Lanner runs and measures large language mo
 constexpr const char* kExamples = R"(Examples:
   lanner chat                                  talk to the small default model (`make chat` fetches it)
   lanner chat path/to/model.gguf               a GGUF file, or a Hugging Face folder
+  lanner chat org/name                         a model on the Hugging Face hub, downloaded once
   lanner chat MODEL --cache-max-entry-count 0.4 --session-len 4096
   echo "What is the capital of France?" | lanner chat MODEL
   lanner check_env                             what this machine offers

@@ -10,6 +10,7 @@
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
 #include "core/user_folders.h"
+#include "net/hub.h"
 
 namespace lanner::cli {
 namespace {
@@ -48,11 +49,16 @@ void print_plan(const MemoryPlan& plan) {
 
 }  // namespace
 
-Result<std::string> resolve_model(const std::string& model) {
-  if (model.empty()) return default_model();
-  std::error_code error;
-  if (std::filesystem::exists(model, error)) return model;
-  return not_found(fmt::format("{}: not a local path; downloading from a hub is not available yet", model));
+Result<std::string> resolve_model(const EngineFlags& flags) {
+  if (flags.model.empty()) return default_model();
+  ProgressBar bar("downloading");
+  net::ModelRequest request{.model = flags.model, .revision = flags.revision, .download_dir = flags.download_dir};
+  request.progress = [&](const net::DownloadProgress& progress) { bar.set(progress.share()); };
+  request.note = [&](std::string_view text) {
+    bar.clear();
+    note(printable(text));
+  };
+  return net::find_model(request);
 }
 
 Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, PipelineOptions options, bool show) {

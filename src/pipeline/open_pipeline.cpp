@@ -1,9 +1,9 @@
-#include <filesystem>
 #include <utility>
 
 #include "engine/open_engine.h"
 #include "lanner/pipeline.h"
 #include "model/checkpoint.h"
+#include "net/hub.h"
 #include "pipeline/make_pipeline.h"
 
 namespace lanner {
@@ -11,12 +11,6 @@ namespace {
 
 constexpr std::string_view kNoTemplate =
     "the model has no chat template: messages reach it as plain text (--chat-template sets one)";
-
-std::string last_part(const std::string& path) {
-  std::filesystem::path trimmed = std::filesystem::path(path).lexically_normal();
-  if (!trimmed.has_filename()) trimmed = trimmed.parent_path();
-  return trimmed.filename().string();
-}
 
 Result<ChatTemplate> choose_template(const model::Checkpoint& checkpoint, const std::string& option,
                                      std::vector<std::string>& notes) {
@@ -27,10 +21,21 @@ Result<ChatTemplate> choose_template(const model::Checkpoint& checkpoint, const 
   return ChatTemplate::from_name("base", checkpoint.special_tokens());
 }
 
+/// A path as it is; what a hub calls a model is looked for in its cache, and downloaded.
+Result<std::string> find_model(const std::string& model, const PipelineOptions& options) {
+  net::ModelRequest request{.model = model, .revision = options.revision, .download_dir = options.download_dir};
+  request.note = options.on_note;
+  if (options.download_progress) {
+    request.progress = [&](const net::DownloadProgress& progress) { options.download_progress(progress.share()); };
+  }
+  return net::find_model(request);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model_path, const PipelineOptions& options) {
+Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model, const PipelineOptions& options) {
   LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.engine.model_format));
+  LANNER_ASSIGN_OR_RETURN(const std::string model_path, find_model(model, options));
   LANNER_ASSIGN_OR_RETURN(auto checkpoint, model::open_checkpoint(model_path, {.format = format}));
   // What is quick to check comes before the weights are loaded.
   std::vector<std::string> notes;
@@ -44,7 +49,7 @@ Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model_path, 
                         .chat_template = std::move(chat_template),
                         .special_tokens = checkpoint->special_tokens(),
                         .defaults = std::move(defaults),
-                        .model_name = last_part(model_path),
+                        .model_name = net::model_name(model_path),
                         .architecture = std::move(opened.architecture),
                         .device = std::move(opened.device),
                         .notes = std::move(notes)});

@@ -20,11 +20,11 @@ def model():
 
 @pytest.fixture
 def environment(tmp_path):
-    """A home of its own, so that no test touches the user's history."""
+    """A home of its own, so that no test touches the user's history; and nothing is downloaded."""
     home = tmp_path / "home"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    return {**kept, "HOME": str(home), "TERM": "xterm"}
+    return {**kept, "HOME": str(home), "TERM": "xterm", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_usage_errors(run, arguments, message):
 
 @pytest.mark.parametrize("flags", [
     ["--tp", "2"], ["--quant-policy", "8"], ["--quant-policy", "int4"], ["--model-format", "awq"], ["--adapters", "a=b"],
-    ["--rope-scaling-factor", "2"], ["--revision", "main"], ["--download-dir", "x"], ["--speculative-algorithm", "eagle"],
+    ["--rope-scaling-factor", "2"], ["--speculative-algorithm", "eagle"],
     ["--device", "ascend"], ["--cap", "python"],
 ])
 def test_what_is_not_built_yet_is_an_error(run, flags):
@@ -116,12 +116,12 @@ def test_harmless_flags_are_accepted(run, tmp_path):
     # The missing model is reported, so the flags before it went through.
     done = run("chat", tmp_path / "none", "--tp", "1", "--quant-policy", "0", "--model-format", "hf", "--device", "cpu",
                "--async", "0", "--communicator", "native", "--trust-remote-code", "--backend", "pytorch", "--eager-mode",
-               "--enable-prefix-caching", "--language-model-only")
+               "--enable-prefix-caching", "--language-model-only", "--revision", "main", "--download-dir", "x")
     assert done.returncode == 1
     lines = done.stderr.decode().splitlines()
     assert lines[0].startswith("lanner: note: --backend pytorch")
     assert lines[1].startswith("lanner: warning: --eager-mode")
-    assert "not a local path; downloading from a hub is not available yet" in lines[2]
+    assert "is no local path, and no model of a hub" in lines[2]
     assert len(lines) == 3
 
 
@@ -157,7 +157,7 @@ def test_ranges_are_those_of_the_engine(run, flag, value, rule):
 ])
 def test_the_ends_of_the_ranges_are_allowed(run, flag, values):
     for value in values:
-        assert b"/no/such/model: not a local path" in run("chat", "/no/such/model", flag, value).stderr
+        assert b"/no/such/model: is no local path" in run("chat", "/no/such/model", flag, value).stderr
 
 
 @pytest.mark.parametrize("arguments", [
@@ -171,7 +171,8 @@ def test_the_ends_of_the_ranges_are_allowed(run, flag, values):
 def test_a_list_of_numbers_leaves_the_model_alone(run, arguments):
     done = run("benchmark", "generation", *arguments)
     assert done.returncode == 1
-    assert done.stderr == b"lanner: error: MODEL: not a local path; downloading from a hub is not available yet\n"
+    assert done.stderr == (b"lanner: error: MODEL: is no local path, and no model of a hub "
+                           b"(those are called ORGANIZATION/NAME)\n")
 
 
 @pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "compare"), ("benchmark", "generation")])
@@ -184,7 +185,7 @@ def test_verbs_that_measure_do_not_offer_what_they_settle(run, verb):
 def test_old_spelling_with_the_engine_name(run):
     done = run("chat", "turbomind", "/no/such/model")
     assert done.returncode == 1
-    assert b"old spelling" in done.stderr and b"/no/such/model: not a local path" in done.stderr
+    assert b"old spelling" in done.stderr and b"/no/such/model: is no local path" in done.stderr
 
 
 def test_missing_default_model_says_what_to_do(run):

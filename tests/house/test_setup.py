@@ -13,7 +13,11 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "setup.sh"
 PLAIN_TOOLS = ["bash", "sh", "awk", "sort", "head", "sed", "grep", "cat", "env", "mktemp", "rm", "cp", "chmod", "mkdir", "dirname"]
 
 FAKES = {
-    "dpkg-query": 'for name in $(cat "$STATE/installed"); do echo "$name installed"; done',
+    "dpkg-query": """
+case "$*" in
+  *Version*) cat "$STATE/version_of_libboost-dev" 2>/dev/null ;;
+  *) for name in $(cat "$STATE/installed"); do echo "$name installed"; done ;;
+esac""",
     "apt-get": """
 case "$*" in
   *update*) [ ! -e "$STATE/no_network" ] ;;
@@ -70,7 +74,7 @@ class Machine:
         if not hasattr(self, "packages"):
             hidden = self.bin / "hidden"
             (self.bin / "apt-get").rename(hidden)
-            lines = self.run("--for", "lint", "--for", "fuzz").stderr.splitlines()
+            lines = self.run("--for", "test", "--for", "lint", "--for", "fuzz").stderr.splitlines()
             hidden.rename(self.bin / "apt-get")
             self.packages = [line.split()[0] for line in lines if line.startswith("  ")]
             self.set(log="")
@@ -112,6 +116,24 @@ def test_missing_packages_are_named_with_reasons_and_installed(machine):
     machine.set(log="")
     assert machine.run().stderr == ""  # the second time all is there
     assert machine.log("apt-get") == []
+
+
+def test_a_newer_system_has_its_own_boost(machine):
+    machine.remove("libboost1.81-dev", "mold")
+    machine.set(**{"candidate_libboost-dev": "1.83.0.1ubuntu2"})
+    assert machine.run().returncode == 0
+    assert machine.log("apt-get")[-1].endswith(" mold libboost-dev")
+    machine.remove("libboost1.81-dev")
+    machine.set(**{"version_of_libboost-dev": "1.83.0.1ubuntu2", "log": ""})
+    assert machine.run().stderr == ""
+    assert machine.log("apt-get", "apt-cache") == []
+
+
+def test_debian_12_has_a_second_boost(machine):
+    machine.remove("libboost1.81-dev")
+    machine.set(**{"candidate_libboost-dev": "1.74.0.3", "candidate_libboost1.81-dev": "1.81.0-5"})
+    assert machine.run().returncode == 0
+    assert machine.log("apt-get")[-1].endswith(" libboost1.81-dev")
 
 
 def test_a_package_that_was_removed_but_left_its_settings_is_missing(machine):

@@ -41,11 +41,14 @@ bool is_inside(const std::filesystem::path& file, const std::filesystem::path& f
   return folder_end == folder.end() && file_rest != file.end();
 }
 
-/// The blobs of the Hugging Face cache when `folder` is …/models--NAME/snapshots/REVISION; otherwise empty.
-std::filesystem::path cache_blobs(const std::filesystem::path& folder) {
+/// Where the files of `folder` may lie besides: when it is CACHE/models--NAME/snapshots/REVISION of a Hugging Face
+/// cache, in the model's blobs, or in those that the models of the cache share. Otherwise empty.
+std::vector<std::filesystem::path> cache_blobs(const std::filesystem::path& folder) {
   const std::filesystem::path snapshots = folder.parent_path();
+  const std::filesystem::path model = snapshots.parent_path();
   if (snapshots.filename() != "snapshots") return {};
-  return snapshots.parent_path() / "blobs";
+  if (!model.filename().string().starts_with("models--")) return {model / "blobs"};
+  return {model / "blobs", model.parent_path() / "blobs"};
 }
 
 Result<std::vector<StoredTensor>> open_file(const std::string& path, ParseFile parse) {
@@ -142,8 +145,9 @@ Result<std::string> model_file(const std::string& folder, std::string_view name)
   const std::filesystem::path real_file = std::filesystem::canonical(path, error);
   if (error == std::errc::no_such_file_or_directory) return not_found(fmt::format("{}: is not there", path.string()));
   if (error) return io_error(fmt::format("{}: {}", path.string(), error.message()));
-  const std::filesystem::path blobs = cache_blobs(real_folder);
-  if (!is_inside(real_file, real_folder) && (blobs.empty() || !is_inside(real_file, blobs))) {
+  const std::vector<std::filesystem::path> blobs = cache_blobs(real_folder);
+  const bool in_blobs = std::ranges::any_of(blobs, [&](const auto& place) { return is_inside(real_file, place); });
+  if (!is_inside(real_file, real_folder) && !in_blobs) {
     return corrupt(fmt::format("{}: links to {}, outside the model folder", path.string(), real_file.string()));
   }
   return path.string();

@@ -105,6 +105,13 @@ TEST(ModelFolder, FollowsLinksOnlyIntoItselfAndTheCache) {
   EXPECT_EQ(try_link(snapshot / "model.safetensors", "../../blobs/abcd"), StatusCode::kOk);
   EXPECT_EQ(try_link(snapshot / "model.safetensors", "../../../models--b/blobs/abcd"), StatusCode::kCorrupt);
   EXPECT_EQ(try_link(snapshot / "model.safetensors", base / "plain/inside.bin"), StatusCode::kCorrupt);
+  // Models of one cache may share contents: then a blob is a link itself.
+  root.write("blobs/ab/abcdef", file);
+  fs::create_symlink("../../blobs/ab/abcdef", base / "models--a/blobs/shared");
+  EXPECT_EQ(try_link(snapshot / "model.safetensors", "../../blobs/shared"), StatusCode::kOk);
+  fs::create_directories(base / "other" / "snapshots" / "1234");
+  EXPECT_EQ(try_link(base / "other" / "snapshots" / "1234" / "model.safetensors", base / "blobs/ab/abcdef"),
+            StatusCode::kCorrupt);
   EXPECT_EQ(try_link(base / "plain" / "model.safetensors", "inside.bin"), StatusCode::kOk);
   EXPECT_EQ(try_link(base / "plain" / "model.safetensors", "../models--a/blobs/abcd"), StatusCode::kCorrupt);
   EXPECT_EQ(try_link(base / "plain" / "model.safetensors", "model.safetensors"), StatusCode::kIo);  // a loop

@@ -1,11 +1,11 @@
 #include "cli/interrupts.h"
 
 #include <fcntl.h>
-#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not in <csignal>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 #include "core/check.h"
 
@@ -23,6 +23,12 @@ void on_interrupt(int /*signal*/) {
   errno = saved;
 }
 
+// Lock-free, so that a signal handler may set it.
+std::atomic<bool> interrupt_flag = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void on_flagged_interrupt(int /*signal*/) { interrupt_flag.store(true, std::memory_order_relaxed); }
+
 }  // namespace
 
 Interrupts& Interrupts::install() {
@@ -39,6 +45,27 @@ Interrupts::Interrupts() {
   action.sa_handler = on_interrupt;
   sigemptyset(&action.sa_mask);
   LANNER_CHECK(::sigaction(SIGINT, &action, nullptr) == 0);
+}
+
+InterruptFlag::InterruptFlag() : before_{} {
+  interrupt_flag = false;
+  struct sigaction action{};
+  action.sa_handler = on_flagged_interrupt;
+  sigemptyset(&action.sa_mask);
+  LANNER_CHECK(::sigaction(SIGINT, &action, &before_) == 0);
+}
+
+InterruptFlag::~InterruptFlag() { ::sigaction(SIGINT, &before_, nullptr); }
+
+const std::atomic<bool>& InterruptFlag::flag() const { return interrupt_flag; }
+
+void InterruptFlag::end_program() {
+  struct sigaction action{};
+  action.sa_handler = SIG_DFL;
+  sigemptyset(&action.sa_mask);
+  ::sigaction(SIGINT, &action, nullptr);
+  ::raise(SIGINT);
+  std::_Exit(130);  // what a shell makes of it, should SIGINT be blocked
 }
 
 bool Interrupts::take() {

@@ -3,6 +3,10 @@
 //
 // There is one per process, as there is one signal handler. Until install() is called Ctrl-C ends the program.
 
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not in <csignal>
+
+#include <atomic>
+
 namespace lanner::cli {
 
 class Interrupts {
@@ -18,6 +22,23 @@ class Interrupts {
  private:
   Interrupts();
   int read_end_ = -1;
+};
+
+/// For work that wants a flag: as long as this lives, Ctrl-C sets it instead of ending the program. There is one at a
+/// time, and none while an Interrupts is installed.
+class InterruptFlag {
+ public:
+  InterruptFlag();
+  ~InterruptFlag();
+  InterruptFlag(const InterruptFlag&) = delete;
+  InterruptFlag& operator=(const InterruptFlag&) = delete;
+
+  const std::atomic<bool>& flag() const;
+  /// Ends the program as Ctrl-C would have, so that a shell sees it.
+  [[noreturn]] void end_program();
+
+ private:
+  struct sigaction before_;
 };
 
 }  // namespace lanner::cli

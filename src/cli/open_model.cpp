@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cli/engine_flags.h"
+#include "cli/interrupts.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
@@ -52,13 +53,19 @@ void print_plan(const MemoryPlan& plan) {
 Result<std::string> resolve_model(const EngineFlags& flags) {
   if (flags.model.empty()) return default_model();
   ProgressBar bar("downloading");
+  InterruptFlag interrupt;
   net::ModelRequest request{.model = flags.model, .revision = flags.revision, .download_dir = flags.download_dir};
   request.progress = [&](const net::DownloadProgress& progress) { bar.set(progress.share()); };
   request.note = [&](std::string_view text) {
     bar.clear();
     note(printable(text));
   };
-  return net::find_model(request);
+  request.cancelled = &interrupt.flag();
+  Result<std::string> path = net::find_model(request);
+  if (path.ok() || path.status().code() != StatusCode::kCancelled) return path;
+  bar.clear();
+  note("stopped; what has come is kept, and the next start goes on from there");
+  interrupt.end_program();
 }
 
 Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, PipelineOptions options, bool show) {

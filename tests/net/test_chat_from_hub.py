@@ -6,7 +6,9 @@ Needs LANNER_TEST_GGUF, a real model; `make test` sets it.
 import os
 import pathlib
 import pty
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -73,6 +75,22 @@ def test_a_folder_is_called_by_its_name(hub, lanner, cache):
     last = done.stderr.decode().splitlines()[-1]
     assert last.startswith("lanner: error: ") and "models--org--my-model/snapshots/" in last
     assert list(cache.glob("models--org--my-model/snapshots/*/model.safetensors"))
+
+
+def test_ctrl_c(hub, environment, gguf, cache):
+    hub.add("org/tiny", {}, {"tiny-Q4_1.gguf": gguf})
+    hub.fault("/cdn/", stall_after=10_000_000, times=1)
+    process = subprocess.Popen([BINARY, "chat", "org/tiny"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    assert hub.stalled.wait(30)
+    (partial,) = cache.glob("models--org--tiny/blobs/*.incomplete")
+    until = time.monotonic() + 10
+    while partial.stat().st_size < 10_000_000 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert errors.decode().endswith("lanner: note: stopped; what has come is kept, and the next start goes on from there\n")
+    assert partial.stat().st_size == 10_000_000
 
 
 def test_errors_are_one_line(hub, lanner, environment):

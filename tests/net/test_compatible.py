@@ -65,6 +65,21 @@ def test_what_python_downloaded_is_found(hub, repo, probe, python, environment):
     assert probe("find", "org/tiny", repo.commit()).stdout == folder + "\n"
 
 
+def test_contents_that_python_shares_between_models(hub, repo, probe, python, cache, store):
+    """Its client moves what several models have in common to CACHE/blobs, and links to that."""
+    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny')))")
+    blob = store / "blobs" / repo.etag("model.safetensors")
+    shared = python(f"""
+import json
+from huggingface_hub.utils import _shared_blobs
+print(json.dumps(_shared_blobs.publish_blob_to_shared_store(blob_path={str(blob)!r}, xet_hash={"5" * 64!r}, cache_dir={str(cache)!r},
+                                                            expected_size={len(WEIGHTS)}, replace_existing=False)))
+""")
+    assert shared and blob.is_symlink() and blob.resolve().is_relative_to(cache / "blobs")
+    hub.stop()
+    assert probe("find", "org/tiny").stdout == folder + "\n"
+
+
 def test_what_python_downloaded_in_part_is_completed(hub, repo, probe, python):
     """Transformers fetches file by file; a cache with only some of them is not taken for a model."""
     python("""

@@ -365,6 +365,38 @@ TEST(GgufMetadata, WrongValuesAreNamedAsInTheFile) {
   EXPECT_EQ(with("block_count", 1, "longrope"), "x.gguf: rope_factors_short.weight: is missing");
 }
 
+/// What is said of a small Llama with these factors of LongRoPE, 8 pairs a head.
+std::string longrope_error(std::uint32_t type, std::uint64_t pairs, const std::string& bytes) {
+  GgufBuilder builder = small_llama_gguf({"a", "b"});
+  builder.add_f32("llama.rope.scaling.attn_factor", 1.25F);
+  for (const char* name : {"rope_factors_short.weight", "rope_factors_long.weight"}) {
+    builder.add_tensor(name, {pairs}, type, bytes);
+  }
+  const std::string file = builder.file();
+  const auto checkpoint = make_gguf_checkpoint(as_bytes(file), nullptr, "x.gguf");
+  if (!checkpoint.ok()) return std::string(checkpoint.status().message());
+  const auto spec = read_decoder_spec(**checkpoint);
+  if (!spec.ok()) return std::string(spec.status().message());
+  const RopeSpec& rope = spec->ropes.front();
+  EXPECT_EQ(rope.kind, RopeKind::kLongRope);
+  EXPECT_EQ(rope.attention_factor, 1.25);
+  EXPECT_EQ(rope.long_factors, std::vector<double>(8, 2.0));
+  return "";
+}
+
+TEST(GgufMetadata, LongRopeListsAreTensors) {
+  std::string twos;
+  for (int i = 0; i < 8; ++i) twos += std::string("\0\0\0\x40", 4);  // 2.0F
+  EXPECT_EQ(longrope_error(kF32Type, 8, twos), "");
+  EXPECT_EQ(longrope_error(kF32Type, 7, twos.substr(4)),
+            "x.gguf: rope_factors_short.weight: is not a list of 8 numbers");
+  EXPECT_EQ(longrope_error(kF32Type, 8, std::string(32, '\0')).find("x.gguf: rope_factors_short.weight: holds 0,"), 0U);
+  EXPECT_EQ(longrope_error(kF32Type, 513, std::string(4 * 513, '\0')),
+            "x.gguf: rope_factors_short.weight: is not a factor for each pair of a head");
+  EXPECT_EQ(longrope_error(ggml::kQ8_0, 32, std::string(34, '\0')),
+            "x.gguf: rope_factors_short.weight: is not a dense tensor");
+}
+
 TEST(GgufMetadata, ErrorsWithTheNameOfAnArchitectureAreOneLine) {
   GgufBuilder builder;
   builder.add_string("general.architecture", "a\nb");

@@ -84,6 +84,26 @@ TEST(JsonFields, ChecksTypesAndRanges) {
   EXPECT_EQ(fields.object("i").status().code(), StatusCode::kCorrupt);
 }
 
+TEST(JsonFields, ListsOfNumbers) {
+  const Json json = Json::parse(R"({"good": [1, 2.5], "text": [1, "2"], "null": [1, null], "empty": [], "number": 1})");
+  const JsonFields fields(json, "config.json");
+  EXPECT_EQ(*fields.numbers("good", 2, 0, 3), (std::vector<double>{1, 2.5}));
+  EXPECT_TRUE(fields.numbers("empty", 0, 0, 1)->empty());
+  EXPECT_EQ(fields.numbers("good", 3, 0, 3).status().message(), "config.json: good: is not a list of 3 numbers");
+  EXPECT_EQ(fields.numbers("good", 2, 0, 2).status().message(), "config.json: good: holds 2.5, which is not in 0..2");
+  for (const char* field : {"text", "null", "number", "gone"}) {
+    EXPECT_EQ(fields.numbers(field, 2, 0, 3).status().code(), StatusCode::kCorrupt) << field;
+  }
+}
+
+TEST(JsonFields, NullIsNotAbsent) {
+  const Json json = Json::parse(R"({"null": null, "there": 1})");
+  const JsonFields fields(json, "config.json");
+  EXPECT_TRUE(fields.is_null("null"));
+  EXPECT_FALSE(fields.is_null("there"));
+  EXPECT_FALSE(fields.is_null("gone"));
+}
+
 TEST(Printable, ClipsAndCleans) {
   EXPECT_EQ(printable("a\nb\x1b\xc3\xa9"), "a?b???");
   EXPECT_EQ(printable(std::string(1000, 'a')).size(), 123U);

@@ -36,6 +36,7 @@ enum class Arithmetic : std::uint8_t {
   kExact,  // fp32 throughout; quantized weights are widened when they are packed
 };
 
+/// In this order: the Linear, the norms of heads, the rotation; then k and v are rounded into the cache.
 struct NormQkvArgs {
   const float* x = nullptr;            // (rows, hidden)
   const Linear* linear = nullptr;      // parts q, k, v
@@ -49,6 +50,7 @@ struct NormQkvArgs {
   float* q = nullptr;  // out: (rows, heads, head_dim)
 };
 
+/// out = softmax(scores) · V; a score is q · k with, in this order, scale, soft cap, slope and window.
 struct AttentionArgs {
   const float* q = nullptr;  // (rows, heads, head_dim)
   std::int64_t heads = 0;

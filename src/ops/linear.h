@@ -5,6 +5,9 @@
 // another order. The weight is one or several matrices that read the same input, of any format each (q, k and v; gate
 // and up). What is done with the product, the epilogue, is what tells the operations apart, so each has its own
 // arguments: norm_qkv, linear_add, norm_gated_up, norm_head in backend.h; what several of them share is in Epilogue.
+//
+// In this order: norm, input_order, (15-bit codes where a weight is quantized,) product, bias, scale, then post_norm or
+// soft_cap.
 
 #include <cstdint>
 #include <memory>
@@ -41,7 +44,7 @@ struct Norm {
   NormKind kind = NormKind::kRms;
   std::shared_ptr<const DeviceVector> gain;  // (cols); null: no norm
   std::shared_ptr<const DeviceVector> bias;  // (cols) or null; layer norm only
-  float eps = 0;
+  float eps = 0;                             // added to the mean square or the variance, under the root
 
   explicit operator bool() const { return gain != nullptr; }
 };

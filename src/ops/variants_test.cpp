@@ -263,5 +263,41 @@ TEST(LinearVariants, ASoftCapIsWithinRoundingsOfTheTanh) {
   }
 }
 
+TEST(Door, EndsTheProcessOverWhatAnOperationWouldIgnore) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  Random random(66);
+  const HostLinear plain = random_linear({.format = WeightFormat::kF32}, {.rows = {4, 4}, .cols = 4}, random);
+  const std::vector<float> x = random.vector(4);
+  const std::vector<std::int32_t> wanted = {0};
+  std::vector<float> out(8);
+  const auto gated = [&](const HostLinear& host) {
+    reference().norm_gated_up(host.on(reference()), Gate::kSilu, x.data(), 1, out.data());
+  };
+  const auto added = [&](const HostLinear& host) {
+    reference().linear_add(host.on(reference()), x.data(), 1, out.data());
+  };
+  const auto headed = [&](const HostLinear& host) {
+    reference().norm_head(host.on(reference()), x.data(), wanted, out.data());
+  };
+  HostLinear scaled = plain;
+  scaled.scale = 2.0F;
+  EXPECT_DEATH(gated(scaled), "check_arguments.cpp:.*scale");
+  HostLinear normed = plain;
+  normed.post_norm = random_norm(NormKind::kRms, false, 8, random);
+  EXPECT_DEATH(gated(normed), "check_arguments.cpp:.*post_norm");
+  EXPECT_DEATH(headed(normed), "check_arguments.cpp:.*post_norm");
+  normed.post_norm.gain.pop_back();
+  EXPECT_DEATH(added(normed), "check_arguments.cpp:.*gain");
+  HostLinear capped = plain;
+  capped.soft_cap = 3.0F;
+  EXPECT_DEATH(added(capped), "check_arguments.cpp:.*soft_cap");
+  HostLinear ordered = plain;
+  ordered.input_order = {0, 1, 2};
+  EXPECT_DEATH(added(ordered), "check_arguments.cpp:.*input_order");
+  HostLinear biased = plain;
+  biased.norm = random_norm(NormKind::kRms, true, 4, random);
+  EXPECT_DEATH(added(biased), "check_arguments.cpp:.*bias");
+}
+
 }  // namespace
 }  // namespace lanner::ops::testing

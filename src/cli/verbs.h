@@ -47,6 +47,7 @@ void note(std::string_view message);
 void add_chat(CLI::App& program, Run& run);
 void add_eval(CLI::App& program, Run& run);
 void add_benchmark(CLI::App& program, Run& run);
+void add_convert(CLI::App& program, Run& run);
 void add_check_env(CLI::App& program, Run& run);
 void add_list(CLI::App& program, Run& run);
 void add_completion(CLI::App& program, Run& run);

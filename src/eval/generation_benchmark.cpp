@@ -127,6 +127,7 @@ std::int64_t parameters(const model::ProjectionSpec& projection) { return projec
 std::int64_t stored_bytes(const ops::WeightSource& source, bool widened) {
   const std::int64_t elements = source.rows * source.cols;
   if (widened) return elements * 4;
+  if (source.packed != nullptr) return static_cast<std::int64_t>(source.packed->bytes.size());
   const std::int64_t scales = static_cast<std::int64_t>(source.scales.size() + source.offsets.size()) * 2;
   switch (source.format) {
     case ops::WeightFormat::kF32: return elements * 4;

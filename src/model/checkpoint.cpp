@@ -10,6 +10,8 @@
 #include "model/folder_checkpoint.h"
 #include "model/gguf_checkpoint.h"
 #include "model/json_reader.h"
+#include "model/packed_checkpoint.h"
+#include "model/packed_file.h"
 
 namespace lanner::model {
 namespace {
@@ -44,6 +46,9 @@ Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& pat
     return not_found(fmt::format("{}: no such file or folder", path));
   }
   if (type == std::filesystem::file_type::directory) {
+    if (std::filesystem::exists(std::filesystem::path(path) / kPackedFileName, error)) {
+      return open_packed_checkpoint(path, options.format);
+    }
     if (!std::filesystem::exists(std::filesystem::path(path) / "config.json", error)) return not_a_model_folder(path);
     return open_folder_checkpoint(path, options.format);
   }

@@ -48,6 +48,10 @@ class Checkpoint {
   /// generation_config.json, or what a GGUF says of it (eos_token_id, …); an empty object when there is none.
   virtual const nlohmann::ordered_json& generation_config() const = 0;
 
+  /// Whether matrices are packed already (packed_checkpoint.h): as the decoder computes with them, under names of
+  /// their own.
+  virtual bool is_packed() const { return false; }
+
   virtual bool has_tensor(std::string_view name) const = 0;
   /// Bytes of all tensors as stored; what the memory plan and the progress bar count.
   virtual std::int64_t tensor_bytes() const = 0;

@@ -9,6 +9,7 @@
 #include "model/arch/registry.h"
 #include "model/gguf_metadata.h"
 #include "model/row_order.h"
+#include "model/packed_checkpoint.h"
 
 namespace lanner::model {
 namespace {
@@ -201,6 +202,7 @@ Result<DecoderSpec> read_decoder_spec(const Checkpoint& checkpoint) {
   LANNER_ASSIGN_OR_RETURN(const arch::Architecture* architecture, find_architecture(config));
   LANNER_ASSIGN_OR_RETURN(DecoderSpec spec, architecture->read(checkpoint, config));
   spec.architecture = std::string(architecture->name);
+  if (checkpoint.is_packed()) spec = packed_spec(spec);
   LANNER_RETURN_IF_ERROR(check_ranges(spec, config));
   LANNER_RETURN_IF_ERROR(check_tensors(checkpoint, spec));
   return spec;

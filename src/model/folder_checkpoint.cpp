@@ -40,7 +40,7 @@ class FolderCheckpoint final : public Checkpoint {
   const Json& config() const override { return files_.config; }
   const Json& generation_config() const override { return files_.generation_config; }
 
-  bool has_tensor(std::string_view name) const override { return tensors_.contains(name) || is_packed(name); }
+  bool has_tensor(std::string_view name) const override { return tensors_.contains(name) || is_quantized(name); }
 
   std::int64_t tensor_bytes() const override {
     std::int64_t bytes = 0;
@@ -49,7 +49,7 @@ class FolderCheckpoint final : public Checkpoint {
   }
 
   Status check_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
-    if (is_packed(name)) return find_packed(name, rows, cols).status();
+    if (is_quantized(name)) return find_packed(name, rows, cols).status();
     return find(name, std::array{rows, cols}).status();
   }
 
@@ -58,7 +58,7 @@ class FolderCheckpoint final : public Checkpoint {
   }
 
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
-    if (is_packed(name)) {
+    if (is_quantized(name)) {
       LANNER_ASSIGN_OR_RETURN(const QuantizedTensors packed, find_packed(name, rows, cols));
       return unpack_quantized(packed, quantization_, folder_);
     }
@@ -83,7 +83,7 @@ class FolderCheckpoint final : public Checkpoint {
 
   /// Whether this is a matrix that is there as X.qweight and its like alone. Modules that were not converted have
   /// their X.weight.
-  bool is_packed(std::string_view name) const {
+  bool is_quantized(std::string_view name) const {
     const std::string_view module = module_of(name);
     return !module.empty() && !tensors_.contains(name) && tensors_.contains(std::string(module) + ".qweight");
   }
@@ -202,6 +202,12 @@ Result<std::shared_ptr<const Checkpoint>> open_folder_checkpoint(const std::stri
   LANNER_ASSIGN_OR_RETURN(TensorMap tensors, open_model_tensors(folder));
   return std::shared_ptr<const Checkpoint>(
       std::make_shared<FolderCheckpoint>(folder, std::move(files), std::move(tensors), quantization));
+}
+
+Result<std::shared_ptr<const Checkpoint>> open_folder_texts(const std::string& folder) {
+  LANNER_ASSIGN_OR_RETURN(FolderFiles files, read_files(folder));
+  return std::shared_ptr<const Checkpoint>(
+      std::make_shared<FolderCheckpoint>(folder, std::move(files), TensorMap(), GroupQuantization()));
 }
 
 }  // namespace lanner::model

@@ -332,7 +332,9 @@ Result<Gguf> parse_gguf(std::span<const std::byte> file, std::string_view path) 
     return corrupt(fmt::format("{}: {} tensors and {} metadata entries, allowed are {} and {}", path, tensor_count,
                                metadata_count, kMaxTensors, kMaxMetadata));
   }
+  const std::size_t metadata_begin = reader.position();
   LANNER_RETURN_IF_ERROR(read_metadata(reader, metadata_count, gguf));
+  gguf.metadata_bytes = reader.since(metadata_begin);
   LANNER_ASSIGN_OR_RETURN(const auto alignment, read_alignment(gguf));
   std::vector<TableRow> rows;
   for (std::uint64_t i = 0; i < tensor_count; ++i) {

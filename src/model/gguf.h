@@ -67,6 +67,7 @@ struct Gguf {
   std::string path;
   std::uint32_t version = 0;
   std::map<std::string, GgufValue, std::less<>> metadata;
+  std::span<const std::byte> metadata_bytes;  // all of it as it lies in the file
   std::map<std::string, GgufTensor, std::less<>> tensors;
 };
 

@@ -104,8 +104,17 @@ class Backend {
                        float* keys, float* values) = 0;
 };
 
+/// Is told what a CPU backend keeps, in the order of the calls of pack() and upload(): how a model is converted.
+class PackObserver {
+ public:
+  virtual ~PackObserver() = default;
+  virtual void packed(std::int64_t rows, std::int64_t cols, const PackedImage& image) = 0;
+  virtual void uploaded(std::span<const float> values) = 0;
+};
+
 struct CpuBackendOptions {
-  int threads = 0;  // 0: available_processors()
+  int threads = 0;                   // 0: available_processors()
+  PackObserver* observer = nullptr;  // outlives the backend
 };
 
 /// kResourceExhausted where that many threads cannot be started.

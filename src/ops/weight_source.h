@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -32,6 +33,17 @@ inline std::string_view weight_format_name(WeightFormat format) {
   return "unknown";
 }
 
+/// A matrix as the CPU keeps it, packed at an earlier time and now read where it lies (WeightView in ops/cpu/kernels.h
+/// says how; the same for every instruction set).
+struct PackedImage {
+  WeightFormat format = WeightFormat::kF32;
+  std::int64_t group = 0;
+  bool half_scales = false;
+  bool has_offsets = false;
+  std::span<const std::byte> bytes;  // begins at a multiple of 64
+  std::shared_ptr<const void> owner;
+};
+
 struct WeightSource {
   WeightFormat format = WeightFormat::kF32;
   std::int64_t rows = 0;  // output features
@@ -50,6 +62,9 @@ struct WeightSource {
   /// Column i of the codes reads column input_order[i] of the input: what GPTQ's act-order leaves behind. A
   /// permutation of 0..cols-1; empty: the identity. The loader moves it to Linear::input_order; pack() takes none.
   std::vector<std::int32_t> input_order;
+
+  // In place of all of these: packed before. Only the CPU takes it, and nothing may move its rows.
+  std::shared_ptr<const PackedImage> packed;
 };
 
 }  // namespace lanner::ops

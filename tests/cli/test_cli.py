@@ -27,7 +27,7 @@ def test_group_without_verb_prints_its_help(run):
     assert b"usage: lanner eval" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["serve", "lite", "convert"])
+@pytest.mark.parametrize("verb", ["serve", "lite"])
 def test_verbs_to_come_say_so(run, verb):
     for more in ([], ["model", "--server-port", "1"], ["--help"]):
         done = run(verb, *more)

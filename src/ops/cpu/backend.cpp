@@ -31,9 +31,10 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool)
+CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, PackObserver* observer)
     : kernels_(kernels_for(selected_cpu_isa())),
       pool_(std::move(pool)),
+      observer_(observer),
       attention_scratch_(static_cast<std::size_t>(pool_->size())),
       sample_scratch_(static_cast<std::size_t>(pool_->size())) {}
 
@@ -44,10 +45,13 @@ std::string CpuBackend::description() const {
 std::int64_t CpuBackend::available_bytes() const { return available_memory_bytes(); }
 
 Result<std::shared_ptr<const PackedWeight>> CpuBackend::pack(WeightSource source, Arithmetic arithmetic) {
-  return pack_weight(std::move(source), arithmetic, *pool_);
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, *pool_));
+  if (observer_ != nullptr) observer_->packed(weight->rows(), weight->cols(), weight->image());
+  return std::shared_ptr<const PackedWeight>(std::move(weight));
 }
 
 Result<std::shared_ptr<const DeviceVector>> CpuBackend::upload(std::span<const float> values) {
+  if (observer_ != nullptr) observer_->uploaded(values);
   return std::shared_ptr<const DeviceVector>(std::make_shared<HostVector>(values));
 }
 
@@ -131,7 +135,7 @@ void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int6
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options) {
   const int threads = options.threads > 0 ? options.threads : available_processors();
   LANNER_ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
-  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(std::move(pool)));
+  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(std::move(pool), options.observer));
 }
 
 }  // namespace lanner::ops

@@ -20,7 +20,7 @@ namespace lanner::ops::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(std::unique_ptr<ThreadPool> pool);
+  explicit CpuBackend(std::unique_ptr<ThreadPool> pool, PackObserver* observer = nullptr);
 
   std::string description() const override;
   std::int64_t available_bytes() const override;
@@ -102,6 +102,7 @@ class CpuBackend final : public Backend {
 
   const Kernels& kernels_;
   std::unique_ptr<ThreadPool> pool_;
+  PackObserver* observer_;  // or null
   std::vector<AlignedBuffer> allocations_;
 
   // Scratch, sized by reserve().

@@ -22,6 +22,23 @@ bool exact_in_half(const std::vector<float>& values) {
 
 std::int64_t unit_columns(std::int64_t group) { return group % kActivationGroup == 0 ? kActivationGroup : kSumGroup; }
 
+std::int64_t quantized_panel_bytes(const WeightView& view) {
+  const std::int64_t code_bytes =
+      view.format == WeightFormat::kInt4 ? view.group * kPanelRows / 2 : view.group * kPanelRows;
+  const std::int64_t meta_bytes = (view.has_offsets ? 2 : 1) * kPanelRows * (view.half_scales ? 2 : 4);
+  return view.cols / view.group * (code_bytes + meta_bytes);
+}
+
+/// kUnsupported for columns and groups that no kernel takes.
+Status check_groups(WeightFormat format, std::int64_t cols, std::int64_t group) {
+  if (group > 0 && cols % group == 0 && cols % kActivationGroup == 0 && group % unit_columns(group) == 0 &&
+      (format != WeightFormat::kInt4 || group % kActivationGroup == 0)) {
+    return {};
+  }
+  return unsupported(
+      fmt::format("{} weights with {} columns in groups of {}", weight_format_name(format), cols, group));
+}
+
 /// The layout that pack_weight will write. Offsets that a kernel has no variant without are written as zeros.
 WeightView plan_quantized(const WeightSource& source) {
   WeightView view;
@@ -32,10 +49,7 @@ WeightView plan_quantized(const WeightSource& source) {
   view.has_offsets = source.format == WeightFormat::kInt4 || small_groups || !source.offsets.empty();
   const bool half_variant = source.format == WeightFormat::kInt4 || !view.has_offsets;
   view.half_scales = half_variant && exact_in_half(source.scales) && exact_in_half(source.offsets);
-  const std::int64_t code_bytes =
-      source.format == WeightFormat::kInt4 ? source.group * kPanelRows / 2 : source.group * kPanelRows;
-  const std::int64_t meta_bytes = (view.has_offsets ? 2 : 1) * kPanelRows * (view.half_scales ? 2 : 4);
-  view.panel_bytes = source.cols / source.group * (code_bytes + meta_bytes);
+  view.panel_bytes = quantized_panel_bytes(view);
   return view;
 }
 
@@ -154,10 +168,56 @@ void pack_panel(const WeightSource& source, const WeightView& view, std::int64_t
   return pack_dense_panel<std::uint16_t>(source, panel, out);
 }
 
+/// The layout that an image says it has, against its bytes and what there are kernels for.
+Result<WeightView> image_view(const WeightSource& source) {
+  const PackedImage& image = *source.packed;
+  const auto wrong = [&](std::string_view why) {
+    return corrupt(fmt::format("packed {} weights of ({}, {}): {}", weight_format_name(image.format), source.rows,
+                               source.cols, why));
+  };
+  WeightView view = plan_dense(image.format, source.cols);
+  if (is_quantized(image.format)) {
+    LANNER_RETURN_IF_ERROR(check_groups(image.format, source.cols, image.group));
+    view.group = image.group;
+    view.has_offsets = image.has_offsets;
+    view.half_scales = image.half_scales;
+    const bool nibbles = image.format == WeightFormat::kInt4;
+    const bool needs_offsets = nibbles || unit_columns(image.group) != kActivationGroup;
+    if (needs_offsets && !image.has_offsets) return wrong("offsets are missing");
+    if (image.half_scales && !nibbles && image.has_offsets) return wrong("scales of 16 bits beside offsets");
+    view.panel_bytes = quantized_panel_bytes(view);
+  }
+  const std::int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
+  if (static_cast<std::int64_t>(image.bytes.size()) != panels * view.panel_bytes) {
+    return wrong(fmt::format("{} bytes, not {}", image.bytes.size(), panels * view.panel_bytes));
+  }
+  constexpr std::uintptr_t kAlignment = 64;
+  if (reinterpret_cast<std::uintptr_t>(image.bytes.data()) % kAlignment != 0) return wrong("not aligned");
+  view.data = image.bytes.data();
+  return view;
+}
+
+Result<std::shared_ptr<const CpuWeight>> adopt(const WeightSource& source, Arithmetic arithmetic) {
+  LANNER_ASSIGN_OR_RETURN(const WeightView view, image_view(source));
+  const auto weight = std::make_shared<const CpuWeight>(view, source.rows, source.packed->owner);
+  if (!is_quantized(view.format) || arithmetic == Arithmetic::kFast) return weight;
+  WeightView wide = plan_dense(WeightFormat::kF32, source.cols);
+  LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(weight->panels() * wide.panel_bytes, "weights"));
+  wide.data = buffer.data();
+  std::vector<float> row(static_cast<std::size_t>(source.cols));
+  for (std::int64_t r = 0; r < source.rows; ++r) {
+    weight->read_row(r, row.data());
+    float* lane = reinterpret_cast<float*>(buffer.data() + r / kPanelRows * wide.panel_bytes) + r % kPanelRows;
+    for (std::size_t c = 0; c < row.size(); ++c) lane[c * kPanelRows] = row[c];
+  }
+  return std::make_shared<const CpuWeight>(wide, source.rows, std::make_shared<AlignedBuffer>(std::move(buffer)));
+}
+
 }  // namespace
 
-Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool) {
+Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool) {
   LANNER_CHECK(source.input_order.empty());  // a Linear's affair, not a weight's
+  if (source.packed != nullptr) return adopt(source, arithmetic);
   WeightView view;
   if (!is_quantized(source.format)) {
     view = plan_dense(source.format, source.cols);
@@ -165,23 +225,30 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Ari
     LANNER_CHECK(source.group > 0 && source.cols % source.group == 0);
     if (arithmetic == Arithmetic::kExact) {
       view = plan_dense(WeightFormat::kF32, source.cols);
-    } else if (source.cols % kActivationGroup != 0 || source.group % unit_columns(source.group) != 0 ||
-               (source.format == WeightFormat::kInt4 && source.group % kActivationGroup != 0)) {
-      return unsupported(fmt::format("{} weights with {} columns in groups of {}", weight_format_name(source.format),
-                                     source.cols, source.group));
     } else {
+      LANNER_RETURN_IF_ERROR(check_groups(source.format, source.cols, source.group));
       view = plan_quantized(source);
     }
   }
   const std::int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
   LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(panels * view.panel_bytes, "weights"));
+  view.data = buffer.data();
   pool.run([&](ThreadPool::Worker& worker) {
     const auto [begin, end] = worker.share(panels);
     for (std::int64_t panel = begin; panel < end; ++panel) {
       pack_panel(source, view, panel, buffer.data() + panel * view.panel_bytes);
     }
   });
-  return std::shared_ptr<const PackedWeight>(std::make_shared<CpuWeight>(view, source.rows, std::move(buffer)));
+  return std::make_shared<const CpuWeight>(view, source.rows, std::make_shared<AlignedBuffer>(std::move(buffer)));
+}
+
+PackedImage CpuWeight::image() const {
+  return {.format = view_.format,
+          .group = view_.group,
+          .half_scales = view_.half_scales,
+          .has_offsets = view_.has_offsets,
+          .bytes = {view_.data, static_cast<std::size_t>(bytes())},
+          .owner = owner_};
 }
 
 void CpuWeight::read_row(std::int64_t row, float* out) const {

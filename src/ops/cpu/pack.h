@@ -12,27 +12,29 @@ namespace lanner::ops::cpu {
 
 class CpuWeight final : public PackedWeight {
  public:
-  CpuWeight(const WeightView& view, std::int64_t rows, AlignedBuffer buffer)
-      : view_(view), rows_(rows), buffer_(std::move(buffer)) {
-    view_.data = buffer_.data();
-  }
+  /// The panels are at view.data, which `owner` keeps.
+  CpuWeight(const WeightView& view, std::int64_t rows, std::shared_ptr<const void> owner)
+      : view_(view), rows_(rows), owner_(std::move(owner)) {}
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return view_.cols; }
   WeightFormat format() const override { return view_.format; }
   std::int64_t bytes() const override { return view_.panel_bytes * panels(); }
   std::int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   const WeightView& view() const { return view_; }
+  /// What a later pack_weight() takes as WeightSource::packed.
+  PackedImage image() const;
   /// The weights of one row, widened: out (cols).
   void read_row(std::int64_t row, float* out) const;
 
  private:
   WeightView view_;
   std::int64_t rows_;
-  AlignedBuffer buffer_;
+  std::shared_ptr<const void> owner_;
 };
 
 /// kUnsupported when a quantized matrix has columns or groups that the kernels cannot take; the work is spread
-/// over `pool`.
-Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool);
+/// over `pool`. What is packed already is taken as it lies, without a copy, unless it is to be widened; kCorrupt when
+/// its bytes are not those of its shape.
+Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool);
 
 }  // namespace lanner::ops::cpu

@@ -103,6 +103,7 @@ class ReferenceBackend final : public Backend {
   std::int64_t available_bytes() const override { return available_memory_bytes(); }
 
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic) override {
+    if (source.packed != nullptr) return unsupported("weights packed for the CPU, on the reference");
     return std::shared_ptr<const PackedWeight>(std::make_shared<ReferenceWeight>(source));
   }
   Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override {

@@ -1,0 +1,112 @@
+// Weights that were packed before: taken as they lie, or refused.
+
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "ops/cpu/pack.h"
+#include "ops/ops_test_support.h"
+
+namespace lanner::ops::testing {
+namespace {
+
+using cpu::CpuWeight;
+
+WeightSource random_source(const WeightKind& kind, std::int64_t rows, std::int64_t cols) {
+  Random random(7);  // the same for the same arguments
+  return random_weight(kind, rows, cols, random);
+}
+
+std::shared_ptr<const CpuWeight> pack(WeightSource source, Arithmetic arithmetic = Arithmetic::kFast) {
+  const auto pool = ThreadPool::create(2);
+  auto weight = cpu::pack_weight(std::move(source), arithmetic, **pool);
+  EXPECT_TRUE(weight.ok()) << weight.status().message();
+  return weight.ok() ? *weight : nullptr;
+}
+
+WeightSource packed_source(const CpuWeight& weight) {
+  WeightSource source;
+  source.format = weight.format();
+  source.rows = weight.rows();
+  source.cols = weight.cols();
+  source.packed = std::make_shared<const PackedImage>(weight.image());
+  return source;
+}
+
+std::vector<float> row_of(const CpuWeight& weight, std::int64_t row) {
+  std::vector<float> values(static_cast<std::size_t>(weight.cols()));
+  weight.read_row(row, values.data());
+  return values;
+}
+
+std::vector<WeightKind> kinds() {
+  std::vector<WeightKind> kinds = dense_kinds();
+  for (const std::int64_t group : {16, 32, 128}) {
+    for (const WeightKind& kind : quantized_kinds(group)) kinds.push_back(kind);
+  }
+  return kinds;
+}
+
+TEST(PackedImage, IsTakenAsItLies) {
+  for (const WeightKind& kind : kinds()) {
+    const auto first = pack(random_source(kind, 37, 256));
+    ASSERT_NE(first, nullptr) << kind.name();
+    const auto second = pack(packed_source(*first));
+    ASSERT_NE(second, nullptr) << kind.name();
+    EXPECT_EQ(second->view().data, first->view().data) << kind.name();
+    EXPECT_EQ(second->bytes(), first->bytes());
+    for (const std::int64_t row : {0, 15, 16, 36}) {
+      const auto wanted = row_of(*first, row);
+      const auto got = row_of(*second, row);
+      EXPECT_EQ(std::memcmp(got.data(), wanted.data(), wanted.size() * sizeof(float)), 0) << kind.name();
+    }
+  }
+}
+
+TEST(PackedImage, IsWidenedLikeItsSource) {
+  for (const WeightKind& kind : quantized_kinds(32)) {
+    const auto wanted = pack(random_source(kind, 37, 256), Arithmetic::kExact);
+    const auto got = pack(packed_source(*pack(random_source(kind, 37, 256))), Arithmetic::kExact);
+    ASSERT_NE(got, nullptr);
+    EXPECT_EQ(got->format(), WeightFormat::kF32);
+    ASSERT_EQ(got->bytes(), wanted->bytes());
+    EXPECT_EQ(std::memcmp(got->view().data, wanted->view().data, static_cast<std::size_t>(got->bytes())), 0)
+        << kind.name();
+  }
+}
+
+TEST(PackedImage, OutlivesItsFirstOwner) {
+  auto first = pack(random_source({.format = WeightFormat::kInt4, .group = 32, .offsets = true}, 16, 64));
+  const auto wanted = row_of(*first, 3);
+  const auto second = pack(packed_source(*first));
+  first.reset();
+  EXPECT_EQ(row_of(*second, 3), wanted);
+}
+
+TEST(PackedImage, IsRefusedWhenItContradictsItself) {
+  const auto weight = pack(random_source({.format = WeightFormat::kInt4, .group = 32, .offsets = true}, 20, 64));
+  const auto pool = ThreadPool::create(1);
+  const auto code = [&](auto change) {
+    WeightSource source = packed_source(*weight);
+    PackedImage image = *source.packed;
+    change(source, image);
+    source.packed = std::make_shared<const PackedImage>(image);
+    return cpu::pack_weight(source, Arithmetic::kFast, **pool).status().code();
+  };
+  EXPECT_EQ(code([](WeightSource&, PackedImage&) {}), StatusCode::kOk);
+  EXPECT_EQ(code([](WeightSource& source, PackedImage&) { source.rows = 33; }), StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource& source, PackedImage&) { source.cols = 96; }), StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource& source, PackedImage&) { source.cols = 63; }), StatusCode::kUnsupported);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.group = 0; }), StatusCode::kUnsupported);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.group = 16; }), StatusCode::kUnsupported);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.has_offsets = false; }), StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.half_scales = !image.half_scales; }),
+            StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.format = WeightFormat::kF32; }), StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.bytes = image.bytes.first(image.bytes.size() - 1); }),
+            StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.bytes = image.bytes.subspan(32); }),
+            StatusCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace lanner::ops::testing

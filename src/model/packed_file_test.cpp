@@ -153,7 +153,7 @@ TEST(PackedSpec, MatricesAreWholeAndInOrder) {
                       .cols = 32,
                       .row_order = RowOrder::kPairwiseRope,
                       .heads = 4};
-  spec.layers[1].attention_norm = "blk.1.attn_norm.weight";
+  spec.layers[1].attention_norm.weight = "blk.1.attn_norm.weight";
   const DecoderSpec packed = packed_spec(spec);
   EXPECT_EQ(packed.embedding, packed.head);
   const ProjectionSpec& q = packed.layers[1].q;
@@ -161,7 +161,10 @@ TEST(PackedSpec, MatricesAreWholeAndInOrder) {
   EXPECT_EQ(q.bias, "layers.1.q.bias");
   EXPECT_EQ(q.rows, 64);
   EXPECT_EQ(q.row_order, RowOrder::kPlain);
-  EXPECT_EQ(packed.layers[1].attention_norm, "blk.1.attn_norm.weight");
+  EXPECT_EQ(packed.layers[1].attention_norm.weight, "blk.1.attn_norm.weight");
+  spec.normalize_head = true;  // one matrix, of which the head is another form
+  EXPECT_EQ(packed_spec(spec).head, "head");
+  EXPECT_FALSE(packed_spec(spec).normalize_head);
   spec.head = "lm_head.weight";
   EXPECT_EQ(packed_spec(spec).head, "head");
   EXPECT_EQ(projections_of(spec).size(), 1U);

@@ -37,7 +37,7 @@ def test_verbs_to_come_say_so(run, verb):
 
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("benchmark",),
-                                  ("benchmark", "generation"), ("check_env",), ("list",), ("completion",)])
+                                  ("benchmark", "generation"), ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
     assert "usage: lanner" in text
@@ -50,7 +50,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
         lines = run(*group, "--help").stdout.decode().split("\nVerbs:\n")[1].split("\n\n")[0].splitlines()
         return {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
 
-    assert verbs() == {"chat", "eval", "benchmark", "check_env", "list", "completion"}
+    assert verbs() == {"chat", "eval", "benchmark", "convert", "check_env", "list", "completion"}
     assert verbs("eval") == {"perplexity", "compare"}
     assert verbs("benchmark") == {"generation"}
 
@@ -100,8 +100,8 @@ def test_usage_errors(run, arguments, message):
 
 
 @pytest.mark.parametrize("flags", [
-    ["--tp", "2"], ["--quant-policy", "8"], ["--quant-policy", "int4"], ["--model-format", "awq"], ["--adapters", "a=b"],
-    ["--rope-scaling-factor", "2"], ["--speculative-algorithm", "eagle"],
+    ["--tp", "2"], ["--quant-policy", "8"], ["--quant-policy", "int4"], ["--model-format", "fp8"], ["--adapters", "a=b"],
+    ["--rope-scaling-factor", "2"], ["--revision", "main"], ["--download-dir", "x"], ["--speculative-algorithm", "eagle"],
     ["--device", "ascend"], ["--cap", "python"],
 ])
 def test_what_is_not_built_yet_is_an_error(run, flags):

@@ -11,6 +11,7 @@ namespace lanner::net {
 namespace {
 
 constexpr std::size_t kMaxIdleConnections = 4;
+constexpr std::size_t kMaxHeaderBytes = 16 << 10;  // of one header that is sent
 constexpr std::int64_t kMaxDrainBytes = 64 << 10;  // of a redirect's body, to keep the connection
 
 bool is_redirect(int status) {
@@ -31,6 +32,7 @@ Status check_headers(const HttpHeaders& headers) {
   for (const auto& [name, value] : headers) {
     const bool clean = std::ranges::none_of(value, [](char c) { return (c >= 0 && c < ' ') || c == 127; });
     if (!is_token(name) || !clean) return invalid_argument("a header holds characters that no header may hold");
+    if (name.size() + value.size() > kMaxHeaderBytes) return invalid_argument("a header is too long to be sent");
   }
   return {};
 }

@@ -39,11 +39,13 @@ TEST(RetryAfter, IsSecondsOrADate) {
 
 TEST(HttpClient, RefusesBadRequestsBeforeConnecting) {
   const auto client = make_http_client({});
-  for (const HttpRequest& request : {HttpRequest{.url = "ftp://localhost/"},
-                                     HttpRequest{.url = "http://localhost:1/", .headers = {{"x", "a\r\nb: c"}}},
-                                     HttpRequest{.url = "http://localhost:1/", .headers = {{"x y", "a"}}},
-                                     HttpRequest{.url = "http://localhost:1/", .authorization = "Bearer a\nb"},
-                                     HttpRequest{.method = "GET /", .url = "http://localhost:1/"}}) {
+  for (const HttpRequest& request :
+       {HttpRequest{.url = "ftp://localhost/"},
+        HttpRequest{.url = "http://localhost:1/", .headers = {{"x", "a\r\nb: c"}}},
+        HttpRequest{.url = "http://localhost:1/", .headers = {{"x y", "a"}}},
+        HttpRequest{.url = "http://localhost:1/", .authorization = "Bearer a\nb"},
+        HttpRequest{.url = "http://localhost:1/", .headers = {{"x", std::string(100'000, 'a')}}},
+        HttpRequest{.method = "GET /", .url = "http://localhost:1/"}}) {
     EXPECT_EQ(fetch(*client, request, 1000).status().code(), StatusCode::kInvalidArgument) << request.url;
   }
 }

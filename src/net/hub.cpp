@@ -13,6 +13,7 @@
 #include "core/checked.h"
 #include "core/mapped_file.h"
 #include "lanner/version.h"
+#include "net/digest.h"
 #include "net/download_file.h"
 #include "net/environment.h"
 #include "net/file_lock.h"
@@ -96,6 +97,9 @@ class ModelDownload {
     std::vector<RepositoryFile> wanted;
     progress_ = {};
     for (const RepositoryFile& file : files) {
+      if (!is_digest_name(file.checksum)) {
+        return corrupt(fmt::format("{}: {}: has no checksum in the list of its hub", id_.repository(), file.path));
+      }
       if (parts_.cache.has(id_, file)) {
         LANNER_RETURN_IF_ERROR(parts_.cache.publish(id_, repository_.commit, file));
         continue;

@@ -13,9 +13,9 @@ namespace lanner::net {
 
 using Json = nlohmann::json;
 
-inline constexpr std::int64_t kMaxJsonBytes = 64 << 20;
+inline constexpr std::int64_t kMaxJsonBytes = 16 << 20;
 inline constexpr int kMaxJsonDepth = 32;
-inline constexpr std::int64_t kMaxJsonValues = 4 << 20;
+inline constexpr std::int64_t kMaxJsonValues = 1 << 20;
 
 /// One document. kCorrupt when it is none or past a limit; `where` begins the message.
 Result<Json> parse_hub_json(std::string_view text, std::string_view where);

@@ -38,7 +38,11 @@ class ModelScope final : public HubService {
     LANNER_ASSIGN_OR_RETURN(const Json facts, parse_hub_json(answer.body, endpoint_));
     // Failures come with status 200 as well.
     const std::int64_t code = json_integer(facts, "Code").value_or(200);
-    if (code != 200) return explain(HttpHead{.status = static_cast<int>(code % 1000)}, id, revision);
+    if (code != 200) {
+      return not_found(
+          fmt::format("{}: is no local path, and {} does not show such a model with revision '{}' (code {})",
+                      id.repository(), endpoint_, revision, code));
+    }
     const auto data = facts.is_object() ? facts.find("Data") : facts.end();
     if (!facts.is_object() || data == facts.end() || !data->is_object() || !data->contains("Files") ||
         !(*data)["Files"].is_array()) {
@@ -54,7 +58,7 @@ class ModelScope final : public HubService {
     if (head.status == 401 || head.status == 403) {
       return unsupported(fmt::format("{}: {} denies access; a token may help (MODELSCOPE_API_TOKEN)", name, endpoint_));
     }
-    if (head.status == 404 || head.status == 205) {
+    if (head.status == 404) {
       return not_found(
           fmt::format("{}: is no local path, and {} has no such model with revision '{}'", name, endpoint_, revision));
     }
@@ -69,8 +73,10 @@ class ModelScope final : public HubService {
       if (!path) return corrupt(fmt::format("{}: lists a file without a name", endpoint_));
       LANNER_RETURN_IF_ERROR(check_file_name(*path, endpoint_));
       const std::int64_t size = json_integer(entry, "Size").value_or(-1);
+      // Not every file need have a checksum, but one without it is not fetched.
       const std::string checksum = json_text(entry, "Sha256").value_or("");
-      if (size < 0 || size > kMaxFileBytes || checksum.size() != 64 || !is_digest_name(checksum)) {
+      const bool proper = checksum.empty() || (checksum.size() == 64 && is_digest_name(checksum));
+      if (size < 0 || size > kMaxFileBytes || !proper) {
         return corrupt(fmt::format("{}: {}: lists no proper size and checksum", endpoint_, *path));
       }
       if (files.size() >= kMaxFiles) return corrupt(fmt::format("{}: lists more than {} files", endpoint_, kMaxFiles));

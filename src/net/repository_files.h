@@ -17,7 +17,7 @@ namespace lanner::net {
 struct RepositoryFile {
   std::string path;  // "config.json", "Q4_K_M/model.gguf"
   std::int64_t size = 0;
-  std::string checksum;  // as Digest::for_name() takes it; also the name of its blob in the cache
+  std::string checksum;  // as Digest::for_name() takes it; also the name of its blob in the cache; empty: unknown
 };
 
 inline constexpr std::size_t kMaxFiles = 50'000;  // of a repository

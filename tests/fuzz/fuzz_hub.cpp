@@ -52,7 +52,8 @@ void check_list(HubService& hub, const ModelId& id) {
   for (const RepositoryFile& file : repository->files) {
     require(!file.path.empty() && file.path.front() != '/' && file.path.find('\0') == std::string::npos);
     require(("/" + file.path + "/").find("/../") == std::string::npos);
-    require(is_digest_name(file.checksum) && file.size >= 0 && !__builtin_add_overflow(total, file.size, &total));
+    require((file.checksum.empty() || is_digest_name(file.checksum)) && file.size >= 0 &&
+            !__builtin_add_overflow(total, file.size, &total));
   }
   const Result<FileChoice> choice = choose_files(repository->files, id);
   if (choice.ok()) require(!choice->files.empty());

@@ -37,6 +37,7 @@ class Repository:
         self.revisions = {}
         self.gated = False
         self.private_token = None
+        self.modelscope_checksums = {}  # in place of the true ones
         self.listing_patch = None  # changes the list of tree entries before it is sent
         self.move("main")
 
@@ -199,9 +200,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         repo = self.hub.repositories.get("/".join(parts[:2]))
         if repo is None:
             return self.send(404, b'{"Code": 10010205001, "Message": "not found"}')
+        if parts[2:] == ["repo", "files"] and query["Revision"] != "master":
+            return self.send(200, b'{"Code": 10010205002, "Message": "no such revision", "Success": false}')
         if parts[2:] == ["repo", "files"]:
             files = [{"Name": path.split("/")[-1], "Path": path, "Type": "blob", "Size": len(content),
-                      "Sha256": sha256(content)} for path, content in repo.files.items()]
+                      "Sha256": repo.modelscope_checksums.get(path, sha256(content))} for path, content in repo.files.items()]
             files.append({"Name": "folder", "Path": "folder", "Type": "tree", "Size": 0, "Sha256": ""})
             return self.send(200, json.dumps({"Code": 200, "Data": {"Files": files}, "Success": True}).encode())
         return self.content(repo.files[query["FilePath"]], {}, fault)

@@ -247,7 +247,7 @@ def test_hostile_json(hub, repo, probe, cache, part, body):
 def test_a_huge_answer_is_not_read(hub, repo, probe):
     # It announces 100 GB, or announces nothing and does not end.
     hub.fault("/revision/", raw=b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n[")
-    assert "the answer is longer than 67108864 bytes" in probe("find", "org/tiny").stderr
+    assert "the answer is longer than 16777216 bytes" in probe("find", "org/tiny").stderr
     done = probe("get", hub.url + "/revision/x")
     assert done.returncode == 1 and "the answer is longer than 16777216 bytes" in done.stderr
 

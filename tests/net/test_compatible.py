@@ -50,13 +50,13 @@ def test_python_goes_on_from_what_was_downloaded(hub, repo, probe, python, store
     """Online, it fetches what it wants beside and leaves the rest."""
     assert probe("find", "org/tiny").returncode == 0
     hub.cdn_requests.clear()
-    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny')))")
+    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny', max_workers=1)))")
     assert pathlib.Path(folder, "README.md").read_bytes() == SMALL["README.md"]
     assert not hub.cdn_requests
 
 
 def test_what_python_downloaded_is_found(hub, repo, probe, python, environment):
-    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny')))")
+    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny', max_workers=1)))")
     assert pathlib.Path(folder, "model.safetensors").read_bytes() == WEIGHTS
     hub.stop()
     environment["HF_HUB_OFFLINE"] = "1"
@@ -67,7 +67,7 @@ def test_what_python_downloaded_is_found(hub, repo, probe, python, environment):
 
 def test_contents_that_python_shares_between_models(hub, repo, probe, python, cache, store):
     """Its client moves what several models have in common to CACHE/blobs, and links to that."""
-    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny')))")
+    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny', max_workers=1)))")
     blob = store / "blobs" / repo.etag("model.safetensors")
     shared = python(f"""
 import json
@@ -117,7 +117,7 @@ def test_both_at_once(hub, repo, start_probe, python, store):
     hub.fault("/cdn/", stall_after=1_000_000, stall_for=1.5, times=1)
     ours = start_probe("find", "org/tiny")
     assert hub.stalled.wait(20)
-    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny')))")
+    folder = python("import json, huggingface_hub; print(json.dumps(huggingface_hub.snapshot_download('org/tiny', max_workers=1)))")
     stdout, stderr = ours.communicate(timeout=60)
     assert ours.returncode == 0, stderr
     assert stdout.strip() == folder

@@ -346,6 +346,17 @@ def test_modelscope_checks_what_comes(hub, probe, environment, tmp_path):
     assert not (tmp_path / "ms/models/org/tiny/model.safetensors").exists()
 
 
+def test_modelscope_files_without_a_checksum(hub, probe, environment, tmp_path):
+    repo = hub.add("org/tiny", SMALL, {"model.safetensors": WEIGHTS})
+    environment.update(LMDEPLOY_USE_MODELSCOPE="1", MODELSCOPE_DOMAIN=hub.url, MODELSCOPE_CACHE=str(tmp_path / "ms"))
+    repo.modelscope_checksums = {"README.md": "", "config.json": ""}
+    done = probe("find", "org/tiny")
+    assert done.stderr.endswith("error corrupt: org/tiny: config.json: has no checksum in the list of its hub\n")
+    repo.modelscope_checksums = {"README.md": ""}
+    assert probe("find", "org/tiny").returncode == 0
+    assert "with revision 'v9' (code 10010205002)" in probe("find", "org/tiny", "v9").stderr
+
+
 def test_environment_variables_are_checked(hub, repo, probe, environment):
     for name, value in (("HF_ENDPOINT", "ftp://x"), ("HF_ENDPOINT", "http://x/?a"), ("HF_HUB_ETAG_TIMEOUT", "soon"),
                         ("HF_TOKEN", "a\x01b"), ("LANNER_HUB_RETRIES", "-1")):

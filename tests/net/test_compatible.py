@@ -14,7 +14,8 @@ from tiny_model import SMALL, WEIGHTS
 
 @pytest.fixture
 def python(environment):
-    """A Python program with huggingface_hub, and with this environment from its start: the package reads it on import."""
+    """A Python program with huggingface_hub, and with this environment from its start: the package reads it on import. The
+    programs fetch on one thread: with several, one that tries again may close the connection under another."""
 
     def run(program, **more):
         variables = {**environment, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1",

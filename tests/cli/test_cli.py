@@ -101,7 +101,7 @@ def test_usage_errors(run, arguments, message):
 
 @pytest.mark.parametrize("flags", [
     ["--tp", "2"], ["--quant-policy", "8"], ["--quant-policy", "int4"], ["--model-format", "fp8"], ["--adapters", "a=b"],
-    ["--rope-scaling-factor", "2"], ["--revision", "main"], ["--download-dir", "x"], ["--speculative-algorithm", "eagle"],
+    ["--rope-scaling-factor", "2"], ["--speculative-algorithm", "eagle"],
     ["--device", "ascend"], ["--cap", "python"],
 ])
 def test_what_is_not_built_yet_is_an_error(run, flags):

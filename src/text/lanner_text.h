@@ -94,8 +94,8 @@ int32_t lanner_text_nfc(LannerSlice text, LannerBuffer* out, LannerBuffer* error
 /* Compiles a chat template. The source must be UTF-8 and at most 1 MiB. */
 int32_t lanner_template_compile(LannerSlice source, LannerTemplate** out, LannerBuffer* error);
 void lanner_template_free(LannerTemplate* compiled);
-/* `context` is one JSON object, whose keys are the template's variables. Steps, recursion and output (4 MiB) are
- * limited: beyond them RESOURCE_EXHAUSTED. */
+/* `context` is one JSON object, whose keys are the template's variables. Steps, memory, processor time, stack (1 MiB of
+ * the caller's) and output (4 MiB) are limited: beyond them RESOURCE_EXHAUSTED. */
 int32_t lanner_template_render(const LannerTemplate* compiled, LannerSlice context, LannerBuffer* out,
                                LannerBuffer* error);
 

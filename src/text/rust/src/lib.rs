@@ -5,8 +5,14 @@
 //! 2. text comes in as pointer and length, and is checked to be UTF-8;
 //! 3. what it hands out is freed by the matching `lanner_*_free`.
 
+#![feature(alloc_error_hook)] // only budget.rs uses it, and says why
+
+mod budget;
 mod ffi;
+mod operators;
 mod python_json;
+mod python_text;
+mod source;
 mod template;
 mod tokenizer;
 mod words;

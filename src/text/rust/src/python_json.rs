@@ -160,7 +160,7 @@ fn scalar(value: &Value) -> String {
 }
 
 /// `float.__repr__`: the shortest digits that read back as the same number, as JSON writes NaN and infinity.
-fn float(number: f64) -> String {
+pub fn float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".into();
     }

@@ -1,46 +1,36 @@
 //! Chat templates: Jinja as Hugging Face Transformers renders it, with limits.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::io::Write;
+use std::sync::Arc;
 
+use minijinja::machinery::{eval, make_string_output, parse, CodeGenerator, Instructions};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
+use crate::budget::{self, Limit};
 use crate::ffi::{guard, Buffer, Code, Failure, Slice};
+use crate::operators::{add_operators, replace_operators};
 use crate::python_json::{dumps, Options};
+use crate::python_text::write_str;
+use crate::source::{rewrite, CHECK_ITERABLE};
 
 const MAX_SOURCE_BYTES: usize = 1 << 20;
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
-/// minijinja charges every instruction, and every 64 bytes that a template allocates: this is about 200 MB.
-const FUEL: u64 = 3_000_000;
+/// minijinja charges every instruction, and every 64 bytes that a template allocates: this is about 130 MB.
+const FUEL: u64 = 2_000_000;
 const BYTES_PER_FUEL: u64 = 64;
 /// Nested macro calls and includes; each takes some stack of the caller's thread.
 const MAX_RECURSION: usize = 200;
 const NAME: &str = "chat_template";
 
+/// A template that is ready to be rendered. The fields refer to those below them, and are dropped in this order.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-}
-
-/// Collects the output and stops the rendering when it grows beyond the limit.
-struct Limited<'a> {
-    bytes: Vec<u8>,
-    overflow: &'a std::cell::Cell<bool>,
-}
-
-impl Write for Limited<'_> {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + data.len() > MAX_OUTPUT_BYTES {
-            self.overflow.set(true);
-            return Err(std::io::Error::other("output limit"));
-        }
-        self.bytes.extend_from_slice(data);
-        Ok(data.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    instructions: Instructions<'static>,
+    blocks: BTreeMap<&'static str, Instructions<'static>>,
+    environment: Box<Environment<'static>>,
+    _source: Arc<str>,
 }
 
 /// The filter as Transformers defines it: no HTML escapes, key order kept, ASCII only on request.
@@ -119,40 +109,25 @@ fn strftime_now(format: String) -> Result<Value, Error> {
         .map_err(|_| refuse())
 }
 
-/// Transformers knows `{% generation %}` … `{% endgeneration %}`, which mark the assistant's part for training and
-/// change nothing in the text. minijinja has no custom tags: they become an `if` that is always true.
-fn replace_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
-            break;
-        };
-        let inner = &rest[start + 2..start + length];
-        let name = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let replacement = match name {
-            "generation" => " if true ",
-            "endgeneration" => " endif ",
-            _ => "",
-        };
-        out.push_str(&rest[..start + 2]);
-        if replacement.is_empty() {
-            // Only the opening is consumed: what follows may be a string that contains "{%".
-            rest = &rest[start + 2..];
-            continue;
-        }
-        let control = |c: Option<char>| {
-            c.filter(|c| *c == '-' || *c == '+')
-                .map_or(String::new(), String::from)
-        };
-        out.push_str(&control(inner.chars().next()));
-        out.push_str(replacement);
-        out.push_str(&control(inner.chars().last()));
-        out.push_str("%}");
-        rest = &rest[start + length + 2..];
+/// What `for` iterates over, as Jinja2 takes it.
+fn check_iterable(value: Value) -> Result<Value, Error> {
+    if value.is_none() {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "'NoneType' object is not iterable",
+        ));
     }
-    out.push_str(rest);
-    out
+    Ok(value)
+}
+
+/// `str(value)`.
+fn string(value: Value) -> Result<Value, Error> {
+    if value.as_str().is_some() {
+        return Ok(value);
+    }
+    let mut text = String::new();
+    write_str(&mut text, &value)?;
+    Ok(Value::from(text))
 }
 
 /// Python's methods on strings, lists and dicts. minijinja charges for what a method returns only afterwards; those
@@ -203,6 +178,15 @@ fn describe(error: &Error) -> String {
     text
 }
 
+fn words(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Memory => "the template takes too much memory",
+        Limit::Steps => "the template takes too many steps",
+        Limit::Time => "the template takes too long",
+        Limit::Depth => "the template nests values or calls too deeply",
+    }
+}
+
 impl ChatTemplate {
     fn compile(source: &str) -> Result<Self, Failure> {
         if source.len() > MAX_SOURCE_BYTES {
@@ -218,17 +202,41 @@ impl ChatTemplate {
             .build();
         let syntax = syntax.map_err(|error| Failure::new(Code::Internal, describe(&error)))?;
         let mut environment = Environment::new();
-        environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(MAX_RECURSION);
         environment.set_unknown_method_callback(python_method);
+        environment.set_formatter(|out, _, value| Ok(write_str(out, value)?));
         environment.add_filter("tojson", tojson);
+        environment.add_filter("string", string);
+        environment.add_filter(CHECK_ITERABLE, check_iterable);
+        // In Python nothing can be iterated over in None.
+        environment.add_test("iterable", |value: Value| {
+            !value.is_none() && value.try_iter().is_ok()
+        });
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        environment
-            .add_template_owned(NAME, replace_generation_tags(source))
+        // Jinja2 has none of these. The lists that chain() makes are also walked by a recursion without a limit.
+        for name in ["bool", "chain", "lines", "pprint", "split", "zip"] {
+            environment.remove_filter(name);
+        }
+        add_operators(&mut environment);
+        let source = rewrite(source).map_err(|cause| Failure::new(Code::InvalidArgument, cause))?;
+        let source: Arc<str> = source.into();
+        // SAFETY: the text lives on the heap, unchanged, as long as the ChatTemplate, in which whatever refers to it is
+        // dropped before it.
+        let text: &'static str = unsafe { &*std::ptr::from_ref::<str>(&source) };
+        let (mut instructions, mut blocks) = budget::within(|| compile_source(text, syntax))
+            .map_err(|limit| Failure::new(Code::ResourceExhausted, words(limit)))?
             .map_err(|error| Failure::new(Code::InvalidArgument, describe(&error)))?;
-        Ok(ChatTemplate { environment })
+        for code in std::iter::once(&mut instructions).chain(blocks.values_mut()) {
+            replace_operators(code).map_err(|what| Failure::new(Code::Unsupported, what))?;
+        }
+        Ok(ChatTemplate {
+            instructions,
+            blocks,
+            environment: Box::new(environment),
+            _source: source,
+        })
     }
 
     fn render(&self, context: &str) -> Result<Vec<u8>, Failure> {
@@ -239,29 +247,47 @@ impl ChatTemplate {
                     format!("template variables: {error}"),
                 )
             })?;
-        let overflow = std::cell::Cell::new(false);
-        let mut output = Limited {
-            bytes: Vec::new(),
-            overflow: &overflow,
-        };
-        let outcome = self.environment.get_template(NAME).and_then(|template| {
-            template
-                .render_captured_to(Value::from(Serde(&context)), &mut output)
-                .map(|_| ())
+        let root = Value::from(Serde(&context));
+        // SAFETY: the environment lives on the heap as long as `self`, and nothing of the rendering outlives this call.
+        let environment: &'static Environment<'static> =
+            unsafe { &*std::ptr::from_ref::<Environment<'static>>(&self.environment) };
+        let outcome = budget::within(|| -> Result<String, Error> {
+            let mut text = String::new();
+            let mut output = make_string_output(&mut text);
+            eval(
+                environment,
+                &self.instructions,
+                root,
+                &self.blocks,
+                &mut output,
+                AutoEscape::None,
+            )?;
+            Ok(text)
         });
-        match outcome {
-            Ok(()) => Ok(output.bytes),
-            Err(_) if overflow.get() => {
-                let message = format!("the template writes more than {MAX_OUTPUT_BYTES} bytes");
-                Err(Failure::new(Code::ResourceExhausted, message))
-            }
-            Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(Failure::new(
-                Code::ResourceExhausted,
+        let exhausted = |message: &str| Failure::new(Code::ResourceExhausted, message);
+        match outcome.map_err(|limit| exhausted(words(limit)))? {
+            Ok(text) if text.len() > MAX_OUTPUT_BYTES => Err(exhausted(&format!(
+                "the template writes more than {MAX_OUTPUT_BYTES} bytes"
+            ))),
+            Ok(text) => Ok(text.into_bytes()),
+            Err(error) if error.kind() == ErrorKind::OutOfFuel => Err(exhausted(
                 "the template takes too many steps or too much memory",
             )),
             Err(error) => Err(Failure::new(Code::InvalidArgument, describe(&error))),
         }
     }
+}
+
+type Compiled = (
+    Instructions<'static>,
+    BTreeMap<&'static str, Instructions<'static>>,
+);
+
+fn compile_source(source: &'static str, syntax: SyntaxConfig) -> Result<Compiled, Error> {
+    let parsed = parse(source, NAME, syntax)?;
+    let mut generator = CodeGenerator::new(NAME, source);
+    generator.compile_stmt(&parsed);
+    Ok(generator.finish())
 }
 
 /// # Safety

@@ -25,8 +25,11 @@
 namespace lanner {
 
 struct Message {
-  std::string role;  // system, user, assistant
+  std::string role;  // system, user, assistant, tool
   std::string content;
+  /// What else the message has, as a JSON object: "tool_calls", "tool_call_id", "name", "reasoning_content", or
+  /// "content" as a list of parts, which then stands in place of the text above. Empty: nothing.
+  std::string more{};
 };
 
 /// What a request may set; what it leaves open comes from the model's generation_config.json, else from the defaults
@@ -58,6 +61,11 @@ struct GenerationRequest {
   std::vector<Message> messages;      // rendered by the chat template
   std::optional<std::string> prompt;  // instead of messages: text as it is, special tokens recognized
   GenerationConfig config;
+  // What the chat template is given besides the messages, as JSON; empty: nothing.
+  std::string tools{};                 // a list of functions
+  std::string documents{};             // a list of objects, for templates that know retrieval
+  std::string chat_template_kwargs{};  // an object of more variables, such as {"enable_thinking": false};
+                                       // "add_generation_prompt" and "continue_final_message" are those of Transformers
 };
 
 /// What the model thought of one delivered token, when GenerationConfig::logprobs asks.
@@ -119,8 +127,8 @@ class Pipeline {
   /// submit() and wait.
   virtual Result<Response> generate(GenerationRequest request) = 0;
 
-  /// The prompt that messages become, and its tokens.
-  virtual Result<std::string> render(const std::vector<Message>& messages) const = 0;
+  /// The prompt that a request becomes, and the tokens of a text.
+  virtual Result<std::string> render(const GenerationRequest& request) const = 0;
   virtual Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const = 0;
   virtual Result<std::string> decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const = 0;
 

@@ -9,16 +9,11 @@
 
 #include "pipeline/answer.h"
 #include "pipeline/generation_settings.h"
+#include "pipeline/template_inputs.h"
 #include "pipeline/utf8.h"
 
 namespace lanner {
 namespace {
-
-Status check_utf8(std::string_view text, std::string_view what) {
-  const std::optional<std::size_t> offset = first_invalid_utf8(text);
-  if (!offset) return {};
-  return invalid_argument(fmt::format("{} is not UTF-8: byte {} is wrong", what, *offset));
-}
 
 class TextPipeline final : public Pipeline {
  public:
@@ -34,7 +29,7 @@ class TextPipeline final : public Pipeline {
   void cancel(RequestId id) override { parts_.engine->cancel(id); }
   Result<Response> generate(GenerationRequest request) override;
 
-  Result<std::string> render(const std::vector<Message>& messages) const override;
+  Result<std::string> render(const GenerationRequest& request) const override;
   Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const override {
     return parts_.tokenizer->encode(text, {.add_special_tokens = add_special_tokens});
   }
@@ -54,26 +49,19 @@ class TextPipeline final : public Pipeline {
   PipelineParts parts_;
 };
 
-Result<std::string> TextPipeline::render(const std::vector<Message>& messages) const {
-  ChatTemplateInputs inputs;
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    LANNER_RETURN_IF_ERROR(check_utf8(messages[i].role, fmt::format("the role of message {}", i + 1)));
-    LANNER_RETURN_IF_ERROR(check_utf8(messages[i].content, fmt::format("message {}", i + 1)));
-    inputs.messages.push_back({{"role", messages[i].role}, {"content", messages[i].content}});
+Result<std::string> TextPipeline::render(const GenerationRequest& request) const {
+  if (request.prompt) {
+    if (!request.messages.empty()) return invalid_argument("a request has messages or a prompt, not both");
+    LANNER_RETURN_IF_ERROR(check_utf8(*request.prompt, "the prompt"));
+    return *request.prompt;
   }
+  if (request.messages.empty()) return invalid_argument("a request needs messages or a prompt");
+  LANNER_ASSIGN_OR_RETURN(const ChatTemplateInputs inputs, template_inputs(request));
   return parts_.chat_template.render(inputs);
 }
 
 Result<std::vector<std::int32_t>> TextPipeline::prompt_tokens(const GenerationRequest& request) const {
-  std::string text;
-  if (request.prompt) {
-    if (!request.messages.empty()) return invalid_argument("a request has messages or a prompt, not both");
-    LANNER_RETURN_IF_ERROR(check_utf8(*request.prompt, "the prompt"));
-    text = *request.prompt;
-  } else {
-    if (request.messages.empty()) return invalid_argument("a request needs messages or a prompt");
-    LANNER_ASSIGN_OR_RETURN(text, render(request.messages));
-  }
+  LANNER_ASSIGN_OR_RETURN(const std::string text, render(request));
   if (text.empty()) return invalid_argument("the prompt is empty");
   // Templates write special tokens as text, so the spelling of one becomes that token, in what users wrote too: as
   // everywhere in the field. A service that minds has to filter messages before they come here.

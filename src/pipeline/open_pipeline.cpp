@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "engine/open_engine.h"
@@ -5,6 +7,7 @@
 #include "model/checkpoint.h"
 #include "net/hub.h"
 #include "pipeline/make_pipeline.h"
+#include "text/template_choice.h"
 
 namespace lanner {
 namespace {
@@ -12,13 +15,28 @@ namespace {
 constexpr std::string_view kNoTemplate =
     "the model has no chat template: messages reach it as plain text (--chat-template sets one)";
 
+std::string chosen_note(std::string_view name) {
+  return fmt::format(
+      "the model has no chat template: taking the built-in '{}', by its path or architecture (--chat-template sets "
+      "one)",
+      name);
+}
+
+/// What config.json calls the model's class; empty where it does not say.
+std::string architecture_of(const model::Checkpoint& checkpoint) {
+  const auto list = checkpoint.config().find("architectures");
+  if (list == checkpoint.config().end() || !list->is_array() || list->empty()) return {};
+  return list->front().is_string() ? list->front().get<std::string>() : std::string();
+}
+
 Result<ChatTemplate> choose_template(const model::Checkpoint& checkpoint, const std::string& option,
                                      std::vector<std::string>& notes) {
   if (!option.empty()) return ChatTemplate::from_option(option, checkpoint.special_tokens());
   const std::optional<std::string> source = checkpoint.chat_template();
   if (source) return ChatTemplate::from_jinja(*source, checkpoint.special_tokens(), checkpoint.path());
-  notes.emplace_back(kNoTemplate);
-  return ChatTemplate::from_name("base", checkpoint.special_tokens());
+  const std::string_view name = builtin_template_for(checkpoint.path(), architecture_of(checkpoint));
+  notes.emplace_back(name.empty() ? std::string(kNoTemplate) : chosen_note(name));
+  return ChatTemplate::from_name(name.empty() ? "base" : name, checkpoint.special_tokens());
 }
 
 /// A path as it is; what a hub calls a model is looked for in its cache, and downloaded.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -35,12 +36,14 @@ bool deeper_than(const Json& value, int levels) {
 Status check_inputs(const ChatTemplateInputs& inputs) {
   if (!inputs.messages.is_array()) return invalid_argument("messages are not a list");
   if (!inputs.tools.is_null() && !inputs.tools.is_array()) return invalid_argument("tools are not a list");
+  if (!inputs.documents.is_null() && !inputs.documents.is_array()) return invalid_argument("documents are not a list");
   if (!inputs.extra.is_null() && !inputs.extra.is_object()) {
     return invalid_argument("the template's variables are not an object");
   }
-  for (const Json* part : {&inputs.messages, &inputs.tools, &inputs.extra}) {
+  for (const Json* part : {&inputs.messages, &inputs.tools, &inputs.documents, &inputs.extra}) {
     if (deeper_than(*part, kMaxDepth)) {
-      return invalid_argument(fmt::format("messages, tools or variables are nested deeper than {} levels", kMaxDepth));
+      return invalid_argument(
+          fmt::format("messages, tools, documents or variables are nested deeper than {} levels", kMaxDepth));
     }
   }
   return {};
@@ -50,8 +53,8 @@ Status check_inputs(const ChatTemplateInputs& inputs) {
 Result<Json> jinja_variables(const ChatTemplateInputs& inputs, const SpecialTokens& tokens) {
   Json variables = {{"messages", inputs.messages},
                     {"tools", inputs.tools},
-                    {"documents", nullptr},
-                    {"add_generation_prompt", inputs.add_generation_prompt}};
+                    {"documents", inputs.documents},
+                    {"add_generation_prompt", inputs.add_generation_prompt && !inputs.continue_final_message}};
   const std::pair<const char*, const std::string*> special[] = {
       {"bos_token", &tokens.bos}, {"eos_token", &tokens.eos}, {"unk_token", &tokens.unk}, {"pad_token", &tokens.pad}};
   for (const auto& [name, text] : special) {
@@ -59,12 +62,42 @@ Result<Json> jinja_variables(const ChatTemplateInputs& inputs, const SpecialToke
   }
   if (inputs.extra.is_null()) return variables;
   for (const auto& [name, value] : inputs.extra.items()) {
-    if (name == "messages" || name == "tools" || name == "add_generation_prompt") {
+    if (name == "messages" || name == "tools" || name == "documents" || name == "add_generation_prompt") {
       return invalid_argument(fmt::format("the template's variable '{}' cannot be set twice", name));
     }
     variables[name] = value;
   }
   return variables;
+}
+
+const Json* member(const Json& object, const char* key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return found == object.end() ? nullptr : &*found;
+}
+
+// The prompt up to the end of the last message's text, which the template may have trimmed.
+Result<std::string> cut_after_final_message(std::string prompt, const Json& messages) {
+  const auto refuse = [](const char* cause) {
+    return invalid_argument(fmt::format("the last message cannot be continued: {}", cause));
+  };
+  const Json* content = messages.empty() ? nullptr : member(messages.back(), "content");
+  if (content != nullptr && content->is_array() && !content->empty()) content = member(content->back(), "text");
+  if (content == nullptr || !content->is_string()) return refuse("it has no text");
+  constexpr std::string_view kBlank = " \t\r\n";
+  std::string_view text = content->get_ref<const std::string&>();
+  const auto end_of = [&](std::string_view part) {
+    const std::size_t at = prompt.rfind(part);
+    return at == std::string::npos ? at : at + part.size();
+  };
+  std::size_t end = end_of(text);
+  if (end == std::string::npos) {
+    text.remove_prefix(std::min(text.find_first_not_of(kBlank), text.size()));
+    while (!text.empty() && kBlank.find(text.back()) != std::string_view::npos) text.remove_suffix(1);
+    end = end_of(text);
+  }
+  if (end == std::string::npos) return refuse("the chat template changes its text");
+  prompt.resize(end);
+  return prompt;
 }
 
 }  // namespace
@@ -82,7 +115,9 @@ struct ChatTemplate::Body {
     LannerBuffer error = {nullptr, 0};
     const std::int32_t code = lanner_template_render(jinja.get(), to_slice(context), &text, &error);
     if (code != LANNER_TEXT_OK) return with_context(take_error(code, error), origin);
-    return take_buffer(text);
+    std::string prompt = take_buffer(text);
+    if (!inputs.continue_final_message) return prompt;
+    return cut_after_final_message(std::move(prompt), inputs.messages);
   }
 };
 

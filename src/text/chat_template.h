@@ -35,9 +35,15 @@ struct SpecialTokens {
 };
 
 struct ChatTemplateInputs {
+  /// Objects as in the protocol of OpenAI: role, content (text or a list of parts), tool_calls, tool_call_id, name,
+  /// reasoning_content. A tool call's arguments may be an object or its JSON as text.
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  nlohmann::ordered_json tools;  // null or a list
+  nlohmann::ordered_json tools;      // null or a list of functions
+  nlohmann::ordered_json documents;  // null or a list
   bool add_generation_prompt = true;
+  /// The prompt ends within the last message, for the model to go on with it. Templates made of pieces do so with
+  /// every answer that stands at the end.
+  bool continue_final_message = false;
   nlohmann::ordered_json extra = nlohmann::ordered_json::object();  // more variables, such as enable_thinking
 };
 

@@ -59,7 +59,7 @@ TEST(ChatTemplate, UnknownNamesSuggestTheNearest) {
 TEST(ChatTemplate, JsonReplacesPieces) {
   const auto chat =
       ChatTemplate::from_option(R"({"model_name":"vicuna","meta_instruction":"m","stop_words":["a","b"]})", {});
-  EXPECT_EQ(render(chat, inputs(user("Q"))), "m USER: Q ASSISTANT: ");
+  EXPECT_EQ(render(chat, inputs(user("Q"))), "m USER: Q ASSISTANT:");
   EXPECT_EQ(chat->stop_words(), (std::vector<std::string>{"a", "b"}));
   const auto plain = ChatTemplate::from_option(R"({"model_name":"vicuna","capability":"completion"})", {});
   EXPECT_EQ(render(plain, inputs(user("Q"))), "Q");
@@ -112,6 +112,35 @@ TEST(ChatTemplate, StopsTemplatesThatTakeTooMuch) {
     ASSERT_TRUE(chat.ok()) << chat.status().message();
     EXPECT_EQ(chat->render({}).status().code(), StatusCode::kResourceExhausted) << source;
   }
+}
+
+TEST(ChatTemplate, AfterALimitTheNextRenderingIsAsEver) {
+  const auto chat = ChatTemplate::from_jinja(
+      "{% set ns = namespace(x=[1]) %}{% if messages %}{% for i in range(64) %}{% set ns.x = [ns.x, ns.x] %}"
+      "{% endfor %}{% endif %}{{ (ns.x ~ '')|length }}",
+      {}, "x");
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(chat->render(inputs(user("Q"))).status().code(), StatusCode::kResourceExhausted);
+    EXPECT_EQ(render(chat, {}), "3");
+  }
+}
+
+TEST(ChatTemplate, ContinuesTheLastMessage) {
+  const auto chat = ChatTemplate::from_jinja(
+      "{% for m in messages %}<{{ m.role }}>{{ m.content|trim }}</>{% endfor %}"
+      "{% if add_generation_prompt %}<assistant>{% endif %}",
+      {}, "x");
+  ChatTemplateInputs given =
+      inputs(Json::parse(R"([{"role":"user","content":"A"},{"role":"assistant","content":" A b "}])"));
+  given.continue_final_message = true;
+  EXPECT_EQ(render(chat, given), "<user>A</><assistant>A b");
+  given.messages[1]["content"] = Json::array({{{"type", "text"}, {"text", "b"}}});
+  const auto parts = ChatTemplate::from_jinja("{{ messages[1].content[0].text }}|end", {}, "x");
+  EXPECT_EQ(render(parts, given), "b");
+  given.messages[1]["content"] = nullptr;
+  EXPECT_EQ(chat->render(given).status().code(), StatusCode::kInvalidArgument);
+  given.messages[1].erase("content");
+  EXPECT_EQ(chat->render(given).status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(ChatTemplate, ServesManyThreadsAtOnce) {

@@ -1,10 +1,10 @@
 #pragma once
 // Chat templates made of fixed pieces around each message: the built-in ones, and those users write as JSON.
 //
-//   {begin} {system}{meta_instruction}{eosys} { {user}Q{eoh} {assistant}A{eoa}{separator} }…
+//   {begin} {system}{meta_instruction}{eosys} { {round}{user}Q{eoh} {assistant}A{eoa}{separator} }… {open_answer}
 //
 // A built-in template is one row of data in builtin_templates.cpp. Values and pure functions: no ownership or thread
-// rules. ChatTemplate (chat_template.h) is what the rest of the program uses.
+// rules. ChatTemplate (chat_template.h) is what the rest of the program uses; docs/chat-templates.md is for users.
 
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,6 +17,13 @@
 namespace lanner {
 
 struct ChatTemplateInputs;
+
+/// How a family writes the list of tools and the model's calls.
+enum class ToolForm {
+  kNone,        // it has no form for them
+  kPluginTurn,  // InternLM2: a system turn of the plugin holds the list; calls stand behind <|action_start|>
+  kInSystem,    // Qwen: {tools}, a line a tool, {eotools} end the system text; calls stand in <tool_call>
+};
 
 struct TemplatePieces {
   std::vector<std::string> names{};  // the first one is shown in lists
@@ -31,9 +38,13 @@ struct TemplatePieces {
   std::string separator{};            // between an answer and the next question
   std::optional<std::string> tool{};  // unset: the template has no form for results of tools
   std::string eotool{};
-  std::optional<std::string> tools{};  // in front of the JSON list of tools; unset: no form for them
-  std::string eotools{};
-  bool system_inside_user = false;  // the system text stands at the beginning of the first user turn
+  ToolForm tool_form = ToolForm::kNone;
+  std::string tools{};                       // kInSystem: in front of the list
+  std::string eotools{};                     // behind it
+  std::string round{};                       // in front of each question; {} becomes its number, from 1
+  std::optional<std::string> open_answer{};  // opens the answer to be written; unset: as assistant
+  std::string no_thinking{};                 // follows it where the variable enable_thinking is false
+  bool system_inside_user = false;           // the system text stands at the beginning of the first user turn
   std::vector<std::string> stop_words{};
 };
 

@@ -194,6 +194,26 @@ nothing
 {{ [3, 1, 2]|sort|join(',') }} {{ 'A,B'|replace(',', ';') }} {{ "%s=%d"|format('a', 3) }} {{ messages|length > 2 and 'many' or 'few' }}
 {{ true }} {{ none }} {{ 1.0 }} {{ ['a', "it's"] }} {{ {'k': none, 'f': 1.5} }} {{ range(3)|list }}
 """,
+    "tags": """\
+{# {% for x in none %} #}{{ '{% for x in none %}{% generation %}' }}{% raw %}{% for x in none %}{{ a }}{% endraw %}
+{% for k, v in {'a': 1, 'b': 2}.items() if v > 1 %}{{ k }}{{ v }}{% endfor %}
+{% for x in [1, 2, 3]
+     if x in [2, 3] %}{{ x }}{{ loop.length }}{% endfor %}
+{% for x in (1, 2), 3 %}{{ x }}{% endfor %}
+{%- for x in [[1, [2]], 3] recursive -%}<{{ loop(x) if x is iterable else x }}>{%- endfor -%}
+{%+ for x in 'a if b' %}{{ x }}{% endfor %}{% for x in [] %}{% else %}none{% endfor %}
+{{ none is iterable }}{{ undefined_name is iterable }}{{ 'a' is iterable }}{{ 1 is iterable }}
+""",
+    "operators": """\
+{% set small = 1e-7 %}{% set large = 1e22 %}{{ small ~ 'a' ~ large ~ -0.0 }} {{ 'x' ~ none ~ undefined_name ~ [1e-7, 'é\\x7f\\u2028\\u0301\\n', "it's", 'say "it\\'s"'] }}
+{{ 'abc'[1:] }} {{ 'abcdef'[::-2] }} {{ 'äöü'[-2:] }} {{ [1, 2, 3][-2:] }} {{ [1, 2, 3][::-1] }} {{ 'é😀a'[1] }} {{ [1][5] is defined }}
+{{ {'a': 1}['a'] }} {{ {'a': 1}['b'] is defined }} {{ [1, 2][-1] }} {{ 1 == 1.0 }} {{ 'a' == 1 }} {{ none != none }} {{ [1] == [1] }}
+{{ 1 < 2.5 }} {{ 'a' < 'b' }} {{ [1, 2] < [1, 3] }} {{ true <= 2 }} {{ 'b' >= 'a' }} {{ 2 > 3 }} {{ [3, 4]|select('eq', 3)|list }}
+{{ {'a': [1e-7, none, true, 'x']} }} {{ 1e-7|string }} {{ 100000000000000000000.0 }} {{ 12345678901234567890 }}
+""",
+    "none has no items": "{% for x in none %}{% endfor %}",
+    "no order of kinds": "{% set a = 'a' %}{{ a < 1 }}",
+    "no order of none": "{% set a = none %}{{ a < 1 }}",
     "date": "{{ strftime_now('%Y-%m-%d %B') }} {{ strftime_now('') }}",
 }
 
@@ -264,25 +284,6 @@ def test_a_refusal_carries_the_words_of_the_template(tmp_path):
     assert "Conversation roles must alternate" in str(answer)
 
 
-@pytest.mark.parametrize("source", [
-    "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = j %}{% endfor %}{% endfor %}",
-    "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-    "{% set ns = namespace(x=[1,2]) %}{% for i in range(64) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}",
-    "{% set ns = namespace(x=[1,2]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-    "{% for i in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' }}{% endfor %}",
-    "{{ 'x' * 999999999999 }}", "{{ '%999999999d'|format(1) }}", "{{ 'x'|indent(999999999999) }}",
-    "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "{{ messages|tojson(indent=999999999) }}",
-    "{{ 'a'.replace('', 'b' * 1000).replace('', 'c' * 1000).replace('', 'd' * 1000).replace('', 'd' * 1000) }}",
-    "{% set x = messages %}" + "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
-])
-def test_hostile_templates_end_in_an_error_soon(source, tmp_path):
-    path = tmp_path / "template.jinja"
-    path.write_text(source)
-    (answer,) = text_probe.render(path, [{"messages": PLAIN}])
-    # An indent is cut to 32 blanks instead of being refused.
-    assert isinstance(answer, text_probe.ProbeError) or len(answer) < 1000
-
-
 def built_in(name, messages, **more):
     (answer,) = text_probe.render(name, [{"messages": messages, **more}])
     return answer
@@ -291,27 +292,6 @@ def built_in(name, messages, **more):
 SYSTEM = {"role": "system", "content": "sys"}
 Q = {"role": "user", "content": "Q"}
 A = {"role": "assistant", "content": "A"}
-R = {"role": "user", "content": "R"}
-
-
-@pytest.mark.parametrize("name, prompt", [
-    ("base", "sysQAR"),
-    ("chatml", "<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
-               "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\n"),
-    ("internlm", "<|System|>:sys\n<|User|>:Q\n<|Bot|>:A<eoa>\n<|User|>:R\n<|Bot|>:"),
-    ("llama2", "[INST] <<SYS>>\nsys\n<</SYS>>\n\nQ [/INST] A</s><s>[INST] R [/INST] "),
-    ("llama3", "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nsys<|eot_id|>"
-               "<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA"
-               "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nR<|eot_id|>"
-               "<|start_header_id|>assistant<|end_header_id|>\n\n"),
-    ("mistral", "[INST] sys\n\nQ [/INST]A</s>[INST] R [/INST]"),
-    ("vicuna", "sys USER: Q ASSISTANT: A</s>USER: R ASSISTANT: "),
-    ("gemma", "<start_of_turn>user\nsys\n\nQ<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
-              "<start_of_turn>user\nR<end_of_turn>\n<start_of_turn>model\n"),
-    ("phi-3", "<|system|>\nsys<|end|>\n<|user|>\nQ<|end|>\n<|assistant|>\nA<|end|>\n<|user|>\nR<|end|>\n<|assistant|>\n"),
-])
-def test_built_in_templates(name, prompt):
-    assert built_in(name, [SYSTEM, Q, A, R]) == prompt
 
 
 def test_internlm2_with_its_own_system_text():
@@ -330,7 +310,7 @@ def test_an_answer_at_the_end_is_continued():
 
 def test_tools_of_internlm2_are_written_as_python_does():
     prompt = built_in("internlm2", [SYSTEM, Q], tools=[TOOL])
-    assert f"<|im_start|>system name=<|plugin|>\n{json.dumps([TOOL], ensure_ascii=False)}<|im_end|>\n" in prompt
+    assert f"<|im_start|>system name=<|plugin|>\n{json.dumps([TOOL['function']], ensure_ascii=False)}<|im_end|>\n" in prompt
     assert "unsupported" in str(built_in("vicuna", [Q], tools=[TOOL]))
 
 

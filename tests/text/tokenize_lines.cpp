@@ -135,6 +135,8 @@ Result<std::string> render(const Options& options, const std::string& record) {
   inputs.messages = object.at("messages");
   if (object.contains("tools")) inputs.tools = object["tools"];
   inputs.add_generation_prompt = object.value("add_generation_prompt", true);
+  if (object.contains("documents")) inputs.documents = object["documents"];
+  inputs.continue_final_message = object.value("continue_final_message", false);
   if (object.contains("extra")) inputs.extra = object["extra"];
   return chat.render(inputs);
 }

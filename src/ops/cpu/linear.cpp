@@ -190,7 +190,9 @@ void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const
     const InputView view = prepare(worker, linear, x, wanted.data(), rows);
     multiply_parts(next, linear, view, rows,
                    [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, float* values) {
-                     for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
+                     if (epilogue.scale != 1.0F) {
+                       for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
+                     }
                      if (epilogue.soft_cap != 0) kernels_.soft_cap(values, count, epilogue.soft_cap);
                      std::memcpy(logits + row * width + first_column(linear, part) + column, values,
                                  static_cast<std::size_t>(count) * 4);

@@ -37,14 +37,14 @@ TEST(TiktokenTokenizer, EncodesAndDecodes) {
   EXPECT_EQ(tokenizer->encode("a\xFF", {}).status().message(), "the text is not UTF-8 at byte 1");
 }
 
-// "aa" is 256 or 257 here; both ways to "aaa" have one rank, so that the left one goes first.
 TEST(TiktokenTokenizer, TheLowestRankGoesFirstAndTheLeftmostOfEquals) {
-  const std::string no_ab = small_ranks().substr(0, small_ranks().size() - 9);
-  const auto tokenizer = open(no_ab + "YmE= 256\nYWI= 257\nYWJh 258\n");  // ba, ab, aba
+  const std::string bytes = small_ranks().substr(0, small_ranks().size() - std::string_view("YWI= 256\n").size());
+  const auto tokenizer = open(bytes + "YmE= 256\nYWI= 257\nYWJh 258\nY2M= 259\n");  // ba, ab, aba, cc
   ASSERT_TRUE(tokenizer.ok());
   // a b a b a: "ba" twice first, then "aba" on the left.
   EXPECT_EQ(*(*tokenizer)->encode("ababa", {}), (Ids{258, 256}));
   EXPECT_EQ(*(*tokenizer)->encode("aba", {}), (Ids{258}));
+  EXPECT_EQ(*(*tokenizer)->encode("ccc", {}), (Ids{259, 'c'}));
 }
 
 TEST(TiktokenTokenizer, SpellsPiecesAsGpt2Does) {

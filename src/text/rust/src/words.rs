@@ -79,11 +79,7 @@ pub unsafe extern "C" fn lanner_words_split(
 /// # Safety
 /// See above.
 #[no_mangle]
-pub unsafe extern "C" fn lanner_text_nfc(
-    text: Slice,
-    out: *mut Buffer,
-    error: *mut Buffer,
-) -> i32 {
+pub unsafe extern "C" fn lanner_text_nfc(text: Slice, out: *mut Buffer, error: *mut Buffer) -> i32 {
     guard(error, || {
         let mut normalized = NormalizedString::from(text.text("the text")?);
         normalized.nfc();

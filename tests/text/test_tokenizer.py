@@ -3,7 +3,7 @@
 LANNER_TEST_MODEL_DIR  a Hugging Face folder with tokenizer.json
 LANNER_TEST_GGUF       a GGUF file of the same model
 LANNER_TEST_LLAMA_CPP_VOCABS  the folder models/ of llama.cpp's source, with ggml-vocab-*.gguf, .inp and .out. Without it
-                       those that scripts/fetch_llama_cpp_vocabularies.py has brought are taken. Their test runs only
+                       those that scripts/fetch_llama_cpp_models.py has brought are taken. Their test runs only
                        when asked for: python -m pytest tests/text -m peer -s
 """
 
@@ -98,11 +98,11 @@ def llama_cpp_vocabularies():
     named = os.environ.get("LANNER_TEST_LLAMA_CPP_VOCABS")
     if named:
         return pathlib.Path(named)
-    script = text_probe.REPOSITORY / "scripts/fetch_llama_cpp_vocabularies.py"
+    script = text_probe.REPOSITORY / "scripts/fetch_llama_cpp_models.py"
     found = subprocess.run([sys.executable, str(script), "--offline"], capture_output=True, text=True, check=False)
     if found.returncode != 0:
         pytest.fail(f"llama.cpp's vocabularies are not here: run {script.relative_to(text_probe.REPOSITORY)} once, which "
-                    "downloads 60 MB, or name their folder in LANNER_TEST_LLAMA_CPP_VOCABS")
+                    "downloads 77 MB, or name their folder in LANNER_TEST_LLAMA_CPP_VOCABS")
     return pathlib.Path(found.stdout.strip())
 
 

@@ -1,0 +1,239 @@
+#pragma once
+// The kernels of the CUDA backend as its host code sees them: plain structs of device pointers, one function for each
+// operation of ops/backend.h, and the layouts of what they read. CudaBackend owns all memory, packs weights and uploads
+// batches; the functions here only put launches on a stream. They never allocate, never wait for the device and never
+// copy to the host, so that a step can be captured as a graph. Shapes were checked at the backend's door.
+//
+// LAYOUTS
+//
+// Dense weight (kF32, kF16, kBF16): rows of `cols` elements, `stride` bytes from row to row, a multiple of 16; the
+// bytes behind a row's last element are zero.
+//
+// kInt8: one byte a code, code + 128 (that is, the two's complement byte XOR 0x80). `cols` is a multiple of `group`
+// and that one of 16. `stride` bytes from row to row, a multiple of 16; bytes behind the last column are arbitrary.
+//
+// kInt4: eight codes in each 32-bit word, columns 8w to 8w+7 in word w of a row; `group` is a multiple of 32. Column
+// 8w+i lies at bit 4 * int4_nibble(i) of its word, so that one mask and one OR make a pair of fp16 numbers of two
+// neighbouring columns. `stride` as for kInt8.
+//
+// Scales of a quantized weight: one pair for each row and group, (rows, cols / group), row major, without gaps:
+//     ScaleFormat::kFloat      float2 (scale, offset):  w = scale * code + offset
+//     ScaleFormat::kHalf       half2  (scale, offset):  the same; for pairs that fp16 holds exactly
+//     ScaleFormat::kHalfZero   half2  (scale, zero):    w = scale * (code - zero); where fp16 holds scale exactly and
+//                                                       -offset / scale is a number that fp16 holds exactly
+// `code` is what WeightSource means by it: -128..127 for int8, 0..15 for int4.
+// A quantized weight whose group does not suit is packed as dense fp16, or as fp32 for Arithmetic::kExact.
+//
+// KV block, one layer and head (KvCacheView::head): keys (64, head_dim), then values (64, head_dim), row major.
+//
+// WHAT IS ROUNDED TO WHAT (and so what a test may hold a result to)
+//
+// Sums are fp32. With fp32 weights activations are fp32 throughout: errors are those of fp32 summation.
+// linear operations of up to kFusedRows rows, or of any number in deterministic mode: activations are fp32, 16-bit
+//     weights are widened, quantized ones enter as scale * sum(code * x) + offset * sum(x): fp32 summation again.
+// linear operations of more rows, weights kF16, kInt8, kInt4: the normed input is rounded to fp16 (and held within
+//     +-65504), quantized weights are rounded to fp16; kBF16: the input is rounded to bf16.
+// attention by tiles (see AttentionPlan): queries and the weights of softmax (relative to the largest of the tile) are
+//     rounded to the cache's 16-bit type. Otherwise everything is fp32 beside the cache itself.
+//
+// DETERMINISM. No floating-point atomics: the same calls give the same bits. In deterministic mode a row's result does
+// not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused kernels,
+// whose order of summation depends on the weight's shape alone, and attention merges chunks of 256 tokens in order.
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/backend.h"
+
+namespace lanner::ops::cuda {
+
+inline constexpr std::int64_t kFusedRows = 8;       // linear operations of up to so many rows take the fused kernels
+inline constexpr std::int64_t kMaxParts = 8;        // of a Linear
+inline constexpr std::int64_t kPrefillRows = 64;    // query rows of a PrefillTile
+inline constexpr std::int64_t kAttentionChunk = 256;  // tokens between the fixed borders of a context
+inline constexpr std::int64_t kMaxPartials = 64;    // pieces into which the context of a query is cut at most
+
+/// Which of a word's eight 4-bit places column i of 8 takes: 0 4 1 5 2 6 3 7.
+constexpr int int4_nibble(int column) { return column % 2 * 4 + column / 2; }
+
+enum class ScaleFormat : std::uint8_t { kFloat, kHalf, kHalfZero };
+
+struct DeviceWeight {
+  WeightFormat format = WeightFormat::kF16;
+  ScaleFormat scale_format = ScaleFormat::kFloat;
+  std::int32_t group = 0;  // quantized: columns of a scale
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t stride = 0;       // bytes
+  const void* data = nullptr;    // 16-byte aligned
+  const void* scales = nullptr;  // quantized
+};
+
+struct DeviceNorm {
+  NormKind kind = NormKind::kRms;
+  const float* gain = nullptr;  // (cols); null: no norm
+  const float* bias = nullptr;  // (cols) or null; layer norm only
+  float eps = 0;
+};
+
+struct DevicePart {
+  DeviceWeight weight;
+  const float* bias = nullptr;  // (rows) or null
+};
+
+/// ops::Linear on the device.
+struct DeviceLinear {
+  DeviceNorm norm;
+  const std::int32_t* input_order = nullptr;  // (cols) or null
+  DevicePart parts[kMaxParts];
+  std::int32_t part_count = 0;
+  float scale = 1.0F;
+  DeviceNorm post_norm;
+  float soft_cap = 0.0F;
+};
+
+struct DeviceSlice {
+  std::int32_t first_row;
+  std::int32_t rows;
+  std::int32_t first_position;
+  std::int32_t first_block;  // index into DeviceBatch::blocks of the sequence's block 0
+};
+
+/// Query rows first_row .. first_row + kPrefillRows - 1 of the batch, as far as they belong to the slice.
+struct PrefillTile {
+  std::int32_t slice;
+  std::int32_t first_row;
+};
+
+/// ops::Batch on the device. The counts on the host decide how much is launched; everything else that differs from step
+/// to step is read on the device, so a captured graph may be replayed after new contents were copied to the same places.
+struct DeviceBatch {
+  std::int32_t rows = 0;
+  const std::int32_t* tokens = nullptr;     // (rows)
+  const std::int32_t* positions = nullptr;  // (rows)
+  const std::int32_t* row_slice = nullptr;  // (rows): the slice of each row
+  const DeviceSlice* slices = nullptr;
+  const std::int32_t* blocks = nullptr;  // KV block ids of all slices, one after another
+
+  // The work of attention. Every row is in one of the two lists: rows of slices with up to kFusedRows rows in the first,
+  // and those of longer slices in tiles. -1 in either list: nothing (a graph of more places than there is work).
+  const std::int32_t* decode_rows = nullptr;  // (decode_count)
+  std::int32_t decode_count = 0;
+  const PrefillTile* prefill_tiles = nullptr;  // (prefill_count), slice -1: nothing
+  std::int32_t prefill_count = 0;
+  std::int32_t max_context = 0;  // at least first_position + rows of every slice
+};
+
+/// Where kernels keep what does not outlive an operation. Every pointer is 256-byte aligned; null with 0 bytes is
+/// allowed where an operation never needs the place.
+struct Scratch {
+  std::byte* input = nullptr;  // normed input in 16 bits or fp32: rows * round_up(max_cols, 16) * 4 bytes
+  std::int64_t input_bytes = 0;
+  std::byte* product = nullptr;  // products before their epilogue, fp32; the more rows fit, the fewer launches. At least
+  std::int64_t product_bytes = 0;  // kFusedRows * (the most rows of weights that one norm_qkv, linear_add or
+                                   // norm_gated_up has) * 4
+  std::byte* widened = nullptr;  // the largest quantized weight in fp16: rows * round_up(cols, 16) * 2 bytes
+  std::int64_t widened_bytes = 0;
+  std::byte* partials = nullptr;  // see attention_partial_bytes()
+  std::int64_t partial_bytes = 0;
+};
+
+/// out (rows, width) = input (rows, cols) · weightᵀ in fp32 sums; row strides in elements.
+struct GemmArgs {
+  WeightFormat format = WeightFormat::kF16;  // of input and weight: kF16 or kBF16
+  const void* input = nullptr;
+  std::int64_t input_stride = 0;  // a multiple of 8
+  const void* weight = nullptr;   // (width, cols)
+  std::int64_t weight_stride = 0;  // a multiple of 8
+  float* out = nullptr;
+  std::int64_t out_stride = 0;
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+  std::int64_t cols = 0;  // zero in both from here to the next multiple of 8
+};
+
+/// A library's matrix product, if there is one.
+class MatrixLibrary {
+ public:
+  virtual ~MatrixLibrary() = default;
+  /// False: not done, nothing launched; the kernels' own body takes the product instead.
+  virtual bool multiply(const GemmArgs& args, cudaStream_t stream) = 0;
+};
+
+struct KernelContext {
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 1;
+  int shared_bytes = 49152;         // cudaDevAttrMaxSharedMemoryPerBlockOptin
+  bool dependent_launch = false;    // programmatic dependent launch: compute capability 9.0 and newer
+  bool deterministic = false;
+  MatrixLibrary* library = nullptr;  // not used in deterministic mode
+  Scratch scratch;
+};
+
+/// Once for each device before anything else: asks for the shared memory that kernels may use.
+cudaError_t prepare_kernels(const KernelContext& context);
+
+// The operations. All give the first error of their launches.
+
+cudaError_t embed(const KernelContext& context, const DeviceWeight& table, const DeviceBatch& batch, float scale,
+                  float* x);
+/// angles (rows, 2 * half): cosines, then sines, both times `scale`.
+cudaError_t rope_angles(const KernelContext& context, const float* inverse_frequencies, std::int64_t half, float scale,
+                        const DeviceBatch& batch, float* angles);
+
+struct DeviceNormQkv {
+  const float* x = nullptr;
+  const DeviceLinear* linear = nullptr;  // on the host
+  const float* rope_angles = nullptr;
+  std::int64_t rotary_dim = 0;
+  std::int64_t heads = 0;
+  std::int64_t layer = 0;
+  DeviceNorm q_norm;
+  DeviceNorm k_norm;
+  float* q = nullptr;
+};
+cudaError_t norm_qkv(const KernelContext& context, const DeviceNormQkv& args, const DeviceBatch& batch,
+                     const KvCacheView& cache);
+
+struct DeviceAttention {
+  const float* q = nullptr;
+  std::int64_t heads = 0;
+  std::int64_t layer = 0;
+  float scale = 0;
+  float soft_cap = 0;
+  std::int64_t window = 0;
+  const float* alibi_slopes = nullptr;
+  float* out = nullptr;
+};
+cudaError_t attention(const KernelContext& context, const DeviceAttention& args, const DeviceBatch& batch,
+                      const KvCacheView& cache);
+
+/// How attention() goes about a step; for whoever wants to know what is rounded.
+struct AttentionPlan {
+  bool tiles = false;            // prefill_tiles through tensor cores; else row by row like decode
+  std::int32_t partials = 1;     // pieces of the context of a decoding query
+  std::int32_t piece_tokens = 0;  // tokens of a piece, a multiple of 64; of kAttentionChunk in deterministic mode
+};
+AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, const DeviceBatch& batch,
+                             const KvLayout& layout);
+/// Bytes of Scratch::partials with which attention never has to do without pieces, for any step.
+std::int64_t attention_partial_bytes(int multiprocessors, std::int64_t heads, std::int64_t kv_heads,
+                                     std::int64_t head_dim);
+
+cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear, const float* input, std::int64_t rows,
+                       float* x);
+cudaError_t norm_gated_up(const KernelContext& context, const DeviceLinear& linear, Gate gate, const float* x,
+                          std::int64_t rows, float* h);
+/// wanted (count): rows of x, on the device. logits (count, width).
+cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, const float* x,
+                      const std::int32_t* wanted, std::int64_t count, float* logits);
+cudaError_t norm_rows(const KernelContext& context, const DeviceNorm& norm, const float* x, std::int64_t cols,
+                      const std::int32_t* wanted, std::int64_t count, float* out);
+
+/// keys, values (64, head_dim) each, on the device, widened.
+cudaError_t read_kv(const KernelContext& context, const KvCacheView& cache, std::int64_t block, std::int64_t layer,
+                    std::int64_t kv_head, float* keys, float* values);
+
+}  // namespace lanner::ops::cuda

@@ -1,0 +1,557 @@
+#pragma once
+// y = W · norm(x) and what follows, for 1 to 8 rows of x: the kernel behind every linear operation of decode.
+//
+// Bound: the bytes of W, read once. Everything else is arranged so that they never stop flowing.
+//
+// A block is 8 warps. Its input, all rows of x, lies in shared memory in fp32, times the norm's gain but not yet divided by
+// the root mean square: that factor is a scalar of the row and comes after the product, so that no warp waits for it. (Layer
+// norm, which also subtracts, is done before, in its own pass.) A *task* is 1 or 2 pairs of weight rows; the two rows of a
+// pair are needed together: partners of the rotation, gate and up, or just neighbours. A warp takes tasks, each lane 16
+// bytes of every row per *step*, a whole step being 512 bytes of a row; eight 16-byte loads per lane are always in flight,
+// the first of them asked for before the previous kernel has ended. For long rows `splits` warps share a task and their sums
+// meet in shared memory, in fixed order. If x has no room in shared memory it goes through it in tiles, at the price of a
+// barrier each.
+//
+// Order of summation of one output: a lane's columns ascending, then a tree over lanes, then over splits. Which column a lane
+// takes, and the number of splits, follow from format and columns alone: the number of rows, of tiles and of blocks change
+// nothing.
+//
+// Shared memory: the vector of 4 columns j of the E that lane L multiplies at chunk c (E: elements in 16 bytes) lies at
+// c * 8E + j * 32 + (L ^ (j * 32 / E)): one conflict-free 16-byte read a lane, and nearly conflict-free writes.
+
+#include "ops/cuda/device.cuh"
+#include "ops/cuda/fused_linear.h"
+#include "ops/cuda/heads.cuh"
+
+namespace lanner::ops::cuda {
+
+inline constexpr int kFusedThreads = 256;
+inline constexpr int kFusedWarps = kFusedThreads / kWarp;
+
+/// How a format's 16 bytes become columns: kElements of them, four at a time.
+template <WeightFormat kFormat>
+struct Decoder;
+
+template <>
+struct Decoder<WeightFormat::kF32> {
+  static constexpr int kElements = 4;
+  __device__ static float4 four(const std::uint32_t (&words)[4], int) {
+    return {__uint_as_float(words[0]), __uint_as_float(words[1]), __uint_as_float(words[2]), __uint_as_float(words[3])};
+  }
+};
+
+template <typename T>
+struct HalfDecoder {
+  static constexpr int kElements = 8;
+  __device__ static float4 four(const std::uint32_t (&words)[4], int j) {
+    const float2 low = widen_word<T>(words[2 * j]);
+    const float2 high = widen_word<T>(words[2 * j + 1]);
+    return {low.x, low.y, high.x, high.y};
+  }
+};
+template <>
+struct Decoder<WeightFormat::kF16> : HalfDecoder<__half> {};
+template <>
+struct Decoder<WeightFormat::kBF16> : HalfDecoder<__nv_bfloat16> {};
+
+template <>
+struct Decoder<WeightFormat::kInt8> {
+  static constexpr int kElements = 16;
+  /// Byte b under the exponent of 2^23 is the number 2^23 + b.
+  __device__ static float one(std::uint32_t word, int byte) {
+    return __uint_as_float(__byte_perm(word, 0x4B000000U, 0x7440U + static_cast<unsigned>(byte))) - 8388736.0F;
+  }
+  __device__ static float4 four(const std::uint32_t (&words)[4], int j) {
+    return {one(words[j], 0), one(words[j], 1), one(words[j], 2), one(words[j], 3)};
+  }
+};
+
+template <>
+struct Decoder<WeightFormat::kInt4> {
+  static constexpr int kElements = 32;
+  /// Nibbles 0 and 4 under fp16's exponent of 1024 are 1024 + code; nibbles 1 and 5, of 64 (steps of 1/16): 64 + code.
+  __device__ static float4 four(const std::uint32_t (&words)[4], int j) {
+    const std::uint32_t codes = words[j / 2] >> (8 * (j % 2));
+    const std::uint32_t low = (codes & 0x000F000FU) | 0x64006400U;
+    const std::uint32_t high = (codes & 0x00F000F0U) | 0x54005400U;
+    const float2 a = widen_pair(__hsub2(*reinterpret_cast<const __half2*>(&low), __float2half2_rn(1024.0F)));
+    const float2 b = widen_pair(__hsub2(*reinterpret_cast<const __half2*>(&high), __float2half2_rn(64.0F)));
+    return {a.x, a.y, b.x, b.y};
+  }
+};
+
+/// What the template arguments decide.
+template <WeightFormat kFormat, int kRows>
+struct FusedShape {
+  static constexpr bool kQuantized = kFormat == WeightFormat::kInt8 || kFormat == WeightFormat::kInt4;
+  static constexpr int kElements = Decoder<kFormat>::kElements;
+  static constexpr int kFours = kElements / 4;
+  static constexpr int kPairs = kQuantized || kRows > 2 ? 2 : 1;
+  static constexpr int kWeightRows = 2 * kPairs;
+  static constexpr int kDepth = 8 / kWeightRows;  // steps in flight
+  static constexpr int kResults = kRows * kWeightRows;
+  static constexpr int kChunkColumns = kWarp * kElements;
+  static constexpr int kChunkVectors = kChunkColumns / 4;  // float4 of a row of x
+  static constexpr int kBlocks = kRows > (kQuantized ? 2 : 4) ? 1 : 2;  // on one multiprocessor
+};
+
+/// Two weight rows, by part and row of it; row -1: none.
+struct PairRows {
+  int part[2];
+  int row[2];
+};
+
+__device__ __forceinline__ PairRows locate_pair(const FusedLinear& args, int pair) {
+  if (pair >= args.pairs) return {{0, 0}, {-1, -1}};
+  if (args.finish == Finish::kGate) return {{0, 1}, {pair, pair}};
+  int part = 0;
+  while (part + 1 < args.part_count && pair >= args.parts[part + 1].first_pair) ++part;
+  const int local = pair - args.parts[part].first_pair;
+  if (args.finish == Finish::kQkv) {
+    const int half = args.heads.head_dim / 2;
+    const int base = local / half * args.heads.head_dim;
+    const int2 elements = head_pair(args.heads, local % half);
+    return {{part, part}, {base + elements.x, base + elements.y}};
+  }
+  return {{part, part}, {2 * local, 2 * local + 1 < args.parts[part].rows ? 2 * local + 1 : -1}};
+}
+
+// --- the stream of weights --------------------------------------------------------------------------------------------
+
+/// What one lane has in flight: kDepth steps of kWeightRows rows.
+template <WeightFormat kFormat, int kRows>
+struct WeightStream {
+  using Shape = FusedShape<kFormat, kRows>;
+  static constexpr int kScales = Shape::kQuantized ? 1 : 0;
+
+  const FusedLinear& args;
+  std::uint64_t policy;
+  int split;
+  int lane;
+  const std::uint8_t* row[Shape::kWeightRows];  // null: none
+  const std::uint8_t* scale_row[Shape::kQuantized ? Shape::kWeightRows : 1];
+  uint4 vectors[Shape::kDepth][Shape::kWeightRows];
+  uint2 scales[Shape::kQuantized ? Shape::kDepth : 1][Shape::kQuantized ? Shape::kWeightRows : 1];
+
+  __device__ WeightStream(const FusedLinear& launch, int split_index)
+      : args(launch), policy(streaming_policy()), split(split_index), lane(static_cast<int>(threadIdx.x) % kWarp) {}
+
+  /// Loads come from this task from now on.
+  __device__ void turn_to(int task) {
+#pragma unroll
+    for (int pair = 0; pair < Shape::kPairs; ++pair) {
+      const PairRows rows = locate_pair(args, task * Shape::kPairs + pair);
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const FusedPart& part = args.parts[rows.part[side]];
+        const bool exists = rows.row[side] >= 0;
+        row[2 * pair + side] = exists ? part.data + rows.row[side] * part.stride : nullptr;
+        if constexpr (Shape::kQuantized) {
+          const std::int64_t pair_bytes = args.scale_format == ScaleFormat::kFloat ? 8 : 4;
+          scale_row[2 * pair + side] = static_cast<const std::uint8_t*>(part.scales) +
+                                       (exists ? rows.row[side] : 0) * (args.cols / args.group) * pair_bytes;
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void load(int place, int step) {
+    const int vector = (step * args.splits + split) * kWarp + lane;
+    const bool inside = step < args.steps && vector < args.row_vectors;
+#pragma unroll
+    for (int r = 0; r < Shape::kWeightRows; ++r) {
+      vectors[place][r] = make_uint4(0, 0, 0, 0);
+      if (inside && row[r] != nullptr) vectors[place][r] = load_streaming(row[r] + vector * 16LL, policy);
+    }
+    if constexpr (Shape::kQuantized) {
+      const int group = args.group_shift >= 0 ? vector >> args.group_shift : vector / args.group_vectors;
+#pragma unroll
+      for (int r = 0; r < Shape::kWeightRows; ++r) {
+        scales[place][r] = make_uint2(0, 0);
+        if (inside && row[r] != nullptr) scales[place][r] = load_scale(args.scale_format, scale_row[r], group);
+      }
+    }
+  }
+};
+
+// --- the input ------------------------------------------------------------------------------------------------------------
+
+/// Shared memory of a block, in the order in which it lies there.
+template <WeightFormat kFormat, int kRows>
+struct FusedRoom {
+  using Shape = FusedShape<kFormat, kRows>;
+  float4* input;    // (kRows, tile chunks, kChunkVectors)
+  float* sums;      // (kRows, tile chunks, 32): of each lane's columns; quantized weights only
+  float* squares;   // (kRows, warps)
+  float* moments;   // (kRows, 2): mean and 1 / standard deviation; layer norm only
+  float* partials;  // (2, warps, kResults)
+  int tile_chunks;
+
+  __device__ FusedRoom(std::byte* base, const FusedLinear& args) : tile_chunks(args.tile_steps * args.splits) {
+    input = reinterpret_cast<float4*>(base);
+    sums = reinterpret_cast<float*>(input + kRows * tile_chunks * Shape::kChunkVectors);
+    squares = sums + (Shape::kQuantized ? kRows * tile_chunks * kWarp : 0);
+    moments = squares + kRows * kFusedWarps;
+    partials = moments + kRows * 2;
+  }
+  static std::int64_t bytes(std::int64_t tile_chunks) {
+    const std::int64_t sums = Shape::kQuantized ? kRows * tile_chunks * kWarp : 0;
+    return 4 * (kRows * tile_chunks * Shape::kChunkColumns + sums + kRows * kFusedWarps + kRows * 2 +
+                2LL * kFusedWarps * Shape::kResults);
+  }
+};
+
+__device__ __forceinline__ const float* input_row(const FusedLinear& args, int row) {
+  const std::int64_t index = args.row_index == nullptr ? row : load_fresh(args.row_index + row);
+  return args.x + index * args.cols;
+}
+
+/// One column of the input as the weights see it, and into `square` what it adds to the sum of squares.
+__device__ __forceinline__ float input_element(const FusedLinear& args, const float* x, const float* moments, int col,
+                                               float* square) {
+  if (col >= args.cols) return 0;
+  const int source = args.input_order == nullptr ? col : __ldg(args.input_order + col);
+  const float value = load_fresh(x + source);
+  *square = fmaf(value, value, *square);
+  if (args.norm.gain == nullptr) return value;
+  const float gain = __ldg(args.norm.gain + source);
+  if (args.norm.kind == NormKind::kRms) return value * gain;
+  const float normed = gain * ((value - moments[0]) * moments[1]);
+  return args.norm.bias == nullptr ? normed : normed + __ldg(args.norm.bias + source);
+}
+
+/// Four columns from `col` on, a multiple of 4.
+__device__ __forceinline__ float4 input_four(const FusedLinear& args, const float* x, const float* moments, int col,
+                                             float* square) {
+  const bool plain = args.input_order == nullptr && args.cols % 4 == 0 && col < args.cols &&
+                     (args.norm.gain == nullptr || args.norm.kind == NormKind::kRms);
+  if (!plain) {
+    const float a = input_element(args, x, moments, col, square);
+    const float b = input_element(args, x, moments, col + 1, square);
+    const float c = input_element(args, x, moments, col + 2, square);
+    return {a, b, c, input_element(args, x, moments, col + 3, square)};
+  }
+  float4 v = load_fresh(reinterpret_cast<const float4*>(x + col));
+  *square = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, *square))));
+  if (args.norm.gain != nullptr) {
+    const float4 gain = __ldg(reinterpret_cast<const float4*>(args.norm.gain + col));
+    v = make_float4(v.x * gain.x, v.y * gain.y, v.z * gain.z, v.w * gain.w);
+  }
+  return v;
+}
+
+/// Layer norm's mean and 1 / standard deviation of each row, into shared memory; ends with a barrier.
+template <WeightFormat kFormat, int kRows>
+__device__ void find_moments(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int row = 0; row < args.rows; ++row) {
+    const float* x = input_row(args, row);
+    float sum = 0;
+    for (int col = thread; col < args.cols; col += kFusedThreads) sum += load_fresh(x + col);
+    const float mean = block_sum<kFusedThreads>(sum, room.partials) / static_cast<float>(args.cols);
+    float squares = 0;
+    for (int col = thread; col < args.cols; col += kFusedThreads) {
+      const float distance = load_fresh(x + col) - mean;
+      squares = fmaf(distance, distance, squares);
+    }
+    const float variance = block_sum<kFusedThreads>(squares, room.partials) / static_cast<float>(args.cols);
+    if (thread == 0) {
+      room.moments[2 * row] = mean;
+      room.moments[2 * row + 1] = 1.0F / sqrtf(variance + args.norm.eps);
+    }
+  }
+  __syncthreads();
+}
+
+/// Brings the tile of x that begins at chunk `first_chunk` into shared memory, and adds to each thread's own sums of squares.
+/// The last tile publishes those. Barriers before and behind.
+template <WeightFormat kFormat, int kRows>
+__device__ void stage_input(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room, int first_chunk,
+                            float (&square)[kRows], bool publish) {
+  using Shape = FusedShape<kFormat, kRows>;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int tile_vectors = room.tile_chunks * Shape::kChunkVectors;
+  __syncthreads();
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+    const bool exists = row < args.rows;
+    const float* x = exists ? input_row(args, row) : nullptr;
+    for (int i = thread; i < tile_vectors; i += kFusedThreads) {
+      const int chunk = i / Shape::kChunkVectors;
+      const int lane = i % Shape::kChunkVectors / Shape::kFours;
+      const int j = i % Shape::kFours;
+      const int col = first_chunk * Shape::kChunkColumns + 4 * i;
+      const float4 value = exists ? input_four(args, x, room.moments + 2 * row, col, &square[row]) : float4{0, 0, 0, 0};
+      const int place = chunk * Shape::kChunkVectors + j * kWarp + (lane ^ (j * kWarp / Shape::kElements));
+      room.input[row * tile_vectors + place] = value;
+    }
+    if (publish) {
+      const float sum = warp_sum(square[row]);
+      if (thread % kWarp == 0) room.squares[row * kFusedWarps + thread / kWarp] = sum;
+    }
+  }
+  __syncthreads();
+  if constexpr (Shape::kQuantized) {
+    for (int i = thread; i < kRows * room.tile_chunks * kWarp; i += kFusedThreads) {
+      const float4* chunk = room.input + i / kWarp * Shape::kChunkVectors;
+      const int lane = i % kWarp;
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < Shape::kFours; ++j) {
+        const float4 v = chunk[j * kWarp + (lane ^ (j * kWarp / Shape::kElements))];
+        sum += (v.x + v.y) + (v.z + v.w);
+      }
+      room.sums[i] = sum;
+    }
+    __syncthreads();
+  }
+}
+
+// --- the product ----------------------------------------------------------------------------------------------------------
+
+/// Multiplies what lies at `place` of the stream with the input of `chunk` (of the tile) and adds it to the sums.
+template <WeightFormat kFormat, int kRows>
+__device__ __forceinline__ void consume(const WeightStream<kFormat, kRows>& stream, int place,
+                                        const FusedRoom<kFormat, kRows>& room, int chunk,
+                                        float (&sum)[FusedShape<kFormat, kRows>::kResults]) {
+  using Shape = FusedShape<kFormat, kRows>;
+  constexpr int kWeightRows = Shape::kWeightRows;
+  const float4* input = room.input + chunk * Shape::kChunkVectors;
+  const int tile_vectors = room.tile_chunks * Shape::kChunkVectors;
+  float codes[Shape::kResults];  // quantized: sum(code * x), before the scale
+#pragma unroll
+  for (int i = 0; i < Shape::kResults; ++i) codes[i] = 0;
+#pragma unroll
+  for (int j = 0; j < Shape::kFours; ++j) {
+    float4 weight[kWeightRows];
+#pragma unroll
+    for (int r = 0; r < kWeightRows; ++r) {
+      const uint4 v = stream.vectors[place][r];
+      const std::uint32_t words[4] = {v.x, v.y, v.z, v.w};
+      weight[r] = Decoder<kFormat>::four(words, j);
+    }
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      const float4 x = input[row * tile_vectors + j * kWarp + (stream.lane ^ (j * kWarp / Shape::kElements))];
+#pragma unroll
+      for (int r = 0; r < kWeightRows; ++r) {
+        float& total = Shape::kQuantized ? codes[row * kWeightRows + r] : sum[row * kWeightRows + r];
+        total = fmaf(weight[r].w, x.w, fmaf(weight[r].z, x.z, fmaf(weight[r].y, x.y, fmaf(weight[r].x, x.x, total))));
+      }
+    }
+  }
+  if constexpr (Shape::kQuantized) {
+#pragma unroll
+    for (int r = 0; r < kWeightRows; ++r) {
+      const float2 pair = scale_and_offset(stream.args.scale_format, stream.scales[place][r]);
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        const float inputs = room.sums[(row * room.tile_chunks + chunk) * kWarp + stream.lane];
+        float& total = sum[row * kWeightRows + r];
+        total = fmaf(pair.x, codes[row * kWeightRows + r], fmaf(pair.y, inputs, total));
+      }
+    }
+  }
+}
+
+/// Sums each of kCount numbers over the lanes of a warp; lane L gets the one with index L / (32 / kCount).
+template <int kCount, int kOffset = kWarp / 2>
+__device__ __forceinline__ float sum_each(const float (&value)[kCount], int lane) {
+  if constexpr (kOffset == 0) {
+    return value[0];
+  } else if constexpr (kCount == 1) {
+    const float sum[1] = {value[0] + __shfl_xor_sync(kAllLanes, value[0], kOffset)};
+    return sum_each<1, kOffset / 2>(sum, lane);
+  } else {
+    const bool upper = (lane & kOffset) != 0;
+    float sum[kCount / 2];
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      const float mine = upper ? value[i + kCount / 2] : value[i];
+      const float others = upper ? value[i] : value[i + kCount / 2];
+      sum[i] = mine + __shfl_xor_sync(kAllLanes, others, kOffset);
+    }
+    return sum_each<kCount / 2, kOffset / 2>(sum, lane);
+  }
+}
+
+// --- what becomes of it ----------------------------------------------------------------------------------------------------
+
+/// One row's products of a pair, already divided by the root mean square.
+__device__ __forceinline__ void finish_pair(const FusedLinear& args, int row, const PairRows& rows, float a, float b) {
+  const FusedPart& first = args.parts[rows.part[0]];
+  const FusedPart& second = args.parts[rows.part[1]];
+  const bool both = rows.row[1] >= 0;
+  if (args.finish != Finish::kStore) {
+    if (first.bias != nullptr) a += __ldg(first.bias + rows.row[0]);
+    if (both && second.bias != nullptr) b += __ldg(second.bias + rows.row[1]);
+  }
+  if (args.finish == Finish::kQkv) {
+    const int head_dim = args.heads.head_dim;
+    write_head_pair(args.heads, args.first_row + row, rows.part[0], rows.row[0] / head_dim, rows.row[0] % head_dim,
+                    rows.row[1] % head_dim, a, b);
+    return;
+  }
+  float* out = args.out + row * args.out_stride + first.first_output + rows.row[0];
+  switch (args.finish) {
+    case Finish::kStore:
+      out[0] = a;
+      if (both) out[1] = b;
+      break;
+    case Finish::kAdd:
+      out[0] = load_fresh(out) + args.scale * a;
+      if (both) out[1] = load_fresh(out + 1) + args.scale * b;
+      break;
+    case Finish::kGate: out[0] = gated(args.gate, a) * b; break;
+    case Finish::kGateAlone:
+      out[0] = gated(args.gate, a);
+      if (both) out[1] = gated(args.gate, b);
+      break;
+    case Finish::kHead:
+      out[0] = capped(args.scale * a, args.soft_cap);
+      if (both) out[1] = capped(args.scale * b, args.soft_cap);
+      break;
+    case Finish::kQkv: break;
+  }
+}
+
+/// What the product of a row is to be multiplied with: 1 / rms, or 1.
+template <WeightFormat kFormat, int kRows>
+__device__ __forceinline__ float row_factor(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room, int row) {
+  if (args.norm.gain == nullptr || args.norm.kind != NormKind::kRms) return 1;
+  float sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kFusedWarps; ++warp) sum += room.squares[row * kFusedWarps + warp];
+  return 1.0F / sqrtf(sum / static_cast<float>(args.cols) + args.norm.eps);
+}
+
+template <WeightFormat kFormat, int kRows>
+__device__ __forceinline__ void finish_task(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room, int task,
+                                            int iteration, int split,
+                                            float (&sum)[FusedShape<kFormat, kRows>::kResults]) {
+  using Shape = FusedShape<kFormat, kRows>;
+  constexpr int kLanes = kWarp / Shape::kResults;  // that hold the same result
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int index = lane / kLanes;
+  float total = sum_each(sum, lane);
+  if (args.splits > 1) {
+    float* partials = room.partials + iteration % 2 * kFusedWarps * Shape::kResults;
+    if (lane % kLanes == 0) partials[warp * Shape::kResults + index] = total;
+    __syncthreads();
+    if (split != 0) return;
+    total = 0;
+    for (int i = 0; i < args.splits; ++i) total += partials[(warp + i) * Shape::kResults + index];
+  }
+  const int row = index / Shape::kWeightRows;
+  total *= row_factor(args, room, row);
+  const float partner = __shfl_xor_sync(kAllLanes, total, kLanes);
+  if (lane % kLanes != 0 || index % 2 != 0 || row >= args.rows) return;
+  const PairRows rows = locate_pair(args, task * Shape::kPairs + index % Shape::kWeightRows / 2);
+  if (rows.row[0] >= 0) finish_pair(args, row, rows, total, partner);
+}
+
+template <WeightFormat kFormat, int kRows>
+__global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kBlocks))
+    fused_linear(const __grid_constant__ FusedLinear args) {
+  using Shape = FusedShape<kFormat, kRows>;
+  extern __shared__ __align__(16) std::byte shared[];
+  const FusedRoom<kFormat, kRows> room(shared, args);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int split = warp % args.splits;
+  const int slots = kFusedWarps / args.splits;
+  const int slot = warp / args.splits;
+  const auto task_of = [&](int iteration) {
+    return (iteration * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x)) * slots + slot;
+  };
+  WeightStream<kFormat, kRows> stream(args, split);
+  stream.turn_to(task_of(0));
+#pragma unroll
+  for (int place = 0; place < Shape::kDepth; ++place) stream.load(place, place);
+  wait_for_previous();
+  let_next_start();
+  if (args.norm.gain != nullptr && args.norm.kind == NormKind::kLayer) find_moments(args, room);
+  float square[kRows] = {};
+  const bool tiled = args.tile_steps < args.padded_steps;
+  if (!tiled) stage_input(args, room, 0, square, true);
+  for (int iteration = 0; iteration < args.iterations; ++iteration) {
+    float sum[Shape::kResults] = {};
+    int tile_step = 0;
+    for (int step = 0; step < args.padded_steps; step += Shape::kDepth) {
+      if (tiled && step % args.tile_steps == 0) {
+        tile_step = step;
+        stage_input(args, room, step * args.splits, square,
+                    iteration == 0 && step + args.tile_steps >= args.padded_steps);
+      }
+      const bool last = step + Shape::kDepth >= args.padded_steps;
+      if (last) stream.turn_to(iteration + 1 < args.iterations ? task_of(iteration + 1) : args.pairs);
+      const int next = last ? 0 : step + Shape::kDepth;
+#pragma unroll
+      for (int place = 0; place < Shape::kDepth; ++place) {
+        if (step + place < args.steps) {
+          consume(stream, place, room, (step + place - tile_step) * args.splits + split, sum);
+        }
+        stream.load(place, next + place);
+      }
+    }
+    finish_task(args, room, task_of(iteration), iteration, split, sum);
+  }
+}
+
+// --- the launch --------------------------------------------------------------------------------------------------------------
+
+template <WeightFormat kFormat, int kRows>
+cudaError_t run_fused_rows(const KernelContext& context, FusedLinear args) {
+  using Shape = FusedShape<kFormat, kRows>;
+  args.row_vectors = static_cast<std::int32_t>(ceil_div(args.cols, Shape::kElements));
+  const auto chunks = static_cast<std::int32_t>(ceil_div(args.row_vectors, kWarp));
+  // A split costs a barrier a task and pays where rows are long. By format and columns alone: see the top.
+  const std::int32_t most_splits = kFormat == WeightFormat::kInt4 ? 1 : kFormat == WeightFormat::kInt8 ? 2 : 4;
+  args.splits = std::min(chunks >= 32 ? 4 : chunks >= 16 ? 2 : 1, most_splits);
+  args.steps = static_cast<std::int32_t>(ceil_div(chunks, args.splits));
+  args.padded_steps = static_cast<std::int32_t>(round_up(args.steps, Shape::kDepth));
+  if (Shape::kQuantized) {
+    args.group_vectors = args.group / Shape::kElements;
+    args.group_shift = -1;
+    for (int shift = 0; shift < 20; ++shift) {
+      if (args.group_vectors == 1 << shift) args.group_shift = shift;
+    }
+  }
+  // A tile is whole rounds of the stream and, so that threads square the same columns however x is cut, whole rounds of
+  // the block's threads over x.
+  std::int64_t unit = Shape::kDepth;
+  while (unit * args.splits * Shape::kChunkColumns % (4LL * kFusedThreads) != 0) unit += Shape::kDepth;
+  const std::int64_t budget = (context.shared_bytes - 1024 * Shape::kBlocks) / Shape::kBlocks;
+  std::int64_t tile_steps = args.padded_steps;
+  if (FusedRoom<kFormat, kRows>::bytes(tile_steps * args.splits) > budget) {
+    tile_steps = unit;
+    while (FusedRoom<kFormat, kRows>::bytes((tile_steps + unit) * args.splits) <= budget) tile_steps += unit;
+  }
+  args.tile_steps = static_cast<std::int32_t>(tile_steps);
+  const std::int64_t tasks = ceil_div(args.pairs, Shape::kPairs);
+  const std::int64_t slots = kFusedWarps / args.splits;
+  args.iterations = static_cast<std::int32_t>(ceil_div(tasks, slots * context.multiprocessors * Shape::kBlocks));
+  const std::int64_t grid = ceil_div(tasks, slots * args.iterations);
+  const std::int64_t bytes = FusedRoom<kFormat, kRows>::bytes(tile_steps * args.splits);
+  return launch(context, fused_linear<kFormat, kRows>, dim3(static_cast<unsigned>(grid)), kFusedThreads,
+                static_cast<std::size_t>(bytes), args);
+}
+
+template <WeightFormat kFormat>
+cudaError_t run_fused(const KernelContext& context, const FusedLinear& args) {
+  if (args.rows <= 1) return run_fused_rows<kFormat, 1>(context, args);
+  if (args.rows <= 2) return run_fused_rows<kFormat, 2>(context, args);
+  if (args.rows <= 4) return run_fused_rows<kFormat, 4>(context, args);
+  return run_fused_rows<kFormat, 8>(context, args);
+}
+
+template <WeightFormat kFormat>
+cudaError_t prepare_fused(int shared_bytes) {
+  constexpr cudaFuncAttribute kAttribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  LANNER_RETURN_IF_CUDA_ERROR(cudaFuncSetAttribute(fused_linear<kFormat, 1>, kAttribute, shared_bytes));
+  LANNER_RETURN_IF_CUDA_ERROR(cudaFuncSetAttribute(fused_linear<kFormat, 2>, kAttribute, shared_bytes));
+  LANNER_RETURN_IF_CUDA_ERROR(cudaFuncSetAttribute(fused_linear<kFormat, 4>, kAttribute, shared_bytes));
+  return cudaFuncSetAttribute(fused_linear<kFormat, 8>, kAttribute, shared_bytes);
+}
+
+}  // namespace lanner::ops::cuda

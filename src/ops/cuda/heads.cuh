@@ -1,0 +1,65 @@
+#pragma once
+// Writing queries, keys and values: rotation, and the place of a key or value in the paged cache.
+
+#include "ops/cuda/device.cuh"
+#include "ops/cuda/fused_linear.h"
+
+namespace lanner::ops::cuda {
+
+__device__ __forceinline__ void store_cached(DType dtype, std::byte* base, std::int64_t index, float value) {
+  if (dtype == DType::kF32) {
+    reinterpret_cast<float*>(base)[index] = value;
+  } else if (dtype == DType::kF16) {
+    reinterpret_cast<__half*>(base)[index] = narrow<__half>(value);
+  } else {
+    reinterpret_cast<__nv_bfloat16*>(base)[index] = narrow<__nv_bfloat16>(value);
+  }
+}
+
+/// Element 0 of the head that this row of the batch writes, of keys (part 1) or values (part 2), or null: the row belongs to
+/// no sequence.
+__device__ __forceinline__ std::byte* cached_head(const HeadsOut& out, std::int64_t row, int part, int head,
+                                                  std::int64_t* first_element) {
+  const std::int32_t slice_index = out.row_slice[row];
+  if (slice_index < 0) return nullptr;
+  const DeviceSlice slice = out.slices[slice_index];
+  const std::int32_t position = slice.first_position + static_cast<std::int32_t>(row) - slice.first_row;
+  const std::int32_t block = out.blocks[slice.first_block + position / static_cast<std::int32_t>(kKvBlockTokens)];
+  *first_element = ((part == 2 ? kKvBlockTokens : 0) + position % kKvBlockTokens) * out.head_dim;
+  return out.cache + block * out.block_bytes + head * out.head_bytes;
+}
+
+/// Elements `first` and `second` of one head of q (part 0), k (1) or v (2); both lie on one side of the rotation.
+__device__ __forceinline__ void write_head_pair(const HeadsOut& out, std::int64_t row, int part, int head, int first,
+                                                int second, float a, float b) {
+  const int half = out.rotary_dim / 2;
+  if (part < 2 && first < half) {
+    const float* angles = out.angles + row * out.rotary_dim;
+    const float cosine = load_fresh(angles + first);
+    const float sine = load_fresh(angles + half + first);
+    const float turned = a * cosine - b * sine;
+    b = b * cosine + a * sine;
+    a = turned;
+  }
+  if (part == 0) {
+    float* q = out.q + (row * out.heads + head) * out.head_dim;
+    q[first] = a;
+    q[second] = b;
+    return;
+  }
+  std::int64_t element = 0;
+  std::byte* place = cached_head(out, row, part, head, &element);
+  if (place == nullptr) return;
+  store_cached(out.dtype, place, element + first, a);
+  store_cached(out.dtype, place, element + second, b);
+}
+
+/// The i-th pair of a head, 0 <= i < head_dim / 2: partners of the rotation, and neighbours behind it.
+__device__ __forceinline__ int2 head_pair(const HeadsOut& out, int i) {
+  const int half = out.rotary_dim / 2;
+  if (i < half) return {i, i + half};
+  const int first = out.rotary_dim + 2 * (i - half);
+  return {first, first + 1};
+}
+
+}  // namespace lanner::ops::cuda

@@ -222,6 +222,9 @@ __device__ __forceinline__ uint2 load_scale(ScaleFormat format, const void* scal
   return {__ldg(static_cast<const std::uint32_t*>(scales) + index), 0};
 }
 
+/// int4_nibble() for device code.
+__device__ constexpr int nibble_place(int column) { return column % 2 * 4 + column / 2; }
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
@@ -246,8 +249,8 @@ cudaError_t launch(const KernelContext& context, void (*kernel)(Parameters...), 
 }
 
 /// The first error ends a chain of launches.
-#define LANNER_RETURN_IF_CUDA_ERROR(expression)                              \
-  do {                                                                       \
+#define LANNER_RETURN_IF_CUDA_ERROR(expression)                                        \
+  do {                                                                                 \
     if (const cudaError_t error_ = (expression); error_ != cudaSuccess) return error_; \
   } while (false)
 

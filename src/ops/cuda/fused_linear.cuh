@@ -19,6 +19,8 @@
 // Shared memory: the vector of 4 columns j of the E that lane L multiplies at chunk c (E: elements in 16 bytes) lies at
 // c * 8E + j * 32 + (L ^ (j * 32 / E)): one conflict-free 16-byte read a lane, and nearly conflict-free writes.
 
+#include <algorithm>
+
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/fused_linear.h"
 #include "ops/cuda/heads.cuh"
@@ -388,7 +390,7 @@ __device__ __forceinline__ void finish_pair(const FusedLinear& args, int row, co
   }
   if (args.finish == Finish::kQkv) {
     const int head_dim = args.heads.head_dim;
-    write_head_pair(args.heads, args.first_row + row, rows.part[0], rows.row[0] / head_dim, rows.row[0] % head_dim,
+    write_head_pair(args.heads, args.first_row + row, first.index, rows.row[0] / head_dim, rows.row[0] % head_dim,
                     rows.row[1] % head_dim, a, b);
     return;
   }

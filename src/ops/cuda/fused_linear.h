@@ -16,6 +16,7 @@ struct FusedPart {
   std::int64_t first_output;  // column of its row 0 in the output
   std::int32_t rows;
   std::int32_t first_pair;
+  std::int32_t index;  // in the Linear
 };
 
 /// Where queries, keys and values go.

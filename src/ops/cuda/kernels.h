@@ -38,7 +38,9 @@
 //
 // DETERMINISM. No floating-point atomics: the same calls give the same bits. In deterministic mode a row's result does
 // not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused kernels,
-// whose order of summation depends on the weight's shape alone, and attention merges chunks of 256 tokens in order.
+// whose order of summation depends on the weight's format and columns alone, and attention takes every row by itself and
+// its context whole, in chunks of 256 tokens. What that costs: prompts read the weights once for every 8 rows, and a lone
+// long context is walked by few multiprocessors.
 
 #include <cuda_runtime_api.h>
 
@@ -113,7 +115,7 @@ struct DeviceBatch {
   std::int32_t rows = 0;
   const std::int32_t* tokens = nullptr;     // (rows)
   const std::int32_t* positions = nullptr;  // (rows)
-  const std::int32_t* row_slice = nullptr;  // (rows): the slice of each row
+  const std::int32_t* row_slice = nullptr;  // (rows): the slice of each row; -1: none, nothing is kept of it
   const DeviceSlice* slices = nullptr;
   const std::int32_t* blocks = nullptr;  // KV block ids of all slices, one after another
 
@@ -212,12 +214,12 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
 
 /// How attention() goes about a step; for whoever wants to know what is rounded.
 struct AttentionPlan {
-  bool tiles = false;            // prefill_tiles through tensor cores; else row by row like decode
-  std::int32_t partials = 1;     // pieces of the context of a decoding query
-  std::int32_t piece_tokens = 0;  // tokens of a piece, a multiple of 64; of kAttentionChunk in deterministic mode
+  bool tiles = false;             // prefill_tiles through tensor cores; else row by row like decode
+  std::int32_t partials = 1;      // pieces of the context of a decoding query
+  std::int32_t piece_tokens = 0;  // tokens of a piece, a multiple of 64; 0: all
 };
 AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, const DeviceBatch& batch,
-                             const KvLayout& layout);
+                             const KvLayout& layout, std::int64_t window);
 /// Bytes of Scratch::partials with which attention never has to do without pieces, for any step.
 std::int64_t attention_partial_bytes(int multiprocessors, std::int64_t heads, std::int64_t kv_heads,
                                      std::int64_t head_dim);

@@ -69,7 +69,7 @@ __device__ float weight_element(const DeviceWeight& weight, std::int64_t row, st
     code = static_cast<float>(__ldg(bytes + col)) - 128.0F;
   } else {
     const std::uint32_t word = __ldg(reinterpret_cast<const std::uint32_t*>(bytes) + col / 8);
-    code = static_cast<float>(word >> (4 * int4_nibble(static_cast<int>(col % 8))) & 15U);
+    code = static_cast<float>(word >> (4 * nibble_place(static_cast<int>(col % 8))) & 15U);
   }
   const std::int64_t index = row * (weight.cols / weight.group) + col / weight.group;
   const float2 pair = scale_and_offset(weight.scale_format, load_scale(weight.scale_format, weight.scales, index));

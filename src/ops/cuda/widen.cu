@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads)
     } else {
       const std::uint32_t word = __ldg(reinterpret_cast<const std::uint32_t*>(codes) + col / kColumns);
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) value[c] = static_cast<float>(word >> (4 * int4_nibble(c)) & 15U);
+      for (int c = 0; c < kColumns; ++c) value[c] = static_cast<float>(word >> (4 * nibble_place(c)) & 15U);
     }
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) value[c] = fmaf(pair.x, value[c], pair.y);

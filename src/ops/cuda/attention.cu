@@ -1,0 +1,147 @@
+// Attention: who takes which rows, and the adding up of pieces.
+//
+// merge_pieces: a block takes one row and head, a thread one element; pieces are few, so that the cost is the launch.
+
+#include "ops/cuda/attention.h"
+
+#include <algorithm>
+
+#include "ops/cuda/device.cuh"
+
+namespace lanner::ops::cuda {
+namespace {
+
+constexpr std::int64_t kMostTileHeads = 8;  // query heads that a block of attention_rows.cuh takes
+
+__global__ void merge_pieces(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
+  wait_for_previous();
+  let_next_start();
+  const int row = rows.decode_rows[blockIdx.x];
+  if (row < 0 || work.row_slice[row] < 0) return;
+  const DeviceSlice slice = work.slices[work.row_slice[row]];
+  const int tokens = slice.first_position + row - slice.first_row + 1;
+  const int first_key = work.window == 0 ? 0 : max(0, tokens - work.window);
+  const int base = first_key / static_cast<int>(kAttentionChunk) * static_cast<int>(kAttentionChunk);
+  const int pieces = (tokens - base + rows.piece_tokens - 1) / rows.piece_tokens;
+  const std::int64_t head = blockIdx.y;
+  const std::int64_t first = (static_cast<std::int64_t>(blockIdx.x) * work.heads + head) * rows.partials;
+  const int element = static_cast<int>(threadIdx.x);
+  float largest = -INFINITY;
+  for (int piece = 0; piece < pieces; ++piece) {
+    largest = fmaxf(largest, load_fresh(rows.partial_sums + first + piece).x);
+  }
+  float sum = 0;
+  float value = 0;
+  for (int piece = 0; piece < pieces; ++piece) {
+    const float2 part = load_fresh(rows.partial_sums + first + piece);
+    const float factor = expf(part.x - largest);
+    sum = fmaf(part.y, factor, sum);
+    value = fmaf(load_fresh(rows.partial_values + (first + piece) * work.head_dim + element), factor, value);
+  }
+  work.out[(static_cast<std::int64_t>(row) * work.heads + head) * work.head_dim + element] = value / sum;
+}
+
+bool has_tiles(const KvLayout& layout) {
+  if (layout.dtype == DType::kF32) return false;
+  for (const std::int64_t head_dim : {64, 80, 96, 128, 256}) {
+    if (layout.head_dim == head_dim) return true;
+  }
+  return false;
+}
+
+cudaError_t attend_rows(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  switch (work.dtype) {
+    case DType::kF32: return attend_rows_float32(context, work, rows);
+    case DType::kF16: return attend_rows_float16(context, work, rows);
+    case DType::kBF16: return attend_rows_bfloat16(context, work, rows);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+std::int64_t partial_bytes(std::int64_t places, std::int64_t head_dim) {
+  return round_up(places * head_dim * 4, 256) + places * 8;
+}
+
+AttentionWork work_of(const DeviceAttention& args, const DeviceBatch& batch, const KvCacheView& cache) {
+  const KvLayout& layout = cache.layout;
+  return {.q = args.q,
+          .out = args.out,
+          .slopes = args.alibi_slopes,
+          .cache = cache.head(0, args.layer, 0),
+          .block_bytes = layout.block_bytes(),
+          .head_bytes = layout.head_bytes(),
+          .slices = batch.slices,
+          .row_slice = batch.row_slice,
+          .blocks = batch.blocks,
+          .heads = static_cast<std::int32_t>(args.heads),
+          .kv_heads = static_cast<std::int32_t>(layout.kv_heads),
+          .head_dim = static_cast<std::int32_t>(layout.head_dim),
+          .dtype = layout.dtype,
+          // Wider than any context is none: positions are 32 bits.
+          .window = args.window > batch.max_context ? 0 : static_cast<std::int32_t>(args.window),
+          .scale = args.scale,
+          .soft_cap = args.soft_cap};
+}
+
+}  // namespace
+
+std::int64_t attention_partial_bytes(int multiprocessors, std::int64_t heads, std::int64_t kv_heads,
+                                     std::int64_t head_dim) {
+  // plan_attention() stops cutting at two blocks a multiprocessor, so that there are fewer than four of them.
+  return partial_bytes(4LL * multiprocessors * std::min(heads / kv_heads, kMostTileHeads), head_dim);
+}
+
+AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, const DeviceBatch& batch,
+                             const KvLayout& layout, std::int64_t window) {
+  AttentionPlan plan = {.tiles = has_tiles(layout) && !context.deterministic, .partials = 1, .piece_tokens = 0};
+  if (batch.decode_count == 0 || context.deterministic) return plan;
+  const std::int64_t blocks =
+      batch.decode_count * layout.kv_heads * ceil_div(heads / layout.kv_heads, kMostTileHeads);
+  const std::int64_t enough = 2LL * context.multiprocessors;
+  std::int64_t span = batch.max_context;  // tokens that pieces have to cover: the window, from a chunk's border on
+  if (window != 0) span = std::min(span, window + kAttentionChunk - 1);
+  const std::int64_t wanted =
+      std::min({ceil_div(enough, blocks), ceil_div(span, kKvBlockTokens), kMaxPartials});
+  if (blocks >= enough || wanted <= 1) return plan;
+  const std::int64_t piece = round_up(ceil_div(span, wanted), kKvBlockTokens);
+  const std::int64_t partials = ceil_div(span, piece);
+  if (partial_bytes(batch.decode_count * heads * partials, layout.head_dim) > context.scratch.partial_bytes) return plan;
+  plan.partials = static_cast<std::int32_t>(partials);
+  plan.piece_tokens = static_cast<std::int32_t>(piece);
+  return plan;
+}
+
+cudaError_t attention(const KernelContext& context, const DeviceAttention& args, const DeviceBatch& batch,
+                      const KvCacheView& cache) {
+  const AttentionWork work = work_of(args, batch, cache);
+  const AttentionPlan plan = plan_attention(context, args.heads, batch, cache.layout, work.window);
+  if (batch.decode_count > 0) {
+    AttentionRows rows = {.decode_rows = batch.decode_rows,
+                          .decode_count = batch.decode_count,
+                          .partials = plan.partials,
+                          .piece_tokens = plan.piece_tokens};
+    const std::int64_t places = batch.decode_count * args.heads * plan.partials;
+    rows.partial_values = reinterpret_cast<float*>(context.scratch.partials);
+    rows.partial_sums =
+        reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
+    LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
+    if (plan.partials > 1) {
+      const dim3 grid(static_cast<unsigned>(batch.decode_count), static_cast<unsigned>(args.heads));
+      LANNER_RETURN_IF_CUDA_ERROR(launch(context, merge_pieces, grid, work.head_dim, 0, work, rows));
+    }
+  }
+  if (batch.prefill_count == 0) return cudaSuccess;
+  if (!plan.tiles) {
+    return attend_rows(context, work,
+                       {.prefill_tiles = batch.prefill_tiles, .prefill_count = batch.prefill_count, .partials = 1});
+  }
+  return work.dtype == DType::kF16 ? attend_tiles_float16(context, work, batch.prefill_tiles, batch.prefill_count)
+                                   : attend_tiles_bfloat16(context, work, batch.prefill_tiles, batch.prefill_count);
+}
+
+cudaError_t prepare_attention() {
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_tiles_float16());
+  return prepare_tiles_bfloat16();
+}
+
+}  // namespace lanner::ops::cuda

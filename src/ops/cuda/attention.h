@@ -1,0 +1,53 @@
+#pragma once
+// The bodies of attention: row by row, and in tiles of query rows.
+
+#include "ops/cuda/kernels.h"
+
+namespace lanner::ops::cuda {
+
+/// What both bodies know of the operation.
+struct AttentionWork {
+  const float* q;  // (rows, heads, head_dim)
+  float* out;
+  const float* slopes;  // (heads) or null
+  const std::byte* cache;  // of the layer: KvCacheView::head(0, layer, 0)
+  std::int64_t block_bytes;
+  std::int64_t head_bytes;
+  const DeviceSlice* slices;
+  const std::int32_t* row_slice;
+  const std::int32_t* blocks;
+  std::int32_t heads;
+  std::int32_t kv_heads;
+  std::int32_t head_dim;
+  DType dtype;
+  std::int32_t window;  // 0: none
+  float scale;
+  float soft_cap;
+};
+
+/// The rows of `decode_rows`, each cut into `partials` pieces of `piece_tokens`; or, where decode_count is 0, those of
+/// `prefill_tiles`, whole.
+struct AttentionRows {
+  const std::int32_t* decode_rows = nullptr;
+  std::int32_t decode_count = 0;
+  const PrefillTile* prefill_tiles = nullptr;
+  std::int32_t prefill_count = 0;
+  std::int32_t partials = 1;
+  std::int32_t piece_tokens = 0;
+  float* partial_values = nullptr;  // (decode_count, heads, partials, head_dim)
+  float2* partial_sums = nullptr;   // (decode_count, heads, partials): largest score and sum
+};
+cudaError_t attend_rows_float32(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_rows_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_rows_bfloat16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+
+/// Caches of fp16 and bf16 with head_dim 64, 80, 96, 128 or 256.
+cudaError_t attend_tiles_float16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
+                                 std::int32_t count);
+cudaError_t attend_tiles_bfloat16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
+                                  std::int32_t count);
+cudaError_t prepare_tiles_float16();
+cudaError_t prepare_tiles_bfloat16();
+cudaError_t prepare_attention();
+
+}  // namespace lanner::ops::cuda

@@ -1,0 +1,217 @@
+// The epilogues of large products: bias, then norm and rotation of heads and the writing of the cache; scale, norm and
+// residual; the gate; the logits' scale and cap.
+//
+// Bound: the product's fp32 bytes, read once, and what is written. A warp takes a head, so that a head's norm needs no
+// barrier; a block takes a row where the norm is over the whole row; elsewhere a block takes 1024 columns of a row, each
+// thread four of them, 256 apart.
+
+#include "ops/cuda/device.cuh"
+#include "ops/cuda/finish.h"
+#include "ops/cuda/heads.cuh"
+
+namespace lanner::ops::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kBlockColumns = 4 * kThreads;
+constexpr int kMostHeadElements = 16;  // of a lane: heads of up to 512
+
+__device__ __forceinline__ float biased(const Product& product, std::int64_t row, int part, std::int64_t column) {
+  const float value = load_fresh(product.values + row * product.stride + product.first_column[part] + column);
+  return product.bias[part] == nullptr ? value : value + __ldg(product.bias[part] + column);
+}
+
+__device__ __forceinline__ int part_of(const Product& product, std::int64_t column) {
+  int part = 0;
+  while (part + 1 < product.part_count && column >= product.first_column[part + 1]) ++part;
+  return part;
+}
+
+__device__ __forceinline__ float biased_at(const Product& product, std::int64_t row, std::int64_t column) {
+  const int part = part_of(product, column);
+  return biased(product, row, part, column - product.first_column[part]);
+}
+
+/// Norm over the elements of a head that the lanes of a warp hold, lane L elements L, L + 32, ...
+__device__ void norm_head_elements(const DeviceNorm& norm, float (&value)[kMostHeadElements], int head_dim, int lane) {
+  float mean = 0;
+  if (norm.kind == NormKind::kLayer) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kMostHeadElements; ++i) sum += lane + i * kWarp < head_dim ? value[i] : 0.0F;
+    mean = warp_sum(sum) / static_cast<float>(head_dim);
+  }
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < kMostHeadElements; ++i) {
+    const float distance = lane + i * kWarp < head_dim ? value[i] - mean : 0.0F;
+    squares = fmaf(distance, distance, squares);
+  }
+  const float scale = 1.0F / sqrtf(warp_sum(squares) / static_cast<float>(head_dim) + norm.eps);
+#pragma unroll
+  for (int i = 0; i < kMostHeadElements; ++i) {
+    const int element = lane + i * kWarp;
+    if (element >= head_dim) continue;
+    value[i] = __ldg(norm.gain + element) * ((value[i] - mean) * scale);
+    if (norm.bias != nullptr) value[i] += __ldg(norm.bias + element);
+  }
+}
+
+struct QkvFinish {
+  Product product;
+  DeviceNorm q_norm;
+  DeviceNorm k_norm;
+  HeadsOut heads;
+  std::int64_t rows;
+  std::int64_t first_row;
+};
+
+/// A warp takes one head of one row, brings it through the norm into shared memory and writes it in pairs.
+__global__ void __launch_bounds__(kThreads) write_heads(const __grid_constant__ QkvFinish args) {
+  extern __shared__ float room[];  // (warps, head_dim)
+  wait_for_previous();
+  let_next_start();
+  const HeadsOut& heads = args.heads;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int heads_of_row = heads.heads + 2 * heads.kv_heads;
+  const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + warp;
+  if (task >= args.rows * heads_of_row) return;
+  const std::int64_t row = task / heads_of_row;
+  int head = static_cast<int>(task % heads_of_row);
+  int part = 0;
+  if (head >= heads.heads) {
+    head -= heads.heads;
+    part = 1 + head / heads.kv_heads;
+    head %= heads.kv_heads;
+  }
+  float value[kMostHeadElements];
+#pragma unroll
+  for (int i = 0; i < kMostHeadElements; ++i) {
+    const int element = lane + i * kWarp;
+    value[i] = element < heads.head_dim ? biased(args.product, row, part, head * heads.head_dim + element) : 0.0F;
+  }
+  const DeviceNorm& norm = part == 0 ? args.q_norm : args.k_norm;
+  if (part < 2 && norm.gain != nullptr) norm_head_elements(norm, value, heads.head_dim, lane);
+  float* own = room + warp * heads.head_dim;
+#pragma unroll
+  for (int i = 0; i < kMostHeadElements; ++i) {
+    if (lane + i * kWarp < heads.head_dim) own[lane + i * kWarp] = value[i];
+  }
+  __syncwarp();
+  for (int i = lane; i < heads.head_dim / 2; i += kWarp) {
+    const int2 pair = head_pair(heads, i);
+    write_head_pair(heads, args.first_row + row, part, head, pair.x, pair.y, own[pair.x], own[pair.y]);
+  }
+}
+
+/// visit(row, column) for this thread's columns of a row of `width`.
+template <typename Visit>
+__device__ __forceinline__ void for_own_columns(std::int64_t width, const Visit& visit) {
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * kBlockColumns + threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < kBlockColumns / kThreads; ++i) {
+    const std::int64_t column = first + i * kThreads;
+    if (column < width) visit(static_cast<std::int64_t>(blockIdx.x), column);
+  }
+}
+
+/// Without a post-norm every element stands for itself.
+__global__ void __launch_bounds__(kThreads)
+    add_elements(const __grid_constant__ Product product, float scale, float* x) {
+  wait_for_previous();
+  let_next_start();
+  for_own_columns(product.width, [&](std::int64_t row, std::int64_t column) {
+    float* place = x + row * product.width + column;
+    *place = load_fresh(place) + scale * biased_at(product, row, column);
+  });
+}
+
+/// A block takes a row: its norm reads the product twice.
+__global__ void __launch_bounds__(kThreads) add_normed(const __grid_constant__ Product product, float scale,
+                                                       const __grid_constant__ DeviceNorm norm, float* x) {
+  __shared__ float room[kThreads / kWarp];
+  wait_for_previous();
+  let_next_start();
+  const std::int64_t row = blockIdx.x;
+  const auto width = static_cast<float>(product.width);
+  float mean = 0;
+  if (norm.kind == NormKind::kLayer) {
+    float sum = 0;
+    for (std::int64_t col = threadIdx.x; col < product.width; col += kThreads) {
+      sum += scale * biased_at(product, row, col);
+    }
+    mean = block_sum<kThreads>(sum, room) / width;
+  }
+  float squares = 0;
+  for (std::int64_t col = threadIdx.x; col < product.width; col += kThreads) {
+    const float distance = scale * biased_at(product, row, col) - mean;
+    squares = fmaf(distance, distance, squares);
+  }
+  const float factor = 1.0F / sqrtf(block_sum<kThreads>(squares, room) / width + norm.eps);
+  for (std::int64_t col = threadIdx.x; col < product.width; col += kThreads) {
+    float value = __ldg(norm.gain + col) * ((scale * biased_at(product, row, col) - mean) * factor);
+    if (norm.bias != nullptr) value += __ldg(norm.bias + col);
+    float* place = x + row * product.width + col;
+    *place = load_fresh(place) + value;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    gate_elements(const __grid_constant__ Product product, Gate gate, float* h) {
+  wait_for_previous();
+  let_next_start();
+  const std::int64_t width = product.first_column[1];
+  for_own_columns(width, [&](std::int64_t row, std::int64_t column) {
+    const float value = gated(gate, biased(product, row, 0, column));
+    h[row * width + column] = product.part_count == 1 ? value : value * biased(product, row, 1, column);
+  });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    scale_logits(const __grid_constant__ Product product, float scale, float soft_cap, float* logits) {
+  wait_for_previous();
+  let_next_start();
+  for_own_columns(product.width, [&](std::int64_t row, std::int64_t column) {
+    logits[row * product.width + column] = capped(scale * biased_at(product, row, column), soft_cap);
+  });
+}
+
+dim3 grid_for(std::int64_t rows, std::int64_t width) {
+  return dim3(static_cast<unsigned>(rows), static_cast<unsigned>(ceil_div(width, kBlockColumns)));
+}
+
+}  // namespace
+
+cudaError_t finish_qkv(const KernelContext& context, const Product& product, std::int64_t rows, std::int64_t first_row,
+                       const DeviceNorm& q_norm, const DeviceNorm& k_norm, const HeadsOut& heads) {
+  if (heads.head_dim > kMostHeadElements * kWarp) return cudaErrorInvalidValue;
+  const QkvFinish args = {.product = product,
+                          .q_norm = q_norm,
+                          .k_norm = k_norm,
+                          .heads = heads,
+                          .rows = rows,
+                          .first_row = first_row};
+  const std::int64_t warps = rows * (heads.heads + 2 * heads.kv_heads);
+  return launch(context, write_heads, dim3(static_cast<unsigned>(ceil_div(warps * kWarp, kThreads))), kThreads,
+                static_cast<std::size_t>(kThreads / kWarp * heads.head_dim) * sizeof(float), args);
+}
+
+cudaError_t finish_add(const KernelContext& context, const Product& product, std::int64_t rows, float scale,
+                       const DeviceNorm& post_norm, float* x) {
+  if (post_norm.gain != nullptr) {
+    return launch(context, add_normed, dim3(static_cast<unsigned>(rows)), kThreads, 0, product, scale, post_norm, x);
+  }
+  return launch(context, add_elements, grid_for(rows, product.width), kThreads, 0, product, scale, x);
+}
+
+cudaError_t finish_gate(const KernelContext& context, const Product& product, std::int64_t rows, Gate gate, float* h) {
+  return launch(context, gate_elements, grid_for(rows, product.first_column[1]), kThreads, 0, product, gate, h);
+}
+
+cudaError_t finish_head(const KernelContext& context, const Product& product, std::int64_t rows, float scale,
+                        float soft_cap, float* logits) {
+  return launch(context, scale_logits, grid_for(rows, product.width), kThreads, 0, product, scale, soft_cap, logits);
+}
+
+}  // namespace lanner::ops::cuda

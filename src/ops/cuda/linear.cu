@@ -1,0 +1,307 @@
+// The linear operations: which kernels they are made of.
+//
+// Up to kFusedRows rows, and all of them in deterministic mode in slabs of as many: one fused kernel for each kind of weight
+// among the parts. What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts differ in
+// kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product for each part
+// by the library or gemm.h, quantized weights widened one by one, then finish.h.
+
+#include <algorithm>
+
+#include "ops/cuda/attention.h"
+#include "ops/cuda/device.cuh"
+#include "ops/cuda/finish.h"
+#include "ops/cuda/fused_linear.h"
+#include "ops/cuda/gemm.h"
+#include "ops/cuda/rows.h"
+#include "ops/cuda/widen.h"
+
+namespace lanner::ops::cuda {
+namespace {
+
+/// A linear operation on all of its rows.
+struct Call {
+  const DeviceLinear* linear = nullptr;
+  const float* x = nullptr;
+  const std::int32_t* row_index = nullptr;
+  std::int64_t rows = 0;
+  Finish finish = Finish::kAdd;
+  Gate gate = Gate::kSilu;
+  float* out = nullptr;
+  std::int64_t out_stride = 0;
+  HeadsOut heads = {};
+  DeviceNorm q_norm = {};
+  DeviceNorm k_norm = {};
+
+  std::int64_t cols() const { return linear->parts[0].weight.cols; }
+  std::int64_t width() const {
+    std::int64_t total = 0;
+    for (int i = 0; i < linear->part_count; ++i) total += linear->parts[i].weight.rows;
+    return total;
+  }
+};
+
+bool same_kind(const DeviceWeight& a, const DeviceWeight& b) {
+  return a.format == b.format && a.group == b.group && a.scale_format == b.scale_format;
+}
+
+bool one_kind(const DeviceLinear& linear) {
+  for (int i = 1; i < linear.part_count; ++i) {
+    if (!same_kind(linear.parts[0].weight, linear.parts[i].weight)) return false;
+  }
+  return true;
+}
+
+/// What the fused kernels do in the end of themselves.
+Finish fused_finish(const Call& call) {
+  const DeviceLinear& linear = *call.linear;
+  switch (call.finish) {
+    case Finish::kAdd: return linear.post_norm.gain == nullptr ? Finish::kAdd : Finish::kStore;
+    case Finish::kGate:
+      if (linear.part_count == 1) return Finish::kGateAlone;
+      return one_kind(linear) ? Finish::kGate : Finish::kStore;
+    case Finish::kQkv:
+      return call.q_norm.gain == nullptr && call.k_norm.gain == nullptr ? Finish::kQkv : Finish::kStore;
+    default: return call.finish;
+  }
+}
+
+Product product_of(const Call& call, const float* values, std::int64_t stride) {
+  Product product = {.values = values, .stride = stride, .width = call.width(), .part_count = call.linear->part_count};
+  for (int i = 0; i < product.part_count; ++i) {
+    const DevicePart& part = call.linear->parts[i];
+    product.bias[i] = part.bias;
+    product.first_column[i + 1] = product.first_column[i] + static_cast<std::int32_t>(part.weight.rows);
+  }
+  return product;
+}
+
+/// Rows first..first + rows - 1 of the call, from their product.
+cudaError_t finish_product(const KernelContext& context, const Call& call, const Product& product, std::int64_t first,
+                           std::int64_t rows) {
+  const DeviceLinear& linear = *call.linear;
+  float* out = call.out + first * call.out_stride;
+  switch (call.finish) {
+    case Finish::kAdd: return finish_add(context, product, rows, linear.scale, linear.post_norm, out);
+    case Finish::kGate: return finish_gate(context, product, rows, call.gate, out);
+    case Finish::kQkv: return finish_qkv(context, product, rows, first, call.q_norm, call.k_norm, call.heads);
+    case Finish::kHead: return finish_head(context, product, rows, linear.scale, linear.soft_cap, out);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+// --- few rows ---------------------------------------------------------------------------------------------------------
+
+std::int64_t pairs_of(Finish finish, const DeviceWeight& weight) {
+  return finish == Finish::kGate ? weight.rows : ceil_div(weight.rows, 2);
+}
+
+/// Adds the parts of `first`'s kind that no earlier launch took to the launch.
+void take_parts(const Call& call, int first, FusedLinear* launch) {
+  const DeviceLinear& linear = *call.linear;
+  const DeviceWeight& kind = linear.parts[first].weight;
+  std::int64_t output = 0;
+  for (int i = 0; i < linear.part_count; ++i) {
+    const DevicePart& part = linear.parts[i];
+    if (i >= first && same_kind(kind, part.weight)) {
+      launch->parts[launch->part_count++] = {.data = static_cast<const std::uint8_t*>(part.weight.data),
+                                             .scales = part.weight.scales,
+                                             .bias = part.bias,
+                                             .stride = part.weight.stride,
+                                             .first_output = launch->finish == Finish::kGate ? 0 : output,
+                                             .rows = static_cast<std::int32_t>(part.weight.rows),
+                                             .first_pair = launch->pairs,
+                                             .index = i};
+      if (launch->finish != Finish::kGate || i == first) {
+        launch->pairs += static_cast<std::int32_t>(pairs_of(launch->finish, part.weight));
+      }
+    }
+    output += part.weight.rows;
+  }
+}
+
+cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
+  const DeviceLinear& linear = *call.linear;
+  const Finish finish = fused_finish(call);
+  auto* product = reinterpret_cast<float*>(context.scratch.product);
+  FusedLinear args = {};
+  args.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x;
+  args.row_index = call.row_index == nullptr ? nullptr : call.row_index + first;
+  args.input_order = linear.input_order;
+  args.norm = linear.norm;
+  args.rows = static_cast<std::int32_t>(rows);
+  args.first_row = static_cast<std::int32_t>(first);
+  args.cols = static_cast<std::int32_t>(call.cols());
+  args.finish = finish;
+  args.gate = call.gate;
+  args.scale = linear.scale;
+  args.soft_cap = linear.soft_cap;
+  args.heads = call.heads;
+  args.out = finish == Finish::kStore ? product : call.out + first * call.out_stride;
+  args.out_stride = finish == Finish::kStore ? call.width() : call.out_stride;
+  if (finish == Finish::kStore && rows * call.width() * 4 > context.scratch.product_bytes) return cudaErrorInvalidValue;
+  for (int i = 0; i < linear.part_count; ++i) {
+    bool taken = false;
+    for (int j = 0; j < i; ++j) taken = taken || same_kind(linear.parts[j].weight, linear.parts[i].weight);
+    if (taken) continue;
+    FusedLinear launch = args;
+    launch.group = linear.parts[i].weight.group;
+    launch.scale_format = linear.parts[i].weight.scale_format;
+    take_parts(call, i, &launch);
+    LANNER_RETURN_IF_CUDA_ERROR(run_fused_linear(context, linear.parts[i].weight.format, launch));
+  }
+  if (finish != Finish::kStore) return cudaSuccess;
+  return finish_product(context, call, product_of(call, product, call.width()), first, rows);
+}
+
+// --- many rows --------------------------------------------------------------------------------------------------------
+
+/// The type in which a weight of this format meets its input.
+WeightFormat operand_format(WeightFormat format) { return is_quantized(format) ? WeightFormat::kF16 : format; }
+
+std::int64_t operand_bytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
+
+/// out = prepared input · weightᵀ.
+cudaError_t multiply_part(const KernelContext& context, const DeviceWeight& weight, std::int64_t input_stride,
+                          std::int64_t rows, float* out, std::int64_t out_stride) {
+  GemmArgs args = {.format = operand_format(weight.format),
+                   .input = context.scratch.input,
+                   .input_stride = input_stride,
+                   .weight = weight.data,
+                   .weight_stride = weight.stride / operand_bytes(weight.format),
+                   .out = out,
+                   .out_stride = out_stride,
+                   .rows = rows,
+                   .width = weight.rows,
+                   .cols = weight.cols};
+  if (is_quantized(weight.format)) {
+    args.weight = context.scratch.widened;
+    args.weight_stride = round_up(weight.cols, 8);
+    if (weight.rows * args.weight_stride * 2 > context.scratch.widened_bytes) return cudaErrorInvalidValue;
+    LANNER_RETURN_IF_CUDA_ERROR(widen_weight(context, weight, context.scratch.widened, args.weight_stride));
+  }
+  if (args.format == WeightFormat::kF32) return multiply_float32(context, args);
+  if (context.library != nullptr && context.library->multiply(args, context.stream)) return cudaGetLastError();
+  return multiply_16_bit(context, args);
+}
+
+cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
+  const DeviceLinear& linear = *call.linear;
+  const std::int64_t stride = round_up(call.cols(), 16);
+  const bool in_place = call.finish == Finish::kHead;  // logits are the product
+  float* values = in_place ? call.out + first * call.out_stride : reinterpret_cast<float*>(context.scratch.product);
+  const Product product = product_of(call, values, call.width());
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16}) {
+    bool prepared = false;
+    for (int i = 0; i < linear.part_count; ++i) {
+      const DeviceWeight& weight = linear.parts[i].weight;
+      if (operand_format(weight.format) != format) continue;
+      if (!prepared) {
+        const PrepareRows prepare = {.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x,
+                                     .row_index = call.row_index == nullptr ? nullptr : call.row_index + first,
+                                     .input_order = linear.input_order,
+                                     .norm = linear.norm,
+                                     .rows = rows,
+                                     .cols = call.cols(),
+                                     .format = format,
+                                     .out = context.scratch.input,
+                                     .stride = stride};
+        LANNER_RETURN_IF_CUDA_ERROR(prepare_rows(context, prepare));
+        prepared = true;
+      }
+      LANNER_RETURN_IF_CUDA_ERROR(
+          multiply_part(context, weight, stride, rows, values + product.first_column[i], product.stride));
+    }
+  }
+  bool biased = false;
+  for (int i = 0; i < linear.part_count; ++i) biased = biased || linear.parts[i].bias != nullptr;
+  if (in_place && !biased && linear.scale == 1.0F && linear.soft_cap == 0) return cudaSuccess;
+  return finish_product(context, call, product, first, rows);
+}
+
+/// How many rows of the call fit the scratch at once.
+std::int64_t rows_that_fit(const KernelContext& context, const Call& call) {
+  const std::int64_t row_bytes = round_up(call.cols(), 16) * 4;
+  std::int64_t rows = context.scratch.input_bytes / row_bytes;
+  if (call.finish != Finish::kHead) rows = std::min(rows, context.scratch.product_bytes / (call.width() * 4));
+  return std::min(rows, call.rows);
+}
+
+cudaError_t run_linear(const KernelContext& context, const Call& call) {
+  const bool few = call.rows <= kFusedRows || context.deterministic;
+  const std::int64_t step = few ? kFusedRows : rows_that_fit(context, call);
+  if (step <= 0) return call.rows == 0 ? cudaSuccess : cudaErrorInvalidValue;
+  for (std::int64_t first = 0; first < call.rows; first += step) {
+    const std::int64_t rows = std::min(step, call.rows - first);
+    LANNER_RETURN_IF_CUDA_ERROR(few ? run_few_rows(context, call, first, rows)
+                                    : run_many_rows(context, call, first, rows));
+  }
+  return cudaSuccess;
+}
+
+HeadsOut heads_of(const DeviceNormQkv& args, const DeviceBatch& batch, const KvCacheView& cache) {
+  const KvLayout& layout = cache.layout;
+  return {.angles = args.rope_angles,
+          .q = args.q,
+          .cache = cache.head(0, args.layer, 0),
+          .block_bytes = layout.block_bytes(),
+          .head_bytes = layout.head_bytes(),
+          .row_slice = batch.row_slice,
+          .slices = batch.slices,
+          .blocks = batch.blocks,
+          .rotary_dim = static_cast<std::int32_t>(args.rotary_dim),
+          .head_dim = static_cast<std::int32_t>(layout.head_dim),
+          .heads = static_cast<std::int32_t>(args.heads),
+          .kv_heads = static_cast<std::int32_t>(layout.kv_heads),
+          .dtype = layout.dtype};
+}
+
+}  // namespace
+
+cudaError_t norm_qkv(const KernelContext& context, const DeviceNormQkv& args, const DeviceBatch& batch,
+                     const KvCacheView& cache) {
+  return run_linear(context, {.linear = args.linear,
+                              .x = args.x,
+                              .rows = batch.rows,
+                              .finish = Finish::kQkv,
+                              .heads = heads_of(args, batch, cache),
+                              .q_norm = args.q_norm,
+                              .k_norm = args.k_norm});
+}
+
+cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear, const float* input, std::int64_t rows,
+                       float* x) {
+  Call call = {.linear = &linear, .x = input, .rows = rows, .finish = Finish::kAdd, .out = x};
+  call.out_stride = call.width();
+  return run_linear(context, call);
+}
+
+cudaError_t norm_gated_up(const KernelContext& context, const DeviceLinear& linear, Gate gate, const float* x,
+                          std::int64_t rows, float* h) {
+  return run_linear(context, {.linear = &linear,
+                              .x = x,
+                              .rows = rows,
+                              .finish = Finish::kGate,
+                              .gate = gate,
+                              .out = h,
+                              .out_stride = linear.parts[0].weight.rows});
+}
+
+cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, const float* x,
+                      const std::int32_t* wanted, std::int64_t count, float* logits) {
+  Call call = {.linear = &linear,
+               .x = x,
+               .row_index = wanted,
+               .rows = count,
+               .finish = Finish::kHead,
+               .out = logits};
+  call.out_stride = call.width();
+  return run_linear(context, call);
+}
+
+cudaError_t prepare_kernels(const KernelContext& context) {
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_fused_linear(context.shared_bytes));
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_gemm());
+  return prepare_attention();
+}
+
+}  // namespace lanner::ops::cuda

@@ -124,7 +124,13 @@ void StepRunner::ban_tokens(Sequence& sequence) const {
   }
 }
 
-void StepRunner::deliver_logits(const Place& place, const model::StepOutput& output) const {
+std::span<const float> StepRunner::on_host(const float* values, std::size_t count) {
+  host_values_.resize(count);
+  backend_.read(values, static_cast<std::int64_t>(count), host_values_.data());
+  return host_values_;
+}
+
+void StepRunner::deliver_logits(const Place& place, const model::StepOutput& output) {
   Sequence& sequence = *place.item.sequence;
   const RequestWants::Logits wants = sequence.request->request.wants.logits;
   if (wants == RequestWants::Logits::kNone || place.logits_rows == 0) return;
@@ -138,19 +144,20 @@ void StepRunner::deliver_logits(const Place& place, const model::StepOutput& out
   Event event = event_of(sequence, Event::Kind::kLogits);
   event.first_position = static_cast<std::int32_t>(end - rows);
   event.rows = static_cast<std::int32_t>(rows);
-  event.values = {output.logits + first * vocab, static_cast<std::size_t>(rows) * vocab};
+  event.values = on_host(output.logits + first * vocab, static_cast<std::size_t>(rows) * vocab);
   send(sequence, event);
   sequence.logits_delivered = end;
 }
 
-void StepRunner::deliver_hidden(const Place& place, const model::StepOutput& output) const {
+void StepRunner::deliver_hidden(const Place& place, const model::StepOutput& output) {
   if (place.hidden_rows == 0) return;
   Sequence& sequence = *place.item.sequence;
   const auto width = static_cast<std::size_t>(decoder_.spec().hidden);
   const bool mean = sequence.request->request.wants.hidden == RequestWants::Hidden::kMean;
   if (sequence.hidden_sum.empty() || !mean) sequence.hidden_sum.assign(width, 0.0F);
-  for (std::size_t row = place.first_hidden; row < place.first_hidden + place.hidden_rows; ++row) {
-    for (std::size_t i = 0; i < width; ++i) sequence.hidden_sum[i] += output.hidden[row * width + i];
+  const std::span<const float> hidden = on_host(output.hidden + place.first_hidden * width, place.hidden_rows * width);
+  for (std::size_t row = 0; row < place.hidden_rows; ++row) {
+    for (std::size_t i = 0; i < width; ++i) sequence.hidden_sum[i] += hidden[row * width + i];
   }
   if (place.item.rows < sequence.pending()) return;  // the prompt goes on
   if (mean) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/scheduler.h"
@@ -49,8 +50,10 @@ class StepRunner {
   void add_wanted(Place& place);
   void sample(const model::StepOutput& output);
   void ban_tokens(Sequence& sequence) const;
-  void deliver_logits(const Place& place, const model::StepOutput& output) const;
-  void deliver_hidden(const Place& place, const model::StepOutput& output) const;
+  /// A copy of backend memory, good until the next call.
+  std::span<const float> on_host(const float* values, std::size_t count);
+  void deliver_logits(const Place& place, const model::StepOutput& output);
+  void deliver_hidden(const Place& place, const model::StepOutput& output);
   StepResult advance(const Place& place);
   StepResult append_token(Sequence& sequence, const ops::SampledToken& sampled);
 
@@ -68,6 +71,7 @@ class StepRunner {
   std::vector<std::int32_t> wanted_hidden_;
   std::vector<ops::SampleRow> sample_rows_;
   std::vector<ops::SampledToken> sampled_;
+  std::vector<float> host_values_;
 
   std::int64_t prompt_tokens_ = 0;
   std::int64_t generated_tokens_ = 0;

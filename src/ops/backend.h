@@ -1,17 +1,20 @@
 #pragma once
 // A device that runs the model: its memory, and every arithmetic operation, one virtual function each.
 //
-// Implementations: CpuBackend (cpu/), and ReferenceBackend (reference/), plain fp32 loops that the tests hold all
-// others against and that never serve. Shapes are checked once, at the door of an operation, by the functions of
-// check_arguments.h; bodies trust them.
+// Implementations: CpuBackend (cpu/), CudaBackend (cuda/; no_cuda/ takes its place in builds without CUDA), and
+// ReferenceBackend (reference/), plain fp32 loops that the tests hold all others against and that never serve. Shapes
+// are checked once, at the door of an operation, by the functions of check_arguments.h; bodies trust them.
 //
 // A backend belongs to one thread at a time. Packed weights and vectors outlive nothing but themselves: they may be
-// released in any order. Pointers to activations are in backend memory, row major, fp32.
+// released in any order. Pointers to activations are in backend memory, row major, fp32. embed() begins a step: what
+// follows, up to the next embed(), is called with the same batch.
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "lanner/status.h"
 #include "ops/batch.h"
@@ -78,6 +81,8 @@ class Backend {
   virtual Result<std::byte*> allocate(std::int64_t bytes, const char* what) = 0;  // zeroed; freed with the backend
   /// Makes room in the backend's scratch for steps of up to `rows` rows with at most `max_cols` columns.
   virtual Status reserve(std::int64_t rows, std::int64_t max_cols) = 0;
+  /// What that takes, with the weights that are packed by now.
+  virtual std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const = 0;
 
   // Before the layers: x[row] = scale * table[token[row]]; and the cosines and sines of the step's positions.
   virtual void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) = 0;
@@ -97,8 +102,13 @@ class Backend {
   /// out[i] = norm(x[wanted[i]]), (wanted, cols): hidden states for whoever asks for them.
   virtual void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                          float* out) = 0;
+  /// The rows' logits are in backend memory, where norm_head wrote them; the tokens come to the host.
   virtual void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) = 0;
 
+  /// `count` floats between backend memory and the host's, in order with the operations before and after. read()
+  /// returns when they are there.
+  virtual void read(const float* from, std::int64_t count, float* to) = 0;
+  virtual void write(const float* from, std::int64_t count, float* to) = 0;
   /// The keys and values that a block holds for one layer and head, widened: (64, head_dim) each. For tests.
   virtual void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
                        float* keys, float* values) = 0;
@@ -117,8 +127,46 @@ struct CpuBackendOptions {
   PackObserver* observer = nullptr;  // outlives the backend
 };
 
+struct CudaBackendOptions {
+  int device = 0;
+  /// A row's result depends on that row and its cache alone, whatever else is in the batch. Slower with many rows.
+  bool deterministic = false;
+  /// What dense weights are converted to, kF16 or kBF16; nothing: they stay as they are.
+  std::optional<DType> dense{};
+  int threads = 0;  // of the host, for packing weights and sampling; 0: as many as help
+};
+
+/// What this build and this machine have of CUDA.
+struct CudaSupport {
+  struct Device {
+    std::string name;
+    std::string capability;  // such as "9.0"
+    std::int64_t memory_bytes = 0;
+    int multiprocessors = 0;
+    bool usable = false;  // 8.0 or newer
+  };
+  bool built = false;
+  std::string runtime{};  // the version that was built with, such as "13.0"
+  std::string driver{};   // the newest version that the driver knows; empty: no driver
+  std::string problem{};  // why there is no device; empty when there is one
+  std::vector<Device> devices{};
+};
+
 /// kResourceExhausted where that many threads cannot be started.
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options);
+/// kUnsupported in a build without CUDA or for a device too old, kInternal or kResourceExhausted where the device
+/// cannot be used.
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& options);
+CudaSupport cuda_support();
+
+/// What a CUDA device can do at most, measured now: reading memory once, and products of large fp16 matrices with
+/// random numbers (0 where there is no cuBLASLt).
+struct CudaLimits {
+  double read_bytes_per_s = 0;
+  double half_ops_per_s = 0;
+};
+/// Takes a share of the free memory for its time. Fails as make_cuda_backend does.
+Result<CudaLimits> measure_cuda_limits(int device);
 std::unique_ptr<Backend> make_reference_backend();
 
 }  // namespace lanner::ops

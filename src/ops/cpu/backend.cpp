@@ -61,6 +61,10 @@ Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
   return allocations_.back().data();
 }
 
+std::int64_t CpuBackend::reserve_bytes(std::int64_t rows, std::int64_t max_cols) const {
+  return rows * max_cols * (4 + 2 + 4) + rows * max_cols / kActivationGroup * 4 + rows * max_cols / kSumGroup * 4;
+}
+
 Status CpuBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
   const char* what = "scratch";
   LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * max_cols * 4, what));
@@ -117,6 +121,12 @@ void CpuBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken>
     }
   });
 }
+
+void CpuBackend::read(const float* from, std::int64_t count, float* to) {
+  std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+}
+
+void CpuBackend::write(const float* from, std::int64_t count, float* to) { read(from, count, to); }
 
 void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
                          float* keys, float* values) {

@@ -29,6 +29,7 @@ class CpuBackend final : public Backend {
   Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override;
   Result<std::byte*> allocate(std::int64_t bytes, const char* what) override;
   Status reserve(std::int64_t rows, std::int64_t max_cols) override;
+  std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const override;
 
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override;
   void rope_angles(const Rope& rope, const Batch& batch, float* angles) override;
@@ -40,6 +41,8 @@ class CpuBackend final : public Backend {
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;
   void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
+  void read(const float* from, std::int64_t count, float* to) override;
+  void write(const float* from, std::int64_t count, float* to) override;
   void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,
                float* values) override;
 

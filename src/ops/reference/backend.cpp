@@ -114,6 +114,7 @@ class ReferenceBackend final : public Backend {
     return allocations_.back().get();
   }
   Status reserve(std::int64_t, std::int64_t) override { return {}; }
+  std::int64_t reserve_bytes(std::int64_t, std::int64_t) const override { return 0; }
 
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override {
     check_batch(batch);
@@ -231,6 +232,9 @@ class ReferenceBackend final : public Backend {
     std::vector<TokenLogprob> scratch;
     for (std::size_t i = 0; i < rows.size(); ++i) tokens[i] = sample_row(rows[i], scratch);
   }
+
+  void read(const float* from, std::int64_t count, float* to) override { std::copy_n(from, count, to); }
+  void write(const float* from, std::int64_t count, float* to) override { std::copy_n(from, count, to); }
 
   void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,
                float* values) override {

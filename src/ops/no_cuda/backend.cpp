@@ -1,0 +1,15 @@
+// In the place of ops/cuda where the build has no CUDA.
+
+#include "ops/backend.h"
+
+namespace lanner::ops {
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions&) {
+  return unsupported("this program was built without CUDA");
+}
+
+Result<CudaLimits> measure_cuda_limits(int) { return unsupported("this program was built without CUDA"); }
+
+CudaSupport cuda_support() { return {.built = false, .problem = "built without CUDA"}; }
+
+}  // namespace lanner::ops

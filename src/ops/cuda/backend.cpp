@@ -1,0 +1,420 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/check.h"
+#include "ops/check_arguments.h"
+#include "ops/cuda/cuda_backend.h"
+#include "ops/cuda/cuda_error.h"
+
+namespace lanner::ops {
+namespace cuda {
+namespace {
+
+constexpr int kMaxHostThreads = 16;
+constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what the driver and cuBLASLt take later
+constexpr std::int64_t kAlignment = 256;
+constexpr std::int64_t kLogitsBytes = std::int64_t{16} << 20;  // of one buffer of logits on their way to the host
+constexpr int kLeastCapability = 80;
+
+class CudaVector final : public DeviceVector {
+ public:
+  CudaVector(std::int64_t size, DeviceBuffer buffer) : size_(size), buffer_(std::move(buffer)) {}
+  std::int64_t size() const override { return size_; }
+  const float* data() const override { return buffer_.as<const float>(); }
+
+ private:
+  std::int64_t size_;
+  DeviceBuffer buffer_;
+};
+
+std::int64_t aligned(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+DeviceNorm on_device(const Norm& norm) {
+  return {.kind = norm.kind,
+          .gain = norm.gain == nullptr ? nullptr : norm.gain->data(),
+          .bias = norm.bias == nullptr ? nullptr : norm.bias->data(),
+          .eps = norm.eps};
+}
+
+const DeviceWeight& view_of(const PackedWeight& weight) { return static_cast<const CudaWeight&>(weight).view(); }
+
+/// What one row of an operation's input and product take; see Scratch.
+std::int64_t input_row_bytes(std::int64_t max_cols) { return aligned(max_cols, 16) * 4; }
+/// q, k and v together, or gate and up, are at most twice as wide as the widest input or output.
+std::int64_t product_row_bytes(std::int64_t max_cols) { return 2 * max_cols * 4; }
+
+std::int64_t widened_bytes(const DeviceWeight& weight) {
+  return is_quantized(weight.format) ? weight.rows * aligned(weight.cols, 16) * 2 : 0;
+}
+
+/// Of attention with any heads that make rows of up to `max_cols`.
+std::int64_t largest_partial_bytes(int multiprocessors, std::int64_t max_cols) {
+  constexpr std::int64_t kHeadStep = 16;
+  constexpr std::int64_t kLargestHead = 1024;
+  std::int64_t largest = 0;
+  for (std::int64_t head_dim = kHeadStep; head_dim <= std::min(kLargestHead, max_cols); head_dim += kHeadStep) {
+    const std::int64_t heads = max_cols / head_dim;
+    for (const std::int64_t kv_heads : {std::int64_t{1}, heads}) {
+      largest = std::max(largest, attention_partial_bytes(multiprocessors, heads, kv_heads, head_dim));
+    }
+  }
+  return largest;
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  LANNER_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaBackendOptions& options) {
+  LANNER_RETURN_IF_ERROR(cuda_status(cudaSetDevice(options.device), "the CUDA device cannot be used"));
+  LANNER_RETURN_IF_ERROR(cuda_status(cudaFree(nullptr), "the CUDA device cannot be used"));  // makes the context
+  const int threads = options.threads > 0 ? options.threads : std::min(available_processors(), kMaxHostThreads);
+  LANNER_ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
+  LANNER_ASSIGN_OR_RETURN(Stream stream, Stream::create());
+  std::unique_ptr<CudaBackend> backend(new CudaBackend(options, std::move(stream), std::move(pool)));
+  LANNER_RETURN_IF_ERROR(backend->set_up());
+  return std::unique_ptr<Backend>(std::move(backend));
+}
+
+Status CudaBackend::set_up() {
+  cudaDeviceProp properties{};
+  LANNER_RETURN_IF_ERROR(cuda_status(cudaGetDeviceProperties(&properties, options_.device), "the CUDA device"));
+  const int capability = properties.major * 10 + properties.minor;
+  if (capability < kLeastCapability) {
+    return unsupported(fmt::format("{}: its compute capability {}.{} is below 8.0", properties.name, properties.major,
+                                   properties.minor));
+  }
+  sample_scratch_.resize(static_cast<std::size_t>(pool_->size()));
+  LANNER_ASSIGN_OR_RETURN(staging_, Staging::create(*pool_, stream_.get()));
+  context_.stream = stream_.get();
+  context_.multiprocessors = properties.multiProcessorCount;
+  context_.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device);
+  context_.dependent_launch = capability >= 90;
+  context_.deterministic = options_.deterministic;
+  std::string products = "own matrix products";
+  if (options_.deterministic) {
+    products = "deterministic";
+  } else {
+    LANNER_ASSIGN_OR_RETURN(library_workspace_, DeviceBuffer::allocate(CublasLt::kWorkspaceBytes, "cuBLASLt"));
+    auto library = CublasLt::open(library_workspace_.data());
+    if (library.ok()) {
+      library_ = *std::move(library);
+      context_.library = library_.get();
+      products = library_->version();
+    } else {
+      library_workspace_ = {};
+    }
+  }
+  description_ = fmt::format("cuda {}, {}", properties.name, products);
+  return cuda_status(prepare_kernels(context_), "the kernels cannot be loaded");
+}
+
+CudaBackend::~CudaBackend() {
+  enter();
+  static_cast<void>(cudaStreamSynchronize(stream_.get()));
+}
+
+void CudaBackend::enter() const { LANNER_CUDA_CHECK(cudaSetDevice(options_.device)); }
+
+void CudaBackend::finish() const { LANNER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }
+
+std::int64_t CudaBackend::available_bytes() const {
+  enter();
+  std::size_t free = 0;
+  std::size_t total = 0;
+  LANNER_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return std::max<std::int64_t>(0, static_cast<std::int64_t>(free) - kDriverBytes);
+}
+
+// --- memory ---------------------------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource source, Arithmetic arithmetic) {
+  enter();
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_));
+  widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));
+  if (reserved_rows_ > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());
+  return weight;
+}
+
+Result<std::shared_ptr<const DeviceVector>> CudaBackend::upload(std::span<const float> values) {
+  enter();
+  const auto bytes = static_cast<std::int64_t>(values.size_bytes());
+  LANNER_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::allocate(bytes, "a vector of weights"));
+  staging_->copy(values.data(), bytes, buffer.data());
+  return std::shared_ptr<const DeviceVector>(
+      std::make_shared<CudaVector>(static_cast<std::int64_t>(values.size()), std::move(buffer)));
+}
+
+Result<std::byte*> CudaBackend::allocate(std::int64_t bytes, const char* what) {
+  enter();
+  LANNER_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::allocate(bytes, what));
+  if (bytes > 0) {
+    LANNER_RETURN_IF_ERROR(
+        cuda_status(cudaMemsetAsync(buffer.data(), 0, static_cast<std::size_t>(bytes), stream_.get()), what));
+  }
+  allocations_.push_back(std::move(buffer));
+  return allocations_.back().data();
+}
+
+Status CudaBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
+  enter();
+  reserved_rows_ = rows;
+  reserved_cols_ = max_cols;
+  return allocate_scratch();
+}
+
+std::int64_t CudaBackend::reserve_bytes(std::int64_t rows, std::int64_t max_cols) const {
+  return rows * (input_row_bytes(max_cols) + product_row_bytes(max_cols)) + widened_bytes_ +
+         largest_partial_bytes(context_.multiprocessors, max_cols);
+}
+
+Status CudaBackend::allocate_scratch() {
+  finish();
+  const auto fit = [](DeviceBuffer& buffer, std::int64_t bytes) -> Status {
+    if (buffer.bytes() >= bytes) return {};
+    buffer = {};
+    LANNER_ASSIGN_OR_RETURN(buffer, DeviceBuffer::allocate(aligned(bytes, kAlignment), "scratch"));
+    return {};
+  };
+  const std::int64_t rows = std::max(reserved_rows_, kFusedRows);
+  LANNER_RETURN_IF_ERROR(fit(input_, rows * input_row_bytes(reserved_cols_)));
+  LANNER_RETURN_IF_ERROR(fit(product_, rows * product_row_bytes(reserved_cols_)));
+  LANNER_RETURN_IF_ERROR(fit(widened_, widened_bytes_));
+  LANNER_RETURN_IF_ERROR(fit(partials_, largest_partial_bytes(context_.multiprocessors, reserved_cols_)));
+  context_.scratch = {.input = input_.data(),
+                      .input_bytes = input_.bytes(),
+                      .product = product_.data(),
+                      .product_bytes = product_.bytes(),
+                      .widened = widened_.data(),
+                      .widened_bytes = widened_.bytes(),
+                      .partials = partials_.data(),
+                      .partial_bytes = partials_.bytes()};
+  return {};
+}
+
+// --- operations -----------------------------------------------------------------------------------------------------
+
+const DeviceBatch& CudaBackend::current(const Batch& batch) const {
+  LANNER_CHECK(batch_.rows == batch.rows);  // embed() came first
+  return batch_;
+}
+
+const std::int32_t* CudaBackend::uploaded_order(const std::vector<std::int32_t>& order) {
+  if (order.empty()) return nullptr;
+  UploadedOrder& uploaded = orders_[order.data()];
+  if (uploaded.order != order) {  // not seen yet, or another Linear's memory before
+    const auto bytes = static_cast<std::int64_t>(order.size() * sizeof(std::int32_t));
+    auto buffer = DeviceBuffer::allocate(bytes, "the order of a weight's columns");
+    LANNER_CHECK(buffer.ok());
+    staging_->copy(order.data(), bytes, buffer->data());
+    uploaded = {.order = order, .device = *std::move(buffer)};
+  }
+  return uploaded.device.as<const std::int32_t>();
+}
+
+DeviceLinear CudaBackend::on_device(const Linear& linear) {
+  LANNER_CHECK(static_cast<std::int64_t>(linear.parts.size()) <= kMaxParts);
+  DeviceLinear result;
+  result.norm = cuda::on_device(linear.norm);
+  result.input_order = uploaded_order(linear.input_order);
+  for (const LinearPart& part : linear.parts) {
+    result.parts[result.part_count++] = {.weight = view_of(*part.weight),
+                                         .bias = part.bias == nullptr ? nullptr : part.bias->data()};
+  }
+  result.scale = linear.epilogue.scale;
+  result.post_norm = cuda::on_device(linear.epilogue.post_norm);
+  result.soft_cap = linear.epilogue.soft_cap;
+  return result;
+}
+
+void CudaBackend::embed(const PackedWeight& table, const Batch& batch, float scale, float* x) {
+  check_batch(batch);
+  enter();
+  auto uploaded = upload_.batch(batch, stream_.get());
+  LANNER_CHECK(uploaded.ok());
+  batch_ = *uploaded;
+  LANNER_CUDA_CHECK(cuda::embed(context_, view_of(table), batch_, scale, x));
+}
+
+void CudaBackend::rope_angles(const Rope& rope, const Batch& batch, float* angles) {
+  LANNER_CUDA_CHECK(cuda::rope_angles(context_, rope.inverse_frequencies->data(), rope.inverse_frequencies->size(),
+                                      rope.scale, current(batch), angles));
+}
+
+void CudaBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) {
+  check_norm_qkv(args, batch, cache);
+  const DeviceLinear linear = on_device(*args.linear);
+  const DeviceNormQkv device{.x = args.x,
+                             .linear = &linear,
+                             .rope_angles = args.rope_angles,
+                             .rotary_dim = args.rotary_dim,
+                             .heads = args.heads,
+                             .layer = args.layer,
+                             .q_norm = cuda::on_device(args.q_norm),
+                             .k_norm = cuda::on_device(args.k_norm),
+                             .q = args.q};
+  LANNER_CUDA_CHECK(cuda::norm_qkv(context_, device, current(batch), cache));
+}
+
+void CudaBackend::attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) {
+  check_attention(args, batch, cache);
+  const DeviceAttention device{.q = args.q,
+                               .heads = args.heads,
+                               .layer = args.layer,
+                               .scale = args.scale,
+                               .soft_cap = args.soft_cap,
+                               .window = args.window,
+                               .alibi_slopes = args.alibi_slopes == nullptr ? nullptr : args.alibi_slopes->data(),
+                               .out = args.out};
+  LANNER_CUDA_CHECK(cuda::attention(context_, device, current(batch), cache));
+}
+
+void CudaBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
+  check_linear_add(linear);
+  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, rows, x));
+}
+
+void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) {
+  check_norm_gated_up(linear);
+  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, rows, h));
+}
+
+void CudaBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {
+  check_norm_head(linear);
+  const auto rows = upload_.rows(wanted, stream_.get());
+  LANNER_CHECK(rows.ok());
+  LANNER_CUDA_CHECK(
+      cuda::norm_head(context_, on_device(linear), x, *rows, static_cast<std::int64_t>(wanted.size()), logits));
+}
+
+void CudaBackend::norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+                            float* out) {
+  check_norm_rows(norm, cols);
+  const auto rows = upload_.rows(wanted, stream_.get());
+  LANNER_CHECK(rows.ok());
+  LANNER_CUDA_CHECK(
+      cuda::norm_rows(context_, cuda::on_device(norm), x, cols, *rows, static_cast<std::int64_t>(wanted.size()), out));
+}
+
+// --- what the host reads --------------------------------------------------------------------------------------------
+
+void CudaBackend::read(const float* from, std::int64_t count, float* to) {
+  enter();
+  LANNER_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(float), cudaMemcpyDeviceToHost,
+                                    stream_.get()));
+  finish();
+}
+
+void CudaBackend::write(const float* from, std::int64_t count, float* to) {
+  enter();
+  staging_->copy(from, count * static_cast<std::int64_t>(sizeof(float)), reinterpret_cast<std::byte*>(to));
+}
+
+void CudaBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
+                          float* keys, float* values) {
+  enter();
+  const std::int64_t count = kKvBlockTokens * cache.layout.head_dim;
+  auto buffer = DeviceBuffer::allocate(2 * count * static_cast<std::int64_t>(sizeof(float)), "a block to look at");
+  LANNER_CHECK(buffer.ok());
+  auto* device = buffer->as<float>();
+  LANNER_CUDA_CHECK(cuda::read_kv(context_, cache, block, layer, kv_head, device, device + count));
+  read(device, count, keys);
+  read(device + count, count, values);
+}
+
+// Sampling on the host: while one buffer of logits is being sampled, the next is on its way.
+void CudaBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
+  enter();
+  if (rows.empty()) return;
+  const auto row_bytes = static_cast<std::int64_t>(rows.front().logits.size_bytes());
+  const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kLogitsBytes / row_bytes));
+  const auto piece = [&](std::size_t first) { return rows.subspan(first, std::min(at_once, rows.size() - first)); };
+  copy_logits(piece(0), logits_[0]);
+  int turn = 0;
+  for (std::size_t first = 0; first < rows.size(); first += at_once, turn = 1 - turn) {
+    if (first + at_once < rows.size()) copy_logits(piece(first + at_once), logits_[1 - turn]);
+    const std::span<const SampleRow> now = piece(first);
+    sample_copied(now, logits_[turn], tokens.subspan(first, now.size()));
+  }
+}
+
+void CudaBackend::copy_logits(std::span<const SampleRow> rows, LogitsBuffer& buffer) {
+  const std::size_t row_bytes = rows.front().logits.size_bytes();
+  const auto bytes = static_cast<std::int64_t>(row_bytes * rows.size());
+  if (buffer.memory.bytes() < bytes) {
+    auto memory = PinnedBuffer::allocate(std::max(bytes, kLogitsBytes), "logits on the host");
+    LANNER_CHECK(memory.ok());
+    buffer.memory = *std::move(memory);
+  }
+  // Rows that lie one after another go together.
+  for (std::size_t first = 0; first < rows.size();) {
+    std::size_t end = first + 1;
+    while (end < rows.size() && rows[end].logits.data() == rows[end - 1].logits.data() + rows[end - 1].logits.size()) {
+      ++end;
+    }
+    LANNER_CUDA_CHECK(cudaMemcpyAsync(buffer.memory.data() + first * row_bytes, rows[first].logits.data(),
+                                      (end - first) * row_bytes, cudaMemcpyDeviceToHost, stream_.get()));
+    first = end;
+  }
+  buffer.copied.record(stream_.get());
+}
+
+void CudaBackend::sample_copied(std::span<const SampleRow> rows, const LogitsBuffer& buffer,
+                                std::span<SampledToken> tokens) {
+  buffer.copied.wait();
+  const auto* logits = reinterpret_cast<const float*>(buffer.memory.data());
+  pool_->run([&](ThreadPool::Worker& worker) {
+    const auto [begin, end] = worker.share(static_cast<std::int64_t>(rows.size()));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto index = static_cast<std::size_t>(i);
+      SampleRow row = rows[index];
+      row.logits = {logits + index * row.logits.size(), row.logits.size()};
+      tokens[index] = sample_row(row, sample_scratch_[static_cast<std::size_t>(worker.index())]);
+    }
+  });
+}
+
+}  // namespace cuda
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& options) {
+  return cuda::CudaBackend::create(options);
+}
+
+CudaSupport cuda_support() {
+  CudaSupport support;
+  support.built = true;
+  int version = 0;
+  if (cudaRuntimeGetVersion(&version) == cudaSuccess) {
+    support.runtime = fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+  }
+  if (cudaDriverGetVersion(&version) == cudaSuccess && version > 0) {
+    support.driver = fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+  }
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    const bool no_driver = support.driver.empty();
+    support.problem = no_driver ? "no CUDA driver is installed" : cudaGetErrorString(error);
+    return support;
+  }
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) continue;
+    support.devices.push_back({.name = properties.name,
+                               .capability = fmt::format("{}.{}", properties.major, properties.minor),
+                               .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem),
+                               .multiprocessors = properties.multiProcessorCount,
+                               .usable = properties.major * 10 + properties.minor >= cuda::kLeastCapability});
+  }
+  if (count == 0) support.problem = "the CUDA driver finds no device";
+  return support;
+}
+
+}  // namespace lanner::ops

@@ -1,0 +1,202 @@
+#include "ops/cuda/cublas_lt.h"
+
+#include <fmt/format.h>
+#include <library_types.h>
+
+#include <array>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "core/check.h"
+#include "ops/cuda/cuda_error.h"
+
+namespace lanner::ops::cuda {
+namespace {
+
+// The part of cuBLASLt's binary interface that is used. It has been the same since CUDA 11 and is documented in
+// docs.nvidia.com/cuda/cublas; names and numbers are those of its enumerations.
+using Code = int;  // cublasStatus_t; 0: success
+using Handle = void*;
+using Descriptor = void*;
+using Layout = void*;
+using Preference = void*;
+
+struct Algorithm {
+  std::array<std::uint64_t, 8> data;
+};
+struct HeuristicResult {
+  Algorithm algorithm;
+  std::size_t workspace_bytes;
+  Code state;
+  float waves;
+  std::array<int, 4> reserved;
+};
+static_assert(sizeof(HeuristicResult) == 96 && offsetof(HeuristicResult, state) == 72);
+
+constexpr int kCompute32F = 68;                        // CUBLAS_COMPUTE_32F
+constexpr int kDescriptorTransposeA = 3;               // CUBLASLT_MATMUL_DESC_TRANSA
+constexpr std::int32_t kTranspose = 1;                 // CUBLAS_OP_T
+constexpr int kPreferenceWorkspace = 1;                // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
+constexpr int kPreferenceAlignments[] = {5, 6, 7, 8};  // CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, B, C, D
+constexpr std::uint32_t kAlignment = 16;
+constexpr std::size_t kMaxPlans = 4096;  // each holds some small objects of the library
+
+cudaDataType_t cuda_type(WeightFormat format) { return format == WeightFormat::kBF16 ? CUDA_R_16BF : CUDA_R_16F; }
+
+}  // namespace
+
+struct CublasLt::Functions {
+  Code (*create)(Handle*) = nullptr;
+  Code (*destroy)(Handle) = nullptr;
+  std::size_t (*version)() = nullptr;
+  Code (*descriptor_create)(Descriptor*, int compute_type, int scale_type) = nullptr;
+  Code (*descriptor_destroy)(Descriptor) = nullptr;
+  Code (*descriptor_set)(Descriptor, int attribute, const void*, std::size_t) = nullptr;
+  Code (*layout_create)(Layout*, int type, std::uint64_t rows, std::uint64_t cols, std::int64_t stride) = nullptr;
+  Code (*layout_destroy)(Layout) = nullptr;
+  Code (*preference_create)(Preference*) = nullptr;
+  Code (*preference_destroy)(Preference) = nullptr;
+  Code (*preference_set)(Preference, int attribute, const void*, std::size_t) = nullptr;
+  Code (*heuristic)(Handle, Descriptor, Layout a, Layout b, Layout c, Layout d, Preference, int wanted,
+                    HeuristicResult*, int* found) = nullptr;
+  Code (*matmul)(Handle, Descriptor, const void* alpha, const void* a, Layout, const void* b, Layout, const void* beta,
+                 const void* c, Layout, void* d, Layout, const Algorithm*, void* workspace, std::size_t,
+                 cudaStream_t) = nullptr;
+
+  /// False where the library lacks one.
+  bool find(const SharedLibrary& library) {
+    bool all = true;
+    const auto take = [&]<typename Function>(Function& function, const char* name) {
+      function = library.function<Function>(name);
+      all = all && function != nullptr;
+    };
+    take(create, "cublasLtCreate");
+    take(destroy, "cublasLtDestroy");
+    take(version, "cublasLtGetVersion");
+    take(descriptor_create, "cublasLtMatmulDescCreate");
+    take(descriptor_destroy, "cublasLtMatmulDescDestroy");
+    take(descriptor_set, "cublasLtMatmulDescSetAttribute");
+    take(layout_create, "cublasLtMatrixLayoutCreate");
+    take(layout_destroy, "cublasLtMatrixLayoutDestroy");
+    take(preference_create, "cublasLtMatmulPreferenceCreate");
+    take(preference_destroy, "cublasLtMatmulPreferenceDestroy");
+    take(preference_set, "cublasLtMatmulPreferenceSetAttribute");
+    take(heuristic, "cublasLtMatmulAlgoGetHeuristic");
+    take(matmul, "cublasLtMatmul");
+    return all;
+  }
+};
+
+/// What a product of one shape is called with. The library is column major, so that it sees
+/// outᵀ (width, rows) = weight, stored as (cols, width) and transposed, times inputᵀ (cols, rows).
+struct CublasLt::Plan {
+  Descriptor descriptor = nullptr;
+  Layout weight = nullptr;
+  Layout input = nullptr;
+  Layout out = nullptr;
+  Algorithm algorithm{};
+  bool found = false;
+
+  void release(const Functions& functions) const {
+    if (descriptor != nullptr) functions.descriptor_destroy(descriptor);
+    for (const Layout layout : {weight, input, out}) {
+      if (layout != nullptr) functions.layout_destroy(layout);
+    }
+  }
+};
+
+std::size_t CublasLt::ShapeHash::operator()(const Shape& shape) const {
+  std::uint64_t hash = 0;
+  for (const std::int64_t part : {shape.rows, shape.width, shape.cols, shape.input_stride, shape.weight_stride,
+                                  shape.out_stride, static_cast<std::int64_t>(shape.format)}) {
+    hash = (hash ^ static_cast<std::uint64_t>(part)) * 0x9E3779B97F4A7C15U;
+    hash ^= hash >> 32U;
+  }
+  return hash;
+}
+
+CublasLt::CublasLt(SharedLibrary library, std::unique_ptr<Functions> functions, void* workspace)
+    : library_(std::move(library)), functions_(std::move(functions)), workspace_(workspace) {}
+
+CublasLt::~CublasLt() {
+  for (const auto& [shape, plan] : plans_) plan.release(*functions_);
+  if (handle_ != nullptr) functions_->destroy(handle_);
+}
+
+Result<std::unique_ptr<CublasLt>> CublasLt::open(void* workspace) {
+  const std::array<std::string, 3> names = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
+  LANNER_ASSIGN_OR_RETURN(SharedLibrary library, SharedLibrary::open(names, cuda_library_folders()));
+  auto functions = std::make_unique<Functions>();
+  if (!functions->find(library)) {
+    return unsupported(fmt::format("{} lacks a function that is needed", library.path()));
+  }
+  std::unique_ptr<CublasLt> opened(new CublasLt(std::move(library), std::move(functions), workspace));
+  if (const Code status = opened->functions_->create(&opened->handle_); status != 0) {
+    opened->handle_ = nullptr;
+    return unsupported(fmt::format("{} cannot be used here (cuBLAS status {})", opened->library_.path(), status));
+  }
+  return opened;
+}
+
+std::string CublasLt::version() const {
+  const std::size_t number = functions_->version();
+  return fmt::format("cuBLASLt {}.{}.{}", number / 10000, number / 100 % 100, number % 100);
+}
+
+CublasLt::Plan CublasLt::make_plan(const Shape& shape) const {
+  const Functions& call = *functions_;
+  const auto rows = static_cast<std::uint64_t>(shape.rows);
+  const auto width = static_cast<std::uint64_t>(shape.width);
+  const auto cols = static_cast<std::uint64_t>(shape.cols);
+  Plan plan;
+  Preference preference = nullptr;
+  const std::uint64_t workspace = kWorkspaceBytes;
+  bool good = call.descriptor_create(&plan.descriptor, kCompute32F, CUDA_R_32F) == 0 &&
+              call.descriptor_set(plan.descriptor, kDescriptorTransposeA, &kTranspose, sizeof(kTranspose)) == 0 &&
+              call.layout_create(&plan.weight, cuda_type(shape.format), cols, width, shape.weight_stride) == 0 &&
+              call.layout_create(&plan.input, cuda_type(shape.format), cols, rows, shape.input_stride) == 0 &&
+              call.layout_create(&plan.out, CUDA_R_32F, width, rows, shape.out_stride) == 0 &&
+              call.preference_create(&preference) == 0 &&
+              call.preference_set(preference, kPreferenceWorkspace, &workspace, sizeof(workspace)) == 0;
+  for (const int attribute : kPreferenceAlignments) {
+    good = good && call.preference_set(preference, attribute, &kAlignment, sizeof(kAlignment)) == 0;
+  }
+  LANNER_CHECK(good);  // these fail for want of host memory, or for a mistake of ours
+  HeuristicResult result{};
+  int found = 0;
+  const Code status = call.heuristic(handle_, plan.descriptor, plan.weight, plan.input, plan.out, plan.out, preference,
+                                     1, &result, &found);
+  plan.found = status == 0 && found == 1 && result.state == 0;
+  plan.algorithm = result.algorithm;
+  call.preference_destroy(preference);
+  return plan;
+}
+
+bool CublasLt::multiply(const GemmArgs& args, cudaStream_t stream) {
+  const Shape shape{args.rows,          args.width,      args.cols,  args.input_stride,
+                    args.weight_stride, args.out_stride, args.format};
+  auto entry = plans_.find(shape);
+  if (entry == plans_.end()) {
+    if (plans_.size() >= kMaxPlans) {
+      for (const auto& [old, plan] : plans_) plan.release(*functions_);
+      plans_.clear();
+    }
+    entry = plans_.emplace(shape, make_plan(shape)).first;
+  }
+  const Plan& plan = entry->second;
+  if (!plan.found) return false;
+  const float alpha = 1.0F;
+  const float beta = 0.0F;
+  const Code status =
+      functions_->matmul(handle_, plan.descriptor, &alpha, args.weight, plan.weight, args.input, plan.input, &beta,
+                         args.out, plan.out, args.out, plan.out, &plan.algorithm, workspace_, kWorkspaceBytes, stream);
+  if (status != 0) {
+    const std::string what = fmt::format("cuBLASLt's product of ({}, {}) and ({}, {}) failed with status {}", args.rows,
+                                         args.cols, args.width, args.cols, status);
+    check_failed(__FILE__, __LINE__, what.c_str());
+  }
+  return true;
+}
+
+}  // namespace lanner::ops::cuda

@@ -1,0 +1,109 @@
+#pragma once
+// A CUDA device as a Backend: owns memory and a stream, packs weights, uploads steps; the arithmetic is kernels.h.
+//
+// embed() is the first operation of a step: it uploads the batch, in one transfer, and the operations that follow find
+// it there. All work of a backend is on one stream, in order. The host waits in read(), sample() and read_kv() alone.
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "ops/backend.h"
+#include "ops/cuda/cublas_lt.h"
+#include "ops/cuda/device_memory.h"
+#include "ops/cuda/kernels.h"
+#include "ops/cuda/pack.h"
+#include "ops/cuda/staging.h"
+#include "ops/cuda/step_upload.h"
+
+namespace lanner::ops::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> create(const CudaBackendOptions& options);
+  ~CudaBackend() override;
+
+  std::string description() const override { return description_; }
+  std::int64_t available_bytes() const override;
+
+  Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override;
+  Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override;
+  Result<std::byte*> allocate(std::int64_t bytes, const char* what) override;
+  Status reserve(std::int64_t rows, std::int64_t max_cols) override;
+  std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const override;
+
+  void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override;
+  void rope_angles(const Rope& rope, const Batch& batch, float* angles) override;
+  void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
+  void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override;
+  void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
+  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override;
+  void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
+  void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
+                 float* out) override;
+  void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
+
+  void read(const float* from, std::int64_t count, float* to) override;
+  void write(const float* from, std::int64_t count, float* to) override;
+  void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,
+               float* values) override;
+
+ private:
+  /// A Linear's input order on the device, and what it was made of.
+  struct UploadedOrder {
+    std::vector<std::int32_t> order;
+    DeviceBuffer device;
+  };
+  /// Rows of logits on their way to the host, where they are sampled.
+  struct LogitsBuffer {
+    PinnedBuffer memory;
+    DeviceEvent copied;
+  };
+
+  CudaBackend(const CudaBackendOptions& options, Stream stream, std::unique_ptr<ThreadPool> pool)
+      : options_(options), stream_(std::move(stream)), pool_(std::move(pool)) {}
+  Status set_up();
+  /// The device is a matter of each thread: called wherever a thread may enter for the first time.
+  void enter() const;
+  void finish() const;
+  Status allocate_scratch();
+  const DeviceBatch& current(const Batch& batch) const;
+  DeviceLinear on_device(const Linear& linear);
+  const std::int32_t* uploaded_order(const std::vector<std::int32_t>& order);
+  void copy_logits(std::span<const SampleRow> rows, LogitsBuffer& buffer);
+  void sample_copied(std::span<const SampleRow> rows, const LogitsBuffer& buffer, std::span<SampledToken> tokens);
+
+  const CudaBackendOptions options_;
+  Stream stream_;
+  std::unique_ptr<ThreadPool> pool_;  // packs weights, samples
+  std::unique_ptr<Staging> staging_;
+  std::string description_;
+  KernelContext context_;
+  DeviceBuffer library_workspace_;
+  std::unique_ptr<CublasLt> library_;  // null: the kernels' own products
+  std::vector<DeviceBuffer> allocations_;
+
+  // Scratch, sized by reserve() and by the weights that were packed.
+  std::int64_t reserved_rows_ = 0;
+  std::int64_t reserved_cols_ = 0;
+  std::int64_t widened_bytes_ = 0;  // of the largest quantized weight
+  DeviceBuffer input_;
+  DeviceBuffer product_;
+  DeviceBuffer widened_;
+  DeviceBuffer partials_;
+
+  StepUpload upload_;
+  DeviceBatch batch_;  // of the step that embed() began
+  std::unordered_map<const std::int32_t*, UploadedOrder> orders_;
+
+  LogitsBuffer logits_[2];
+  std::vector<std::vector<TokenLogprob>> sample_scratch_;  // one a worker
+};
+
+}  // namespace lanner::ops::cuda

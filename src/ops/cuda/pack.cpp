@@ -1,0 +1,206 @@
+#include "ops/cuda/pack.h"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#include "core/check.h"
+#include "core/float16.h"
+
+namespace lanner::ops::cuda {
+namespace {
+
+constexpr std::int64_t kRowAlignment = 16;  // bytes: what one load of a thread takes
+constexpr std::int64_t kInt8Multiple = 16;  // of a group's columns, for the kernels to take it
+constexpr std::int64_t kInt4Multiple = 32;
+constexpr std::uint8_t kExcess = 0x80;  // turns two's complement into code + 128
+
+std::int64_t aligned(std::int64_t bytes) { return (bytes + kRowAlignment - 1) / kRowAlignment * kRowAlignment; }
+
+std::int64_t element_bytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
+
+/// How the weight will lie on the device.
+WeightFormat packed_format(const WeightSource& source, Arithmetic arithmetic, std::optional<DType> dense) {
+  if (arithmetic == Arithmetic::kExact) return WeightFormat::kF32;
+  if (is_quantized(source.format)) {
+    LANNER_CHECK(source.group > 0 && source.cols % source.group == 0);
+    const std::int64_t multiple = source.format == WeightFormat::kInt4 ? kInt4Multiple : kInt8Multiple;
+    return source.group % multiple == 0 ? source.format : WeightFormat::kF16;
+  }
+  if (!dense) return source.format;
+  LANNER_CHECK(*dense == DType::kF16 || *dense == DType::kBF16);
+  return *dense == DType::kF16 ? WeightFormat::kF16 : WeightFormat::kBF16;
+}
+
+float code_number(const WeightSource& source, std::size_t index) {
+  const std::uint8_t code = source.codes[index];
+  return source.format == WeightFormat::kInt4 ? static_cast<float>(code)
+                                              : static_cast<float>(static_cast<std::int8_t>(code));
+}
+
+/// Element `index` of (rows, cols), as fp32.
+float element(const WeightSource& source, std::int64_t index) {
+  const auto place = static_cast<std::size_t>(index);
+  if (is_quantized(source.format)) {
+    const std::int64_t row = index / source.cols;
+    const auto group =
+        static_cast<std::size_t>(row * (source.cols / source.group) + index % source.cols / source.group);
+    const float offset = source.offsets.empty() ? 0.0F : source.offsets[group];
+    return source.scales[group] * code_number(source, place) + offset;
+  }
+  if (source.format == WeightFormat::kF32) {
+    float value = 0;
+    std::memcpy(&value, source.dense + index * 4, sizeof(value));
+    return value;
+  }
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, source.dense + index * 2, sizeof(bits));
+  return source.format == WeightFormat::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+}
+
+/// One row in a dense format; false where a finite number became infinite.
+bool fill_dense_row(const WeightSource& source, WeightFormat format, std::int64_t row, std::byte* out) {
+  const std::int64_t cols = source.cols;
+  const std::int64_t size = element_bytes(format);
+  std::memset(out + cols * size, 0, static_cast<std::size_t>(aligned(cols * size) - cols * size));
+  if (format == source.format) {
+    std::memcpy(out, source.dense + row * cols * size, static_cast<std::size_t>(cols * size));
+    return true;
+  }
+  bool held = true;
+  for (std::int64_t col = 0; col < cols; ++col) {
+    const float value = element(source, row * cols + col);
+    if (format == WeightFormat::kF32) {
+      std::memcpy(out + col * 4, &value, sizeof(value));
+      continue;
+    }
+    const std::uint16_t bits = format == WeightFormat::kF16 ? to_half(value).bits : to_bfloat16(value).bits;
+    const float back = format == WeightFormat::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+    held = held && (std::isfinite(back) || !std::isfinite(value));
+    std::memcpy(out + col * 2, &bits, sizeof(bits));
+  }
+  return held;
+}
+
+void fill_int8_row(const WeightSource& source, std::int64_t row, std::byte* out) {
+  const std::uint8_t* codes = source.codes.data() + row * source.cols;
+  for (std::int64_t col = 0; col < source.cols; ++col) out[col] = static_cast<std::byte>(codes[col] ^ kExcess);
+  std::memset(out + source.cols, 0, static_cast<std::size_t>(aligned(source.cols) - source.cols));
+}
+
+void fill_int4_row(const WeightSource& source, std::int64_t row, std::byte* out) {
+  const std::uint8_t* codes = source.codes.data() + row * source.cols;
+  for (std::int64_t first = 0; first < source.cols; first += 8) {
+    std::uint32_t word = 0;
+    for (int i = 0; i < 8; ++i) word |= std::uint32_t{codes[first + i]} << (4 * int4_nibble(i));
+    std::memcpy(out + first / 2, &word, sizeof(word));
+  }
+  std::memset(out + source.cols / 2, 0, static_cast<std::size_t>(aligned(source.cols / 2) - source.cols / 2));
+}
+
+float offset_of(const WeightSource& source, std::size_t group) {
+  return source.offsets.empty() ? 0.0F : source.offsets[group];
+}
+
+bool half_holds(float value) { return to_float(to_half(value)) == value; }
+
+/// The zero point for which offset = -scale * zero, exactly, in numbers that fp16 holds; else nothing.
+std::optional<float> half_zero(float scale, float offset) {
+  if (offset == 0) return 0.0F;
+  if (scale == 0) return std::nullopt;
+  const float zero = -offset / scale;
+  if (half_holds(zero) && -scale * zero == offset) return zero;
+  return std::nullopt;
+}
+
+ScaleFormat scale_format(const WeightSource& source) {
+  bool plain = true;
+  bool zeros = true;
+  for (std::size_t group = 0; group < source.scales.size(); ++group) {
+    if (!half_holds(source.scales[group])) return ScaleFormat::kFloat;
+    const float offset = offset_of(source, group);
+    plain = plain && half_holds(offset);
+    zeros = zeros && half_zero(source.scales[group], offset).has_value();
+    if (!plain && !zeros) return ScaleFormat::kFloat;
+  }
+  return plain ? ScaleFormat::kHalf : ScaleFormat::kHalfZero;
+}
+
+void fill_scales(const WeightSource& source, ScaleFormat format, std::int64_t row, std::byte* out) {
+  const std::int64_t groups = source.cols / source.group;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const auto group = static_cast<std::size_t>(row * groups + g);
+    const float scale = source.scales[group];
+    const float offset = offset_of(source, group);
+    if (format == ScaleFormat::kFloat) {
+      const float pair[2] = {scale, offset};
+      std::memcpy(out + g * 8, pair, sizeof(pair));
+      continue;
+    }
+    const float second = format == ScaleFormat::kHalf ? offset : *half_zero(scale, offset);
+    const std::uint16_t pair[2] = {to_half(scale).bits, to_half(second).bits};
+    std::memcpy(out + g * 4, pair, sizeof(pair));
+  }
+}
+
+Status copy_codes(const WeightSource& source, DeviceWeight& view, Staging& staging, DeviceBuffer& data) {
+  const bool nibbles = source.format == WeightFormat::kInt4;
+  view.stride = aligned(nibbles ? source.cols / 2 : source.cols);
+  LANNER_ASSIGN_OR_RETURN(data, DeviceBuffer::allocate(source.rows * view.stride, "weights"));
+  staging.copy_rows(
+      source.rows, view.stride,
+      [&](std::int64_t row, std::byte* out) {
+        nibbles ? fill_int4_row(source, row, out) : fill_int8_row(source, row, out);
+      },
+      data.data());
+  return {};
+}
+
+Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& staging, DeviceBuffer& data) {
+  view.stride = aligned(source.cols * element_bytes(view.format));
+  LANNER_ASSIGN_OR_RETURN(data, DeviceBuffer::allocate(source.rows * view.stride, "weights"));
+  std::atomic<bool> held = true;
+  staging.copy_rows(
+      source.rows, view.stride,
+      [&](std::int64_t row, std::byte* out) {
+        if (!fill_dense_row(source, view.format, row, out)) held.store(false, std::memory_order_relaxed);
+      },
+      data.data());
+  if (held) return {};
+  return unsupported(
+      fmt::format("a weight is too large for {}: use bfloat16 or float32", weight_format_name(view.format)));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
+                                                        std::optional<DType> dense, Staging& staging) {
+  LANNER_CHECK(source.input_order.empty());
+  DeviceWeight view;
+  view.format = packed_format(source, arithmetic, dense);
+  view.rows = source.rows;
+  view.cols = source.cols;
+  DeviceBuffer data;
+  DeviceBuffer scales;
+  if (is_quantized(view.format)) {
+    view.group = static_cast<std::int32_t>(source.group);
+    view.scale_format = scale_format(source);
+    LANNER_RETURN_IF_ERROR(copy_codes(source, view, staging, data));
+    const std::int64_t row_bytes = source.cols / source.group * (view.scale_format == ScaleFormat::kFloat ? 8 : 4);
+    LANNER_ASSIGN_OR_RETURN(scales, DeviceBuffer::allocate(source.rows * row_bytes, "weights' scales"));
+    staging.copy_rows(
+        source.rows, row_bytes,
+        [&](std::int64_t row, std::byte* out) { fill_scales(source, view.scale_format, row, out); }, scales.data());
+  } else {
+    LANNER_RETURN_IF_ERROR(copy_dense(source, view, staging, data));
+  }
+  view.data = data.data();
+  view.scales = scales.data();
+  return std::shared_ptr<const PackedWeight>(std::make_shared<CudaWeight>(view, std::move(data), std::move(scales)));
+}
+
+}  // namespace lanner::ops::cuda

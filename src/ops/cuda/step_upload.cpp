@@ -1,0 +1,134 @@
+#include "ops/cuda/step_upload.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "ops/cuda/cuda_error.h"
+
+namespace lanner::ops::cuda {
+namespace {
+
+constexpr std::int64_t kAlignment = 256;
+constexpr std::int64_t kLeastBytes = 1 << 16;
+
+/// Places of arrays in one buffer.
+class Layout {
+ public:
+  template <typename T>
+  std::int64_t add(std::int64_t count) {
+    const std::int64_t offset = bytes_;
+    bytes_ += (count * static_cast<std::int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    return offset;
+  }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  std::int64_t bytes_ = 0;
+};
+
+/// What a batch needs of each list.
+struct Counts {
+  std::int64_t blocks = 0;
+  std::int64_t decode_rows = 0;
+  std::int64_t prefill_tiles = 0;
+  std::int64_t max_context = 0;
+};
+
+bool decodes(const SequenceSlice& slice) { return slice.rows <= kFusedRows; }
+
+Counts count(const Batch& batch) {
+  Counts counts;
+  for (const SequenceSlice& slice : batch.slices) {
+    counts.blocks += static_cast<std::int64_t>(slice.blocks.size());
+    if (decodes(slice)) {
+      counts.decode_rows += slice.rows;
+    } else {
+      counts.prefill_tiles += (slice.rows + kPrefillRows - 1) / kPrefillRows;
+    }
+    counts.max_context = std::max(counts.max_context, std::int64_t{slice.first_position} + std::int64_t{slice.rows});
+  }
+  return counts;
+}
+
+}  // namespace
+
+Result<std::byte*> MirroredBuffer::open(std::int64_t bytes) {
+  copied_.wait();
+  if (bytes > host_.bytes()) {
+    const auto room =
+        static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
+    LANNER_ASSIGN_OR_RETURN(host_, PinnedBuffer::allocate(room, "a step's lists"));
+    LANNER_ASSIGN_OR_RETURN(device_, DeviceBuffer::allocate(room, "a step's lists"));
+  }
+  return host_.data();
+}
+
+void MirroredBuffer::send(std::int64_t bytes, cudaStream_t stream) {
+  LANNER_CUDA_CHECK(
+      cudaMemcpyAsync(device_.data(), host_.data(), static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream));
+  copied_.record(stream);
+}
+
+Result<DeviceBatch> StepUpload::batch(const Batch& batch, cudaStream_t stream) {
+  const Counts counts = count(batch);
+  const auto slices = static_cast<std::int64_t>(batch.slices.size());
+  Layout layout;
+  const std::int64_t tokens_at = layout.add<std::int32_t>(batch.rows);
+  const std::int64_t positions_at = layout.add<std::int32_t>(batch.rows);
+  const std::int64_t row_slice_at = layout.add<std::int32_t>(batch.rows);
+  const std::int64_t slices_at = layout.add<DeviceSlice>(slices);
+  const std::int64_t decode_at = layout.add<std::int32_t>(counts.decode_rows);
+  const std::int64_t tiles_at = layout.add<PrefillTile>(counts.prefill_tiles);
+  const std::int64_t blocks_at = layout.add<std::int32_t>(counts.blocks);
+  LANNER_ASSIGN_OR_RETURN(std::byte* const host, batch_.open(layout.bytes()));
+
+  std::memcpy(host + tokens_at, batch.tokens.data(), batch.tokens.size_bytes());
+  std::memcpy(host + positions_at, batch.positions.data(), batch.positions.size_bytes());
+  auto* row_slice = reinterpret_cast<std::int32_t*>(host + row_slice_at);
+  auto* slice_out = reinterpret_cast<DeviceSlice*>(host + slices_at);
+  auto* decode = reinterpret_cast<std::int32_t*>(host + decode_at);
+  auto* tile = reinterpret_cast<PrefillTile*>(host + tiles_at);
+  auto* block = reinterpret_cast<std::int32_t*>(host + blocks_at);
+  std::int32_t first_block = 0;
+  for (std::int32_t index = 0; index < slices; ++index) {
+    const SequenceSlice& slice = batch.slices[static_cast<std::size_t>(index)];
+    *slice_out++ = {slice.first_row, slice.rows, slice.first_position, first_block};
+    std::fill_n(row_slice + slice.first_row, slice.rows, index);
+    if (decodes(slice)) {
+      for (std::int32_t row = 0; row < slice.rows; ++row) *decode++ = slice.first_row + row;
+    } else {
+      for (std::int32_t row = 0; row < slice.rows; row += kPrefillRows) *tile++ = {index, slice.first_row + row};
+    }
+    block = std::copy(slice.blocks.begin(), slice.blocks.end(), block);
+    first_block += static_cast<std::int32_t>(slice.blocks.size());
+  }
+  batch_.send(layout.bytes(), stream);
+
+  const std::byte* device = batch_.device();
+  DeviceBatch result;
+  result.rows = batch.rows;
+  result.tokens = reinterpret_cast<const std::int32_t*>(device + tokens_at);
+  result.positions = reinterpret_cast<const std::int32_t*>(device + positions_at);
+  result.row_slice = reinterpret_cast<const std::int32_t*>(device + row_slice_at);
+  result.slices = reinterpret_cast<const DeviceSlice*>(device + slices_at);
+  result.blocks = reinterpret_cast<const std::int32_t*>(device + blocks_at);
+  result.decode_rows = reinterpret_cast<const std::int32_t*>(device + decode_at);
+  result.decode_count = static_cast<std::int32_t>(counts.decode_rows);
+  result.prefill_tiles = reinterpret_cast<const PrefillTile*>(device + tiles_at);
+  result.prefill_count = static_cast<std::int32_t>(counts.prefill_tiles);
+  result.max_context = static_cast<std::int32_t>(counts.max_context);
+  return result;
+}
+
+Result<const std::int32_t*> StepUpload::rows(std::span<const std::int32_t> rows, cudaStream_t stream) {
+  MirroredBuffer& buffer = rows_[turn_];
+  turn_ = 1 - turn_;
+  const auto bytes = static_cast<std::int64_t>(rows.size_bytes());
+  LANNER_ASSIGN_OR_RETURN(std::byte* const host, buffer.open(bytes));
+  std::memcpy(host, rows.data(), rows.size_bytes());
+  buffer.send(bytes, stream);
+  return reinterpret_cast<const std::int32_t*>(buffer.device());
+}
+
+}  // namespace lanner::ops::cuda

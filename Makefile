@@ -5,7 +5,7 @@
 #   make help     lists the rest
 #
 # Make only orders the steps: CMake builds (CMakePresets.json), scripts/ does what is more than a line.
-# Variables: PREFIX DESTDIR MODEL CHAT_ARGS ROOMS SECONDS FULL JOBS CMAKE_ARGS CTEST_ARGS LONG PYTHON SETUP
+# Variables: PREFIX DESTDIR MODEL CHAT_ARGS ROOMS SECONDS FULL JOBS CMAKE_ARGS CTEST_ARGS CUDA_ARCHITECTURES LONG PYTHON SETUP
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -25,12 +25,14 @@ FULL       ?= 0
 JOBS       ?=
 CMAKE_ARGS ?=
 CTEST_ARGS ?=
+CUDA_ARCHITECTURES ?=
 LONG       ?= 0
 PYTHON     ?= python3
 SETUP      ?= 1
 
 BUILD      := build
 VENV       := .venv
+CUDA_STAMP := build-cuda/.configured$(if $(CUDA_ARCHITECTURES),-$(subst ;,+,$(CUDA_ARCHITECTURES)))
 setup       = $(if $(filter 0,$(SETUP)),true,scripts/setup.sh)
 compile     = scripts/with_cargo.sh cmake --build $(1) $(if $(JOBS),--parallel $(JOBS)) $(if $(2),--target $(2)) </dev/null
 fetch_model = $(PYTHON) scripts/fetch_default_model.py </dev/null
@@ -60,6 +62,20 @@ full: format-check ## everything: all tests, all checks, all sanitizers, the fuz
 	@$(MAKE) test LONG=1
 	@$(MAKE) lint FULL=1
 	@$(MAKE) asan tsan fuzz
+
+## With CUDA
+.PHONY: cuda cuda-test gpu-bundle
+cuda: $(CUDA_STAMP) ## build with CUDA, build-cuda/lanner; installs a compiler if there is none, needs no GPU (CUDA_ARCHITECTURES=90a-real)
+	@$(call compile,build-cuda)
+
+cuda-test: cuda $(VENV)/.requirements-test ## the tests that need a GPU, here
+	@model=$$($(fetch_model)); folder=$$PWD/build-cuda/test-model; \
+	  $(VENV)/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \
+	  LANNER_TEST_GGUF="$$model" LANNER_TEST_MODEL_DIR="$$folder" \
+	  ctest --test-dir build-cuda --output-on-failure --no-tests=error -L gpu $(CTEST_ARGS) </dev/null
+
+gpu-bundle: cuda $(VENV)/.requirements-test ## gather what runs them on another machine, build-cuda/gpu-bundle
+	@LANNER_PYTHON=$$PWD/$(VENV)/bin/python scripts/make_gpu_bundle.sh build-cuda "$$($(fetch_model))"
 
 ## Checks
 .PHONY: asan tsan fuzz format format-check lint layers
@@ -96,10 +112,10 @@ uninstall: ## remove what install put there
 	rm -rf '$(DESTDIR)$(PREFIX)/share/lanner/data/wikitext2'
 
 clean: ## remove everything that was built
-	rm -rf build build-debug build-asan build-tsan build-fuzz
+	rm -rf build build-cuda build-debug build-asan build-tsan build-fuzz
 
-distclean: clean ## also remove the Python environment of the tests
-	rm -rf $(VENV)
+distclean: clean ## also remove the Python environment of the tests and the CUDA compiler
+	rm -rf $(VENV) .cuda-toolkit
 
 help: ## this list
 	@awk -F ':.*## ' '/^## / { printf "%s%s\n", (n++ ? "\n" : ""), substr($$0, 4) } \
@@ -114,6 +130,11 @@ configure = @scripts/with_cargo.sh cmake --preset $(1) $(CMAKE_ARGS) </dev/null 
 
 $(BUILD)/.configured: CMakePresets.json | setup-build
 	$(call configure,release)
+# Another choice of architectures configures anew.
+$(CUDA_STAMP): CMakePresets.json cmake/LannerCuda.cmake | setup-build
+	@rm -f build-cuda/.configured*
+	@nvcc=$$(scripts/setup_cuda.sh </dev/null) && scripts/with_cargo.sh cmake --preset cuda -DCMAKE_CUDA_COMPILER="$$nvcc" \
+	  $(if $(CUDA_ARCHITECTURES),'-DLANNER_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)') $(CMAKE_ARGS) </dev/null && touch '$@'
 build-asan/.configured: CMakePresets.json | setup-build
 	$(call configure,asan-ubsan)
 build-tsan/.configured: CMakePresets.json | setup-build

@@ -26,6 +26,7 @@ PUBLIC_HEADER_ROOMS = {"status.h": "core", "version.h": "core", "options.h": "en
 OWNED_HEADERS = [
     (re.compile(r"(^|/)lanner_text\.h$"), "text", "the Rust crate's header"),
     (re.compile(r"(^|/)nccl(_net)?\.h$"), "comm", "NCCL"),
+    (re.compile(r"^cuda(_\w+)?\.h$"), "ops", "CUDA"),
 ]
 
 LINE_LIMIT = 600

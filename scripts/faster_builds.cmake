@@ -2,7 +2,7 @@
 # `cmake -B somewhere` stays free of it.
 find_program(LANNER_CCACHE ccache)
 if(LANNER_CCACHE)
-  foreach(language C CXX)
+  foreach(language C CXX CUDA)
     if(NOT CMAKE_${language}_COMPILER_LAUNCHER)
       set(CMAKE_${language}_COMPILER_LAUNCHER ${LANNER_CCACHE})
     endif()

@@ -5,7 +5,8 @@
 #
 # Changed means: against the branch point from origin/main; where HEAD is that point, or there is no origin/main, against
 # the last commit but one; and what is not committed yet. At most LINT_MAX (25) files, so that it stays a matter of
-# minutes; --all takes every file. BUILD_FOLDER must have been configured (it holds compile_commands.json).
+# minutes; --all takes every file. BUILD_FOLDER must have been configured (it holds compile_commands.json). Sources of
+# src/ops/cuda are checked where build-cuda has been configured; kernels (.cu) are nvcc's to warn of.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build=$1
@@ -19,8 +20,12 @@ if [[ ! -f $build/compile_commands.json ]]; then
 fi
 
 # Only what the build compiles can be checked; the database names it by absolute path.
-mapfile -t compiled < <(sed -nE 's/^ *"file": "(.*)",?$/\1/p' "$build/compile_commands.json" | grep -F "$PWD/" |
-  sed "s|^$PWD/||" | sort -u)
+compiled_in() {  # BUILD_FOLDER
+  sed -nE 's/^ *"file": "(.*)",?$/\1/p' "$1/compile_commands.json" | grep -F "$PWD/" | sed "s|^$PWD/||" | grep -v '\.cu$' | sort -u
+}
+cuda_build=build-cuda
+mapfile -t compiled < <(compiled_in "$build"
+  [[ ! -f $cuda_build/compile_commands.json ]] || compiled_in "$cuda_build" | grep '^src/ops/cuda/')
 
 changed_files() {
   local head base
@@ -58,8 +63,19 @@ if ((${#files[@]} == 0)); then
 fi
 
 # The compiler's own warnings are the build's affair (g++ has others than clang): here only clang-tidy's checks count.
-if printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P "$(nproc)" clang-tidy-19 -p "$build" --quiet \
-  --extra-arg=-Wno-everything 2> >(grep -v ' warnings\? generated\.$' >&2); then
+check() {  # BUILD_FOLDER FILE...
+  (($# > 1)) || return 0
+  printf '%s\0' "${@:2}" | xargs -0 -n 1 -P "$(nproc)" clang-tidy-19 -p "$1" --quiet \
+    --extra-arg=-Wno-everything 2> >(grep -v ' warnings\? generated\.$' >&2)
+}
+own=() cuda=()
+for file in "${files[@]}"; do
+  if [[ $file == src/ops/cuda/* ]]; then cuda+=("$file"); else own+=("$file"); fi
+done
+good=1
+check "$build" "${own[@]}" || good=0
+check "$cuda_build" "${cuda[@]}" || good=0
+if ((good)); then
   echo "lint: ${#files[@]} files, no finding"
 else
   echo "lint: see the findings above" >&2

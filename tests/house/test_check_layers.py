@@ -51,6 +51,8 @@ BROKEN = {
     "unknown room": ({"src/misc/a.h": ""}, "src/misc:1: room misc is not in the layer table"),
     "missing file": ({"src/engine/a.h": '#include "core/gone.h"\n'}, "src/engine/a.h:1: includes core/gone.h, which does not exist"),
     "Rust header": ({"src/engine/a.cpp": '#include "lanner_text.h"\n'}, "src/engine/a.cpp:1: includes lanner_text.h (the Rust crate's header), which only room text may"),
+    "CUDA": ({"src/engine/a.cpp": "#include <cuda_runtime_api.h>\n"},
+             "src/engine/a.cpp:1: includes cuda_runtime_api.h (CUDA), which only room ops may"),
     "NCCL": ({"src/engine/a.cpp": "#include <nccl.h>\n"}, "src/engine/a.cpp:1: includes nccl.h (NCCL), which only room comm may"),
     "cycle of two": (
         {"src/core/a.h": '#include "core/b.h"\n', "src/core/b.h": '\n\n#include "a.h"\n'},

@@ -2,21 +2,31 @@
 // How an engine is set up. The names are those of the command line's flags and of Python's TurbomindEngineConfig.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace lanner {
 
+/// Where the model runs.
+enum class Device : std::uint8_t {
+  kAuto,  // CUDA where the program was built with it and there is a device, else the CPU
+  kCpu,
+  kCuda,
+};
+
 /// Arithmetic and KV cache.
 enum class ComputeType : std::uint8_t {
-  kAuto,      // CPU: quantized weights with 15-bit activations, dense ones in fp32; the KV cache in fp16
+  kAuto,      // CPU: quantized weights with 15-bit activations, dense ones in fp32; the KV cache in fp16. CUDA: the
+              // checkpoint's own 16-bit type, fp16 where it has none
   kFloat32,   // fp32 throughout: quantized weights are widened at load, the KV cache is fp32
-  kFloat16,   // as kAuto on the CPU
-  kBFloat16,  // as kAuto on the CPU, with the KV cache in bf16
+  kFloat16,   // as kAuto on the CPU; CUDA: dense weights, products and the KV cache in fp16
+  kBFloat16,  // as kAuto on the CPU, with the KV cache in bf16; CUDA: as kFloat16, in bf16
 };
 
 struct EngineOptions {
   /// How a model folder keeps its matrices: "awq" or "gptq"; empty or "hf": as its config.json says.
   std::string model_format;
+  Device device = Device::kAuto;
   ComputeType dtype = ComputeType::kAuto;
   /// Share of the memory that is free after weights and workspace which the KV cache may take.
   double cache_max_entry_count = 0.8;
@@ -24,14 +34,16 @@ struct EngineOptions {
   std::int32_t session_len = 0;
   /// Sequences that run at once.
   std::int32_t max_batch_size = 128;
-  /// Prompt tokens of one step; longer prompts are computed in chunks, while others go on decoding.
-  std::int32_t max_prefill_token_num = 512;
+  /// Prompt tokens of one step; longer prompts are computed in chunks, while others go on decoding. Nothing: 512 on the
+  /// CPU, up to 8192 on CUDA, as far as they fit.
+  std::optional<std::int32_t> max_prefill_token_num{};
   /// Requests that may wait; one more is refused with kResourceExhausted. 0: no limit.
   std::int32_t max_queue = 0;
   bool enable_prefix_caching = true;
-  /// A row's result depends on that row and its cache alone. Always so on the CPU, where it costs nothing.
+  /// A row's result depends on that row and its cache alone. Always so on the CPU, where it costs nothing; on CUDA it
+  /// makes steps of many rows slower.
   bool deterministic = false;
-  /// CPU threads; 0: as many processors as this process may use.
+  /// CPU threads; 0: as many processors as this process may use. On CUDA they prepare weights and sample.
   std::int32_t threads = 0;
   /// For tests: exactly this many KV blocks; 0: by cache_max_entry_count.
   std::int64_t kv_blocks = 0;

@@ -15,6 +15,7 @@
 #include "core/mapped_file.h"
 #include "core/thread_pool.h"
 #include "lanner/version.h"
+#include "ops/backend.h"
 
 namespace lanner::cli {
 namespace {
@@ -33,6 +34,22 @@ std::string kernel_value(const std::string& path) {
   return std::getline(file, line) && !line.empty() ? line : "none";
 }
 
+void add_cuda_facts(const ops::CudaSupport& support, Facts& facts) {
+  facts["CUDA available"] = support.built && support.problem.empty();
+  facts["CUDA"] = support.problem;
+  if (!support.built) return;
+  const std::string driver = support.driver.empty() ? "none" : "for CUDA " + support.driver;
+  facts["CUDA"] = fmt::format("built with {}, driver {}{}", support.runtime, driver,
+                              support.problem.empty() ? "" : "; " + support.problem);
+  for (std::size_t index = 0; index < support.devices.size(); ++index) {
+    const ops::CudaSupport::Device& device = support.devices[index];
+    facts[fmt::format("CUDA device {}", index)] =
+        fmt::format("{}, {}, compute capability {}, {} multiprocessors{}", device.name,
+                    format_bytes(static_cast<double>(device.memory_bytes)), device.capability, device.multiprocessors,
+                    device.usable ? "" : " (too old: 8.0 is the least)");
+  }
+}
+
 Facts collect_facts() {
   utsname system{};
   const bool known = ::uname(&system) == 0;
@@ -48,8 +65,7 @@ Facts collect_facts() {
   facts["memory available"] = format_bytes(static_cast<double>(available_memory_bytes()));
   facts["cgroup memory.max"] = kernel_value("/sys/fs/cgroup/memory.max");
   facts["cgroup cpu.max"] = kernel_value("/sys/fs/cgroup/cpu.max");
-  facts["CUDA available"] = false;
-  facts["CUDA"] = "built without CUDA";
+  add_cuda_facts(ops::cuda_support(), facts);
   return facts;
 }
 

@@ -10,6 +10,7 @@
 #include "cli/arguments.h"
 #include "cli/verbs.h"
 #include "engine/open_engine.h"
+#include "ops/backend.h"
 
 namespace lanner::cli {
 namespace {
@@ -29,7 +30,10 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   options.push_back(verb.add_option("--session-len", flags.session_len, "Longest context, prompt and answer together")
                         ->default_str("what the model was trained for"));
   options.push_back(verb.add_option("--max-prefill-token-num", flags.max_prefill_token_num,
-                                    "Prompt tokens that are computed in one step"));
+                                    "Prompt tokens that are computed in one step")
+                        ->default_str("512 on the CPU, up to 8192 on CUDA"));
+  options.push_back(add_choice(verb, "--device", flags.device, {"auto", "cpu", "cuda", "ascend", "maca", "camb"},
+                               "Where the model runs; auto: CUDA where there is a device"));
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
   options.push_back(add_choice(verb, "--model-format", flags.model_format,
@@ -37,8 +41,9 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                "How a folder's weights are kept, where its config.json does not say: awq or gptq")
                         ->default_str("as the model says"));
   options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
-  options.push_back(verb.add_flag("--deterministic", flags.deterministic,
-                                  "The same answer whatever else runs beside it (on the CPU always so)"));
+  options.push_back(
+      verb.add_flag("--deterministic", flags.deterministic,
+                    "The same answer whatever else runs beside it (on the CPU always so; on CUDA slower)"));
   options.push_back(verb.add_option("--revision", flags.revision, "Branch, tag or commit of a model on a hub")
                         ->default_str("the newest"));
   options.push_back(verb.add_option("--download-dir", flags.download_dir, "Folder for models from a hub")
@@ -53,8 +58,6 @@ void add_compatible_flags(CLI::App& verb, EngineFlags& flags) {
       add_choice(verb, "--quant-policy", flags.quant_policy,
                  {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
                  "KV cache: only 0, 16 bits, so far"));
-  options.push_back(
-      add_choice(verb, "--device", flags.device, {"cpu", "cuda", "ascend", "maca", "camb"}, "Only cpu so far"));
   options.push_back(verb.add_option("--tp", flags.tp, "Devices that share the model; only 1 so far"));
   options.push_back(add_choice(verb, "--communicator", flags.communicator, {"nccl", "native", "cuda-ipc"},
                                "Without effect on one device"));
@@ -89,8 +92,9 @@ Status check_available(const EngineFlags& flags) {
     return not_yet("--model-format " + format);
   const std::string& policy = flags.quant_policy;
   if (policy != "0" && policy != "none") return not_yet("--quant-policy " + policy);
-  if (flags.device == "cuda") return unsupported("--device cuda: this program was built without CUDA");
-  if (!flags.device.empty() && flags.device != "cpu") return not_yet("--device " + flags.device);
+  if (flags.device == "cuda" && !ops::cuda_support().built) {
+    return unsupported("--device cuda: this program was built without CUDA (make cuda builds one with it)");
+  }
   if (flags.tp < 1) return invalid_argument("--tp must be at least 1");
   if (flags.tp > 1) return not_yet(fmt::format("--tp {}", flags.tp));
   if (!flags.adapters.empty()) return not_yet("--adapters");
@@ -99,6 +103,13 @@ Status check_available(const EngineFlags& flags) {
   if (!flags.speculative_draft_model.empty()) return not_yet("--speculative-draft-model");
   if (flags.speculative_num_draft_tokens != 1) return not_yet("--speculative-num-draft-tokens");
   return {};
+}
+
+Result<Device> device_of(const std::string& name) {
+  if (name == "auto") return Device::kAuto;
+  if (name == "cpu") return Device::kCpu;
+  if (name == "cuda") return Device::kCuda;
+  return not_yet("--device " + name);
 }
 
 /// "max_batch_size" to "--max-batch-size".
@@ -162,6 +173,7 @@ void add_request_flags(CLI::App& verb, EngineFlags& flags) {
 Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_available(flags));
   PipelineOptions options;
+  LANNER_ASSIGN_OR_RETURN(options.engine.device, device_of(flags.device));
   LANNER_ASSIGN_OR_RETURN(options.engine.dtype, compute_type(flags.dtype));
   options.engine.model_format = flags.model_format;
   options.engine.cache_max_entry_count = flags.cache_max_entry_count;

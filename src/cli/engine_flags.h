@@ -9,11 +9,14 @@
 //   LANNER_ASSIGN_OR_RETURN(auto pipeline, open_with_progress(path, options, /*show_plan=*/true));
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/open_engine.h"
 #include "lanner/pipeline.h"
 #include "lanner/status.h"
+#include "model/checkpoint.h"
 
 namespace CLI {
 class App;
@@ -26,7 +29,8 @@ struct EngineFlags {
   double cache_max_entry_count = EngineOptions{}.cache_max_entry_count;
   int session_len = 0;
   int max_batch_size = EngineOptions{}.max_batch_size;
-  int max_prefill_token_num = EngineOptions{}.max_prefill_token_num;
+  std::optional<int> max_prefill_token_num;  // none: by the device
+  std::string device = "auto";
   std::string dtype = "auto";
   std::string model_format;
   int threads = 0;
@@ -40,7 +44,6 @@ struct EngineFlags {
   std::string backend;
   std::string quant_policy = "0";
   std::string async = "1";
-  std::string device;
   std::string communicator;
   std::string speculative_algorithm;
   std::string speculative_draft_model;
@@ -76,5 +79,8 @@ Result<std::string> resolve_model(const EngineFlags& flags);
 /// Pipeline::open. `show` (usually: stderr is a terminal, or --verbose): a progress bar while it loads, where stderr is
 /// a terminal, and then the memory plan, both on stderr.
 Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, PipelineOptions options, bool show);
+/// open_engine, for verbs that measure, in the same way; `name` is what the model is called.
+Result<OpenedEngine> open_engine_with_progress(const std::shared_ptr<const model::Checkpoint>& checkpoint,
+                                               const std::string& name, const EngineOptions& options, bool show);
 
 }  // namespace lanner::cli

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <functional>
 #include <utility>
 
 #include "cli/engine_flags.h"
@@ -38,14 +39,17 @@ std::string grouped(std::int64_t number) {
   return fmt::format("{},{:03}", grouped(number / 1000), number % 1000);
 }
 
-void print_plan(const MemoryPlan& plan) {
+void print_opened(const std::string& model, const std::string& architecture, const std::string& device,
+                  const MemoryPlan& plan) {
+  write_stderr(printable(fmt::format("{}, {}, on {}\n", model, architecture, device)));
   const auto line = [](std::string_view what, std::int64_t bytes, const std::string& remark) {
     return fmt::format("{:<12}{:>10}{}\n", what, format_bytes(static_cast<double>(bytes)), remark);
   };
   write_stderr(line("weights", plan.weight_bytes, "") + line("workspace", plan.workspace_bytes, "") +
                line("KV cache", plan.kv_bytes,
                     fmt::format("  {} blocks, {} tokens", grouped(plan.kv_blocks), grouped(plan.kv_tokens))) +
-               line("free memory", plan.free_bytes, "  before the KV cache"));
+               line("free memory", plan.free_bytes,
+                    device.starts_with("cuda") ? "  of the device, before the KV cache" : "  before the KV cache"));
 }
 
 }  // namespace
@@ -78,11 +82,25 @@ Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, Pi
   if (!pipeline.ok()) return pipeline;
   for (const std::string& text : (*pipeline)->notes()) note(text);
   if (show) {
-    write_stderr(printable(
-        fmt::format("{}, {}, on {}\n", (*pipeline)->model_name(), (*pipeline)->architecture(), (*pipeline)->device())));
-    print_plan((*pipeline)->engine().memory_plan());
+    Pipeline& opened = **pipeline;
+    print_opened(opened.model_name(), opened.architecture(), opened.device(), opened.engine().memory_plan());
   }
   return pipeline;
+}
+
+Result<OpenedEngine> open_engine_with_progress(const std::shared_ptr<const model::Checkpoint>& checkpoint,
+                                               const std::string& name, const EngineOptions& options, bool show) {
+  Result<OpenedEngine> opened = internal_error("not opened");
+  {
+    ProgressBar bar("loading");
+    std::function<void(double)> progress;
+    if (show) progress = [&bar](double share) { bar.set(share); };
+    opened = open_engine(checkpoint, options, progress);
+  }
+  if (!opened.ok()) return opened;
+  for (const std::string& text : opened->notes) note(text);
+  if (show) print_opened(name, opened->architecture, opened->device, opened->engine->memory_plan());
+  return opened;
 }
 
 }  // namespace lanner::cli

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "engine/batching_engine.h"
 #include "model/decoder_config.h"
@@ -11,32 +13,86 @@ namespace lanner {
 namespace {
 
 constexpr std::int64_t kLeastSessionTokens = 2048;  // the KV cache holds one sequence of this length, or of session_len
+constexpr std::int64_t kCpuPrefillTokens = 512;
+constexpr std::int64_t kCudaPrefillTokens = 8192;
+constexpr std::int64_t kWorkspaceShare = 8;  // of the free memory, which steps of many rows may take unasked
 
 std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
 
-DType kv_dtype(ComputeType type) {
-  switch (type) {
-    case ComputeType::kFloat32: return DType::kF32;
-    case ComputeType::kBFloat16: return DType::kBF16;
-    case ComputeType::kAuto:
-    case ComputeType::kFloat16: break;
+/// How numbers are kept and computed with on a device.
+struct Numbers {
+  ops::Arithmetic arithmetic = ops::Arithmetic::kFast;
+  DType kv = DType::kF16;
+  std::optional<DType> dense;  // CUDA: what dense weights are converted to
+};
+
+Numbers numbers_on_cpu(ComputeType type) {
+  if (type == ComputeType::kFloat32) return {.arithmetic = ops::Arithmetic::kExact, .kv = DType::kF32};
+  return {.kv = type == ComputeType::kBFloat16 ? DType::kBF16 : DType::kF16};
+}
+
+/// What the checkpoint's configuration calls its numbers, such as "bfloat16"; empty where it does not say.
+std::string stored_type(const model::Checkpoint& checkpoint) {
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const auto found = checkpoint.config().find(key);
+    if (found != checkpoint.config().end() && found->is_string()) return found->get<std::string>();
   }
-  return DType::kF16;
+  return {};
+}
+
+Numbers numbers_on_cuda(ComputeType type, const model::Checkpoint& checkpoint) {
+  if (type == ComputeType::kFloat32) return {.arithmetic = ops::Arithmetic::kExact, .kv = DType::kF32};
+  const bool wide =
+      type == ComputeType::kBFloat16 || (type == ComputeType::kAuto && stored_type(checkpoint) == "bfloat16");
+  const DType half = wide ? DType::kBF16 : DType::kF16;
+  return {.kv = half, .dense = half};
+}
+
+struct ChosenDevice {
+  std::unique_ptr<ops::Backend> backend;
+  Numbers numbers;
+  bool cuda = false;
+};
+
+Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkpoint& checkpoint) {
+  const ops::CudaSupport support = ops::cuda_support();
+  if (!support.problem.empty()) return unsupported("CUDA: " + support.problem);
+  ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
+  LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
+                                                                  .dense = chosen.numbers.dense,
+                                                                  .threads = options.threads}));
+  return chosen;
+}
+
+Result<ChosenDevice> open_device(const EngineOptions& options, const model::Checkpoint& checkpoint,
+                                 std::vector<std::string>& notes) {
+  if (options.device == Device::kCuda) return open_cuda(options, checkpoint);
+  if (options.device == Device::kAuto && ops::cuda_support().built) {
+    auto chosen = open_cuda(options, checkpoint);
+    if (chosen.ok()) return chosen;
+    notes.push_back(fmt::format("{}: running on the CPU", chosen.status().message()));
+  }
+  ChosenDevice chosen{.numbers = numbers_on_cpu(options.dtype)};
+  LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cpu_backend({.threads = options.threads}));
+  return chosen;
+}
+
+std::int64_t weight_elements(const model::DecoderSpec& spec) {
+  std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
+  for (const model::LayerSpec& layer : spec.layers) {
+    for (const auto* p : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      elements += p->rows * p->cols;
+    }
+  }
+  return elements;
 }
 
 /// Refuses a model that cannot fit before any of it is read.
-Status check_weights_fit(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, bool widened,
+Status check_weights_fit(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, const Numbers& numbers,
                          std::int64_t available) {
   std::int64_t needed = checkpoint.tensor_bytes();
-  if (widened) {
-    std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
-    for (const model::LayerSpec& layer : spec.layers) {
-      for (const auto* p : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-        elements += p->rows * p->cols;
-      }
-    }
-    needed = std::max(needed, elements * 4);
-  }
+  if (numbers.arithmetic == ops::Arithmetic::kExact) needed = std::max(needed, weight_elements(spec) * 4);
+  if (numbers.dense) needed = std::min(needed, weight_elements(spec) * 2);
   if (needed <= available) return {};
   return resource_exhausted(fmt::format("{}: its weights need {}, but {} are free", checkpoint.path(),
                                         mebibytes(needed), mebibytes(available)));
@@ -70,13 +126,29 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
 
 /// A request for the logits of its whole prompt gets some more rows a step than there are sequences, so that it
 /// does not crawl when the batch is small.
-SchedulerLimits limits_of(const EngineOptions& options) {
+SchedulerLimits limits_of(const EngineOptions& options, std::int64_t prefill_tokens) {
   constexpr std::int64_t kPromptOutputRows = 128;
   const std::int64_t sequences = options.max_batch_size;
-  const std::int64_t rows = std::max<std::int64_t>(options.max_prefill_token_num, sequences);
+  const std::int64_t rows = std::max<std::int64_t>(prefill_tokens, sequences);
   return {.max_sequences = sequences,
           .max_rows = rows,
           .max_output_rows = std::max(sequences, std::min(rows, kPromptOutputRows))};
+}
+
+model::StepLimits step_limits(const SchedulerLimits& limits) {
+  return {.rows = limits.max_rows, .output_rows = limits.max_output_rows};
+}
+
+/// Limits for the prompt tokens that the options name, or for as many as the device likes in one step.
+SchedulerLimits choose_limits(const EngineOptions& options, const model::Decoder& decoder, const ChosenDevice& device) {
+  if (options.max_prefill_token_num) return limits_of(options, *options.max_prefill_token_num);
+  if (!device.cuda) return limits_of(options, kCpuPrefillTokens);
+  const std::int64_t most = device.backend->available_bytes() / kWorkspaceShare;
+  std::int64_t tokens = kCudaPrefillTokens;
+  while (tokens > kCpuPrefillTokens && decoder.workspace_bytes(step_limits(limits_of(options, tokens))) > most) {
+    tokens /= 2;
+  }
+  return limits_of(options, tokens);
 }
 
 }  // namespace
@@ -91,8 +163,8 @@ Status check_options(const EngineOptions& options, const OptionName& name_of) {
   LANNER_RETURN_IF_ERROR(check(options.session_len >= 0, "session_len", "0 or more"));
   LANNER_RETURN_IF_ERROR(
       check(options.max_batch_size >= 1 && options.max_batch_size <= 4096, "max_batch_size", "between 1 and 4096"));
-  LANNER_RETURN_IF_ERROR(check(options.max_prefill_token_num >= 1 && options.max_prefill_token_num <= 65536,
-                               "max_prefill_token_num", "between 1 and 65536"));
+  const std::int32_t prefill = options.max_prefill_token_num.value_or(1);
+  LANNER_RETURN_IF_ERROR(check(prefill >= 1 && prefill <= 65536, "max_prefill_token_num", "between 1 and 65536"));
   return check(options.threads >= 0 && options.threads <= 1024, "threads", "between 0 and 1024");
 }
 
@@ -100,28 +172,28 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
                                  const std::function<void(double)>& progress) {
   LANNER_RETURN_IF_ERROR(check_options(options, nullptr));
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
+  OpenedEngine opened;
   EngineParts parts;
   parts.options = options;
   const auto longest = static_cast<std::int32_t>(spec.max_position);
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
-  LANNER_ASSIGN_OR_RETURN(parts.backend, ops::make_cpu_backend({.threads = options.threads}));
-  const bool exact = options.dtype == ComputeType::kFloat32;
-  LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, exact, parts.backend->available_bytes()));
-  LANNER_ASSIGN_OR_RETURN(parts.decoder,
-                          model::Decoder::load(*checkpoint, spec, *parts.backend,
-                                               {.arithmetic = exact ? ops::Arithmetic::kExact : ops::Arithmetic::kFast,
-                                                .session_len = parts.options.session_len,
-                                                .progress = progress}));
-  parts.limits = limits_of(options);
-  const model::StepLimits limits{.rows = parts.limits.max_rows, .output_rows = parts.limits.max_output_rows};
-  const ops::KvLayout layout = parts.decoder->kv_layout(kv_dtype(options.dtype));
+  LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, opened.notes));
+  LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, device.numbers, device.backend->available_bytes()));
+  LANNER_ASSIGN_OR_RETURN(parts.decoder, model::Decoder::load(*checkpoint, spec, *device.backend,
+                                                              {.arithmetic = device.numbers.arithmetic,
+                                                               .session_len = parts.options.session_len,
+                                                               .progress = progress}));
+  parts.limits = choose_limits(options, *parts.decoder, device);
+  opened.ran_on = device.cuda ? Device::kCuda : Device::kCpu;
+  parts.backend = std::move(device.backend);
+  const model::StepLimits limits = step_limits(parts.limits);
+  const ops::KvLayout layout = parts.decoder->kv_layout(device.numbers.kv);
   LANNER_ASSIGN_OR_RETURN(parts.plan,
                           plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),
                                       parts.backend->available_bytes()));
   LANNER_RETURN_IF_ERROR(parts.decoder->reserve(limits));
   LANNER_ASSIGN_OR_RETURN(std::byte* const kv, parts.backend->allocate(parts.plan.kv_bytes, "the KV cache"));
   parts.cache = {.layout = layout, .data = kv, .blocks = parts.plan.kv_blocks};
-  OpenedEngine opened;
   opened.architecture = spec.architecture;
   opened.device = parts.backend->description();
   if (options.session_len > longest) {

@@ -16,6 +16,7 @@ struct OpenedEngine {
   std::unique_ptr<Engine> engine;
   std::string architecture;        // such as LlamaForCausalLM
   std::string device;              // such as "cpu avx512, 2 threads"
+  Device ran_on = Device::kCpu;    // kCpu or kCuda
   std::vector<std::string> notes;  // what the user should know, a line each
 };
 

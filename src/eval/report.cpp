@@ -23,19 +23,27 @@ std::string dtype_name(ComputeType type) {
 }
 
 nlohmann::ordered_json report_head(const std::string& kind, const Pipeline& pipeline, const EngineOptions& options) {
+  return report_head(
+      kind, {.model = pipeline.model_name(), .architecture = pipeline.architecture(), .device = pipeline.device()},
+      options);
+}
+
+nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject& subject,
+                                   const EngineOptions& options) {
   const int threads = options.threads > 0 ? options.threads : available_processors();
   nlohmann::ordered_json head;
   head["kind"] = kind;
   head["date"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
   head["lanner"] = version();
   head["machine"] = {{"cpu", cpu_model_name()}, {"isa", cpu_isa_name(selected_cpu_isa())}, {"threads", threads}};
-  head["model"] = pipeline.model_name();
-  head["architecture"] = pipeline.architecture();
-  head["device"] = pipeline.device();
+  head["model"] = subject.model;
+  head["architecture"] = subject.architecture;
+  head["device"] = subject.device;
   head["settings"] = {{"dtype", dtype_name(options.dtype)},
                       {"session_len", options.session_len},
                       {"max_batch_size", options.max_batch_size},
-                      {"max_prefill_token_num", options.max_prefill_token_num}};
+                      {"max_prefill_token_num", nullptr}};
+  if (options.max_prefill_token_num) head["settings"]["max_prefill_token_num"] = *options.max_prefill_token_num;
   return head;
 }
 

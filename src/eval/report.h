@@ -10,8 +10,16 @@
 
 namespace lanner::eval {
 
+/// What was measured.
+struct ReportSubject {
+  std::string model;
+  std::string architecture;
+  std::string device;
+};
+
 /// {"kind", "date" (UTC), "lanner" (version), "machine": {"cpu", "isa", "threads"}, "model", "architecture", "device",
-/// "settings": {"dtype", "session_len", "max_batch_size", "max_prefill_token_num"}}
+/// "settings": {"dtype", "session_len", "max_batch_size", "max_prefill_token_num"}} (null: by the device)
+nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject& subject, const EngineOptions& options);
 nlohmann::ordered_json report_head(const std::string& kind, const Pipeline& pipeline, const EngineOptions& options);
 
 /// "auto", "float32", …: the values of --dtype.

@@ -9,34 +9,33 @@
 #include <utility>
 
 #include "cli/arguments.h"
+#include "cli/benchmark_subject.h"
 #include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
 #include "eval/generation_benchmark.h"
 #include "eval/report.h"
-#include "eval/roofline.h"
 
 namespace lanner::cli {
 namespace {
 
 struct BenchmarkOptions {
-  EngineFlags engine;
+  BenchmarkFlags flags;
   eval::GenerationBenchmarkOptions generation;
-  std::string json;
 };
 
 /// The speeds with what they are compared to.
 struct Figures {
-  eval::Roofline limits;
+  DeviceLimits limits;
   eval::DecoderCost cost;
   eval::GenerationSpeeds speeds;
 
-  double product_ops_per_s() const { return cost.int8_products ? limits.int8_ops_per_s : limits.float32_ops_per_s; }
-  /// Of the layers' products; attention is not counted.
+  /// Of the layers' products; attention is not counted. 0 where the peak is not known.
   double prefill_share(double tokens_per_s) const {
+    if (limits.product_ops_per_s <= 0) return 0;
     const double ops_per_token = cost.ops_per_parameter * static_cast<double>(cost.layer_parameters);
-    return ops_per_token * tokens_per_s / product_ops_per_s();
+    return ops_per_token * tokens_per_s / limits.product_ops_per_s;
   }
   /// Each step reads the weights once for the whole batch; the KV cache is not counted.
   double decode_share(double tokens_per_s, std::int32_t batch_size) const {
@@ -44,16 +43,14 @@ struct Figures {
   }
 };
 
-std::string table(const Figures& figures, const Pipeline& pipeline) {
-  const char* unit = figures.cost.int8_products ? "int8" : "fp32";
+std::string table(const Figures& figures, const BenchmarkSubject& subject) {
   std::string text = fmt::format(
       "{} on {}\n"
-      "limits here and now: reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, int8 {:.0f} GOP/s\n\n"
+      "limits here and now: {}\n\n"
       "prefill, one request\n"
       "{:>7}{:>27}{:>10}   of {} peak\n",
-      pipeline.model_name(), pipeline.device(), figures.limits.read_bytes_per_s / 1e9,
-      figures.limits.float32_ops_per_s / 1e9, figures.limits.int8_ops_per_s / 1e9, "prompt", "tok/s min / median",
-      "max", unit);
+      subject.name, subject.opened.device, figures.limits.line, "prompt", "tok/s min / median", "max",
+      figures.limits.products);
   for (const eval::PrefillSpeed& row : figures.speeds.prefill) {
     const eval::Spread& speed = row.tokens_per_s;
     text += fmt::format("{:>7}{:>14.1f} / {:>10.1f}{:>10.1f}   {:.1f} %\n", row.prompt_tokens, speed.min, speed.median,
@@ -69,6 +66,15 @@ std::string table(const Figures& figures, const Pipeline& pipeline) {
   return text;
 }
 
+const char* products_name(eval::Products products) {
+  switch (products) {
+    case eval::Products::kFloat32: return "float32";
+    case eval::Products::kInt8: return "int8";
+    case eval::Products::kHalf: return "float16";
+  }
+  return "unknown";
+}
+
 nlohmann::ordered_json spread_json(const eval::Spread& spread) {
   return {{"min", spread.min}, {"median", spread.median}, {"max", spread.max}};
 }
@@ -78,14 +84,10 @@ nlohmann::ordered_json figures_json(const Figures& figures, const eval::Generati
   json["output_tokens"] = options.output_tokens;
   json["repetitions"] = options.repetitions;
   json["seed"] = options.seed;
-  json["limits"] = {{"threads", figures.limits.threads},
-                    {"read_buffer_bytes", figures.limits.buffer_bytes},
-                    {"read_bytes_per_s", figures.limits.read_bytes_per_s},
-                    {"float32_ops_per_s", figures.limits.float32_ops_per_s},
-                    {"int8_ops_per_s", figures.limits.int8_ops_per_s}};
+  json["limits"] = figures.limits.json;
   json["layer_parameters"] = figures.cost.layer_parameters;
   json["weight_bytes_per_step"] = figures.cost.weight_bytes_per_step;
-  json["products"] = figures.cost.int8_products ? "int8" : "float32";
+  json["products"] = products_name(figures.cost.products);
   json["ops_per_parameter"] = figures.cost.ops_per_parameter;
   json["prefill"] = nlohmann::ordered_json::array();
   for (const eval::PrefillSpeed& row : figures.speeds.prefill) {
@@ -104,40 +106,39 @@ nlohmann::ordered_json figures_json(const Figures& figures, const eval::Generati
 }
 
 /// Room for the largest batch of the longest requests, and every prompt computed from its start.
-PipelineOptions for_generation(PipelineOptions options, const eval::GenerationBenchmarkOptions& generation) {
+EngineOptions for_generation(EngineOptions options, const eval::GenerationBenchmarkOptions& generation) {
   const std::int32_t prompt = *std::ranges::max_element(generation.prompt_tokens);
-  if (options.engine.session_len == 0) options.engine.session_len = prompt + generation.output_tokens;
-  options.engine.max_batch_size = *std::ranges::max_element(generation.batch_sizes);
-  options.engine.enable_prefix_caching = false;
+  if (options.session_len == 0) options.session_len = prompt + generation.output_tokens;
+  options.max_batch_size = *std::ranges::max_element(generation.batch_sizes);
+  options.enable_prefix_caching = false;
   return options;
 }
 
 Status run_generation(const BenchmarkOptions& options) {
-  LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(options.engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(options.engine));
-  pipeline_flags = for_generation(std::move(pipeline_flags), options.generation);
-  LANNER_ASSIGN_OR_RETURN(const auto pipeline, open_with_progress(path, pipeline_flags, stderr_is_terminal()));
+  LANNER_ASSIGN_OR_RETURN(const PipelineOptions pipeline_flags, pipeline_options(options.flags.engine));
+  const EngineOptions engine_options = for_generation(pipeline_flags.engine, options.generation);
+  LANNER_ASSIGN_OR_RETURN(const BenchmarkSubject subject, open_subject(options.flags, engine_options));
   Figures figures;
-  LANNER_ASSIGN_OR_RETURN(
-      figures.cost, eval::decoder_cost(path, pipeline_flags.engine, pipeline->engine().memory_plan().weight_bytes));
-  LANNER_ASSIGN_OR_RETURN(figures.limits, eval::measure_roofline({.threads = pipeline_flags.engine.threads}));
+  LANNER_ASSIGN_OR_RETURN(figures.cost, eval::decoder_cost(*subject.checkpoint, engine_options, subject.opened.ran_on,
+                                                           subject.engine().memory_plan().weight_bytes));
+  LANNER_ASSIGN_OR_RETURN(figures.limits, measure_limits(subject, engine_options, figures.cost.products));
 
   ProgressBar bar("measuring");
   eval::GenerationBenchmarkOptions generation = options.generation;
   generation.progress = [&bar](std::int64_t done, std::int64_t total) {
     bar.set(static_cast<double>(done) / static_cast<double>(total));
   };
-  auto speeds = eval::measure_generation(pipeline->engine(), generation);
+  auto speeds = eval::measure_generation(subject.engine(), generation);
   bar.clear();
   LANNER_RETURN_IF_ERROR(speeds.status());
   figures.speeds = *std::move(speeds);
 
   // The table comes first: a report that cannot be written must not cost the measurement.
-  Status shown = write_stdout(table(figures, *pipeline));
-  if (!options.json.empty()) {
-    nlohmann::ordered_json report = eval::report_head("generation", *pipeline, pipeline_flags.engine);
+  Status shown = write_stdout(table(figures, subject));
+  if (!options.flags.json.empty()) {
+    nlohmann::ordered_json report = eval::report_head("generation", subject.report_subject(), engine_options);
     report.update(figures_json(figures, generation));
-    LANNER_RETURN_IF_ERROR(eval::write_report(report, options.json));
+    LANNER_RETURN_IF_ERROR(eval::write_report(report, options.flags.json));
   }
   return shown;
 }
@@ -147,8 +148,8 @@ Status run_generation(const BenchmarkOptions& options) {
 void add_benchmark(CLI::App& program, Run& run) {
   CLI::App* group = program.add_subcommand("benchmark", "Measure how fast a model runs");
   auto options = std::make_shared<BenchmarkOptions>();
+  add_benchmark_throughput(*group, run);
   CLI::App* verb = group->add_subcommand("generation", "Prompts alone, and decoding at several batch sizes");
-  add_model_argument(*verb, options->engine, /*required=*/true);
   eval::GenerationBenchmarkOptions& generation = options->generation;
   limit(verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together"), 1, 4096);
   limit(verb->add_option("--prompt-tokens", generation.prompt_tokens, "Lengths of the random prompts"), 1, 1 << 25);
@@ -156,8 +157,7 @@ void add_benchmark(CLI::App& program, Run& run) {
   limit(verb->add_option("--repetitions", generation.repetitions, "Counted runs of each shape, after one that is not"),
         1, 1000);
   verb->add_option("--seed", generation.seed, "Of the random prompts");
-  verb->add_option("--json", options->json, "Write the figures into this file")->type_name("FILE");
-  add_engine_flags(*verb, options->engine);
+  add_benchmark_flags(*verb, options->flags);
   verb->callback([&run, options] {
     run = [options] {
       const Status status = run_generation(*options);

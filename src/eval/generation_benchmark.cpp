@@ -124,19 +124,27 @@ Result<DecodeSpeed> measure_decode(Timer& timer, const GenerationBenchmarkOption
 std::int64_t parameters(const model::ProjectionSpec& projection) { return projection.rows * projection.cols; }
 
 /// Bytes of a matrix in the engine's memory, as the five formats have it; scales of one fp16 each.
-std::int64_t stored_bytes(const ops::WeightSource& source, bool widened) {
+std::int64_t stored_bytes(const ops::WeightSource& source, const EngineOptions& options, Device device) {
   const std::int64_t elements = source.rows * source.cols;
-  if (widened) return elements * 4;
-  if (source.packed != nullptr) return static_cast<std::int64_t>(source.packed->bytes.size());
+  if (source.packed != nullptr && options.dtype != ComputeType::kFloat32) {
+    return static_cast<std::int64_t>(source.packed->bytes.size());
+  }
+  if (options.dtype == ComputeType::kFloat32) return elements * 4;
   const std::int64_t scales = static_cast<std::int64_t>(source.scales.size() + source.offsets.size()) * 2;
   switch (source.format) {
-    case ops::WeightFormat::kF32: return elements * 4;
+    case ops::WeightFormat::kF32: return elements * (device == Device::kCuda ? 2 : 4);
     case ops::WeightFormat::kF16:
     case ops::WeightFormat::kBF16: return elements * 2;
     case ops::WeightFormat::kInt8: return elements + scales;
     case ops::WeightFormat::kInt4: return elements / 2 + scales;
   }
   return 0;
+}
+
+Products products_of(const ops::WeightSource& source, const EngineOptions& options, Device device) {
+  if (options.dtype == ComputeType::kFloat32) return Products::kFloat32;
+  if (device == Device::kCuda) return Products::kHalf;
+  return ops::is_quantized(source.format) ? Products::kInt8 : Products::kFloat32;
 }
 
 }  // namespace
@@ -165,24 +173,22 @@ Result<GenerationSpeeds> measure_generation(Engine& engine, const GenerationBenc
   return speeds;
 }
 
-Result<DecoderCost> decoder_cost(const std::string& path, const EngineOptions& options, std::int64_t weight_bytes) {
-  LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.model_format));
-  LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path, {.format = format}));
-  LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
+Result<DecoderCost> decoder_cost(const model::Checkpoint& checkpoint, const EngineOptions& options, Device device,
+                                 std::int64_t weight_bytes) {
+  LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(checkpoint));
   DecoderCost cost;
   for (const model::LayerSpec& layer : spec.layers) {
     cost.layer_parameters += parameters(layer.q) + parameters(layer.k) + parameters(layer.v) + parameters(layer.o) +
                              parameters(layer.gate) + parameters(layer.up) + parameters(layer.down);
   }
-  const bool widened = options.dtype == ComputeType::kFloat32;
-  const model::ProjectionSpec& first = spec.layers.front().q;
-  LANNER_ASSIGN_OR_RETURN(const auto source, checkpoint->matrix(first.weight, first.rows, first.cols));
-  cost.int8_products = !widened && ops::is_quantized(source.format);
-  cost.ops_per_parameter = cost.int8_products ? 4 : 2;  // activations of 15 bits are two bytes (ops/cpu)
+  const model::ProjectionSpec& first = spec.layers.front().down;
+  LANNER_ASSIGN_OR_RETURN(const auto source, checkpoint.matrix(first.weight, first.rows, first.cols));
+  cost.products = products_of(source, options, device);
+  cost.ops_per_parameter = cost.products == Products::kInt8 ? 4 : 2;  // activations of 15 bits are two bytes (ops/cpu)
   cost.weight_bytes_per_step = weight_bytes;
   if (spec.head != spec.embedding) {
-    LANNER_ASSIGN_OR_RETURN(const auto table, checkpoint->matrix(spec.embedding, spec.vocab, spec.hidden));
-    cost.weight_bytes_per_step -= stored_bytes(table, widened);
+    LANNER_ASSIGN_OR_RETURN(const auto table, checkpoint.matrix(spec.embedding, spec.vocab, spec.hidden));
+    cost.weight_bytes_per_step -= stored_bytes(table, options, device);
   }
   return cost;
 }

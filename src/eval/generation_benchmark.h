@@ -17,6 +17,7 @@
 
 #include "lanner/engine.h"
 #include "lanner/status.h"
+#include "model/checkpoint.h"
 
 namespace lanner::eval {
 
@@ -59,18 +60,25 @@ struct GenerationSpeeds {
 /// engine's context.
 Result<GenerationSpeeds> measure_generation(Engine& engine, const GenerationBenchmarkOptions& options);
 
-/// What one token costs, for comparing speeds with a Roofline.
+/// How a device multiplies, which decides the peak that prompts are held against.
+enum class Products : std::uint8_t {
+  kFloat32,
+  kInt8,  // the CPU's with quantized weights
+  kHalf,  // CUDA's in fp16 and bf16
+};
+
+/// What one token costs, for comparing speeds with the device's limits.
 struct DecoderCost {
   std::int64_t layer_parameters = 0;       // elements of the layers' projections: without embedding and head
   std::int64_t weight_bytes_per_step = 0;  // read by one decode step, whatever its batch size
-  bool int8_products = false;              // the layers multiply bytes (else fp32)
+  Products products = Products::kFloat32;
   /// Multiplications and additions for one parameter and one token: 2, or 4 where an activation is two bytes.
   int ops_per_parameter = 2;
 };
 
-/// Of the model at `path`, opened with `options` to an engine that reports `weight_bytes`. What a step reads is all
-/// weights, without the embedding table where the head is a matrix of its own. Opens the checkpoint once more, which
-/// maps it and reads little.
-Result<DecoderCost> decoder_cost(const std::string& path, const EngineOptions& options, std::int64_t weight_bytes);
+/// Of a checkpoint, opened with `options` to an engine on `device` (kCpu or kCuda) that reports `weight_bytes`. What a
+/// step reads is all weights, without the embedding table where the head is a matrix of its own.
+Result<DecoderCost> decoder_cost(const model::Checkpoint& checkpoint, const EngineOptions& options, Device device,
+                                 std::int64_t weight_bytes);
 
 }  // namespace lanner::eval

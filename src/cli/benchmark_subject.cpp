@@ -1,0 +1,84 @@
+#include "cli/benchmark_subject.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <utility>
+
+#include "cli/output.h"
+#include "eval/roofline.h"
+#include "model/random_weights.h"
+#include "net/hub.h"
+#include "ops/backend.h"
+
+namespace lanner::cli {
+namespace {
+
+Result<DeviceLimits> cuda_limits(eval::Products products) {
+  LANNER_ASSIGN_OR_RETURN(const ops::CudaLimits limits, ops::measure_cuda_limits(0));
+  DeviceLimits result;
+  result.read_bytes_per_s = limits.read_bytes_per_s;
+  result.products = "fp16";
+  if (products == eval::Products::kHalf) result.product_ops_per_s = limits.half_ops_per_s;
+  result.line = fmt::format("reading {:.0f} GB/s", limits.read_bytes_per_s / 1e9);
+  if (limits.half_ops_per_s > 0) result.line += fmt::format(", fp16 {:.0f} TFLOP/s", limits.half_ops_per_s / 1e12);
+  result.json = {{"read_bytes_per_s", limits.read_bytes_per_s}, {"float16_ops_per_s", limits.half_ops_per_s}};
+  return result;
+}
+
+Result<DeviceLimits> cpu_limits(int threads, eval::Products products) {
+  LANNER_ASSIGN_OR_RETURN(const eval::Roofline limits, eval::measure_roofline({.threads = threads}));
+  const bool int8 = products == eval::Products::kInt8;
+  DeviceLimits result;
+  result.read_bytes_per_s = limits.read_bytes_per_s;
+  result.product_ops_per_s = int8 ? limits.int8_ops_per_s : limits.float32_ops_per_s;
+  result.products = int8 ? "int8" : "fp32";
+  result.line = fmt::format("reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, int8 {:.0f} GOP/s",
+                            limits.read_bytes_per_s / 1e9, limits.float32_ops_per_s / 1e9, limits.int8_ops_per_s / 1e9);
+  result.json = {{"threads", limits.threads},
+                 {"read_buffer_bytes", limits.buffer_bytes},
+                 {"read_bytes_per_s", limits.read_bytes_per_s},
+                 {"float32_ops_per_s", limits.float32_ops_per_s},
+                 {"int8_ops_per_s", limits.int8_ops_per_s}};
+  return result;
+}
+
+}  // namespace
+
+void add_benchmark_flags(CLI::App& verb, BenchmarkFlags& flags) {
+  add_model_argument(verb, flags.engine, /*required=*/false);
+  verb.get_option("MODEL")->description("A Hugging Face model folder or a GGUF file, unless --random-weights is given");
+  verb.add_option("--random-weights", flags.random_weights,
+                  "A folder with only config.json: random weights of that shape, in the place of MODEL")
+      ->type_name("FOLDER");
+  verb.add_option("--json", flags.json, "Write the figures into this file")->type_name("FILE");
+  add_engine_flags(verb, flags.engine);
+}
+
+Result<BenchmarkSubject> open_subject(const BenchmarkFlags& flags, const EngineOptions& options) {
+  BenchmarkSubject subject;
+  const bool random = !flags.random_weights.empty();
+  if (random == !flags.engine.model.empty()) {
+    return invalid_argument("give either MODEL or --random-weights");
+  }
+  std::string path = flags.random_weights;
+  if (random) {
+    LANNER_ASSIGN_OR_RETURN(subject.checkpoint, model::open_random_weights(path));
+  } else {
+    LANNER_ASSIGN_OR_RETURN(path, resolve_model(flags.engine));
+    LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.model_format));
+    LANNER_ASSIGN_OR_RETURN(subject.checkpoint, model::open_checkpoint(path, {.format = format}));
+  }
+  subject.name = net::model_name(path) + (random ? " (random weights)" : "");
+  LANNER_ASSIGN_OR_RETURN(subject.opened,
+                          open_engine_with_progress(subject.checkpoint, subject.name, options, stderr_is_terminal()));
+  return subject;
+}
+
+Result<DeviceLimits> measure_limits(const BenchmarkSubject& subject, const EngineOptions& options,
+                                    eval::Products products) {
+  if (subject.opened.ran_on == Device::kCuda) return cuda_limits(products);
+  return cpu_limits(options.threads, products);
+}
+
+}  // namespace lanner::cli

@@ -1,0 +1,19 @@
+#pragma once
+// A model of a given shape without its weights, for measuring speed: a folder that holds only config.json.
+
+#include <memory>
+#include <string>
+
+#include "lanner/status.h"
+#include "model/checkpoint.h"
+
+namespace lanner::model {
+
+/// The folder's config.json with random numbers for every tensor that it asks for: in fp16, or in bf16 or fp32 where
+/// it says so, with the usual standard deviation of 0.02; norms' gains are 1 and biases 0. Matrices are views of one
+/// buffer, so that opening costs about the time and memory of the largest one. There is no tokenizer.
+///
+/// kUnsupported for a configuration with quantized weights.
+Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder);
+
+}  // namespace lanner::model

@@ -1,5 +1,6 @@
-// The start of test programs that are run once for each body of CPU kernels, as LANNER_CPU_ISA says. A body that this
-// processor lacks ends the program with 77, which ctest shows as skipped.
+// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cuda, cuda-deterministic) and,
+// on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this machine lacks ends the program with 77, which
+// ctest shows as skipped.
 
 #include <gtest/gtest.h>
 
@@ -8,14 +9,26 @@
 #include <string>
 
 #include "core/cpu_info.h"
+#include "ops/backend.h"
+#include "ops/test_device.h"
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  constexpr int kNotRun = 77;
+  if (lanner::test_device() != lanner::TestDevice::kCpu) {
+    const lanner::ops::CudaSupport support = lanner::ops::cuda_support();
+    if (!support.problem.empty()) {
+      std::printf("NOT RUN: no CUDA device to test (%s)\n", support.problem.c_str());
+      return kNotRun;
+    }
+    std::printf("device: %s\n", support.devices.front().name.c_str());
+    return RUN_ALL_TESTS();
+  }
   const char* wanted = std::getenv("LANNER_CPU_ISA");
   const std::string selected(lanner::cpu_isa_name(lanner::selected_cpu_isa()));
   if (wanted != nullptr && *wanted != '\0' && selected != wanted) {
     std::printf("%s: this processor lacks it, not run\n", wanted);
-    return 77;
+    return kNotRun;
   }
   std::printf("kernels: %s\n", selected.c_str());
   return RUN_ALL_TESTS();

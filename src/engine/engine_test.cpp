@@ -14,6 +14,8 @@
 
 #include "engine/open_engine.h"
 #include "engine/random_checkpoint.h"
+#include "engine/test_engine_options.h"
+#include "ops/backend.h"
 
 namespace lanner {
 namespace {
@@ -31,7 +33,7 @@ std::unique_ptr<Engine> open(const EngineOptions& options, const RandomModel& sh
 }
 
 EngineOptions small_options() {
-  EngineOptions options;
+  EngineOptions options = test_engine_options();
   options.session_len = 1024;
   options.max_batch_size = 16;
   options.max_prefill_token_num = 64;
@@ -495,6 +497,29 @@ TEST(OpenEngine, RefusesOptionsAndMemoryThatCannotBe) {
   options = small_options();
   options.kv_blocks = std::int64_t{1} << 40;
   EXPECT_EQ(code(options), StatusCode::kResourceExhausted);
+}
+
+TEST(OpenEngine, SaysWhereItRunsAndThatThereIsNoCuda) {
+  EngineOptions options = small_options();
+  const auto opened = open_engine(make_random_checkpoint({}), options, nullptr);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const bool cuda = test_device() != TestDevice::kCpu;
+  EXPECT_EQ(opened->ran_on, cuda ? Device::kCuda : Device::kCpu);
+  EXPECT_TRUE(opened->device.starts_with(cuda ? "cuda " : "cpu ")) << opened->device;
+  EXPECT_TRUE(opened->notes.empty());
+
+  const ops::CudaSupport support = ops::cuda_support();
+  if (support.problem.empty()) return;
+  options.device = Device::kCuda;
+  const Status refused = open_engine(make_random_checkpoint({}), options, nullptr).status();
+  EXPECT_EQ(refused.code(), StatusCode::kUnsupported);
+  EXPECT_NE(refused.message().find(support.problem), std::string::npos) << refused.message();
+  options.device = Device::kAuto;
+  const auto fallen_back = open_engine(make_random_checkpoint({}), options, nullptr);
+  ASSERT_TRUE(fallen_back.ok());
+  EXPECT_EQ(fallen_back->ran_on, Device::kCpu);
+  // Of a missing device the user is told, where the program could have used one.
+  EXPECT_EQ(fallen_back->notes.size(), support.built ? 1U : 0U);
 }
 
 TEST(OpenEngine, TheCacheTakesItsShareAndNoMoreThanItCanUse) {

@@ -10,7 +10,7 @@ namespace lanner::test {
 namespace {
 
 EngineOptions options_for(ComputeType dtype) {
-  EngineOptions options;
+  EngineOptions options = test_engine_options();
   options.dtype = dtype;
   options.session_len = 1024;
   options.max_batch_size = 32;

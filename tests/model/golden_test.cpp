@@ -1,6 +1,8 @@
 // The real 135M model against Transformers in fp32: golden_smollm2.json, made by make_decoder_golden.py.
 
+#include <algorithm>
 #include <cmath>
+#include <ranges>
 
 #include "engine/prompt_outputs.h"
 #include "real_model.h"
@@ -9,7 +11,7 @@ namespace lanner::test {
 namespace {
 
 std::unique_ptr<Engine> open(const char* variable, ComputeType dtype) {
-  EngineOptions options;
+  EngineOptions options = test_engine_options();
   options.dtype = dtype;
   options.session_len = 1024;
   options.max_batch_size = 32;
@@ -109,6 +111,46 @@ TEST(Golden, CrossEntropyAndEmbeddingsInFloat32) {
   for (std::size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR((*ppl)[i], losses[i], 2e-5);
   expect_embeddings(*engine, prompts, Pooling::kLast, last);
   expect_embeddings(*engine, prompts, Pooling::kMean, mean);
+}
+
+// The margin rule: an answer may leave the reference's only at a token whose lead over the runner-up is below the
+// bound. What comes after it is another text.
+void expect_margin_rule(const char* variable, ComputeType dtype, const char* dtype_name, double bound) {
+  SCOPED_TRACE(dtype_name);
+  const auto goldens = read_goldens();
+  const auto engine = open(variable, dtype);
+  ASSERT_NE(engine, nullptr);
+  const auto answers = answer_goldens(*engine, goldens);
+  std::size_t same = 0;
+  double largest = 0;
+  for (std::size_t i = 0; i < goldens.size(); ++i) {
+    const Golden& golden = goldens[i];
+    const std::vector<std::int32_t>& tokens = answers[i].tokens;
+    largest = std::max(largest, largest_logit_error(golden, answers[i]));
+    ASSERT_EQ(tokens.size(), golden.greedy.size()) << golden.name;
+    const auto differs = std::ranges::mismatch(tokens, golden.greedy);
+    if (differs.in1 == tokens.end()) {
+      ++same;
+      continue;
+    }
+    const auto step = static_cast<std::size_t>(differs.in1 - tokens.begin());
+    std::printf("%s, %s, first difference: %s, token %zu: %d, not %d; margin %.4f\n", variable, dtype_name,
+                golden.name.c_str(), step, *differs.in1, *differs.in2, golden.margins[step]);
+    EXPECT_LT(golden.margins[step], bound) << golden.name << ", token " << step;
+  }
+  std::printf("%s, %s: %zu of %zu answers identical, largest logit error %.2e, margin bound %.2f\n", variable,
+              dtype_name, same, goldens.size(), largest, bound);
+}
+
+TEST(Golden, GgufByTheMarginRule) {
+  expect_margin_rule("LANNER_TEST_GGUF", ComputeType::kFloat16, "float16", 0.05);
+  expect_margin_rule("LANNER_TEST_GGUF", ComputeType::kBFloat16, "bfloat16", 0.25);
+}
+
+// On the CPU dense weights are computed with in fp32, whatever the type.
+TEST(Golden, FolderByTheMarginRuleOnCuda) {
+  expect_margin_rule("LANNER_TEST_MODEL_DIR", ComputeType::kFloat16, "float16", 0.05);
+  expect_margin_rule("LANNER_TEST_MODEL_DIR", ComputeType::kBFloat16, "bfloat16", 0.25);
 }
 
 }  // namespace

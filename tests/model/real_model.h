@@ -1,6 +1,7 @@
 #pragma once
 // What the tests over the real 135M model share. `make test` sets LANNER_TEST_GGUF, the GGUF file, and
-// LANNER_TEST_MODEL_DIR, the same weights as a Hugging Face folder.
+// LANNER_TEST_MODEL_DIR, the same weights as a Hugging Face folder. LANNER_TEST_GOLDENS is the goldens' file where the
+// program runs on another machine than it was built on.
 
 #include <gtest/gtest.h>
 
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "engine/open_engine.h"
+#include "engine/test_engine_options.h"
 
 namespace lanner::test {
 
@@ -23,6 +25,7 @@ struct Golden {
   std::string name;
   std::vector<std::int32_t> prompt;
   std::vector<std::int32_t> greedy;
+  std::vector<double> margins;  // of each greedy token: its logit's lead over the runner-up
   std::vector<std::int32_t> logit_ids;
   std::vector<float> logits;  // of logit_ids, after the prompt
   double log_sum_exp = 0;
@@ -33,12 +36,13 @@ struct Golden {
 };
 
 inline std::vector<Golden> read_goldens() {
-  std::ifstream file(LANNER_GOLDEN_FILE);
+  const char* elsewhere = std::getenv("LANNER_TEST_GOLDENS");
+  std::ifstream file(elsewhere == nullptr ? LANNER_GOLDEN_FILE : elsewhere);
   const nlohmann::json document = nlohmann::json::parse(file);
   std::vector<Golden> goldens;
   for (const auto& entry : document.at("prompts")) {
-    goldens.push_back({entry.at("name"), entry.at("prompt"), entry.at("greedy"), entry.at("logit_ids"),
-                       entry.at("logits"), entry.at("log_sum_exp")});
+    goldens.push_back({entry.at("name"), entry.at("prompt"), entry.at("greedy"), entry.at("margins"),
+                       entry.at("logit_ids"), entry.at("logits"), entry.at("log_sum_exp")});
     if (!entry.contains("outputs")) continue;
     const nlohmann::json& outputs = entry.at("outputs");
     goldens.back().cross_entropy = outputs.at("cross_entropy");

@@ -1,0 +1,16 @@
+#pragma once
+// For tests: the engine's options for the device on which they run (ops/test_device.h).
+
+#include "lanner/options.h"
+#include "ops/test_device.h"
+
+namespace lanner {
+
+inline EngineOptions test_engine_options() {
+  EngineOptions options;
+  options.device = test_device() == TestDevice::kCpu ? Device::kCpu : Device::kCuda;
+  options.deterministic = test_device() == TestDevice::kCudaDeterministic;
+  return options;
+}
+
+}  // namespace lanner

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Runs the CUDA tests and measurements of a GPU bundle (scripts/make_gpu_bundle.sh) and writes what came of them.
+
+    lanner-gpu/run.py --out FOLDER [--model FILE.gguf] [--only NAME...] [--skip NAME...] [--seconds 300]
+
+FOLDER gets results.json, one .log a step, and the benchmarks' own .json. Ends with 1 when a step failed. Steps that need the
+model run only with --model. Needs Python 3.8 and nothing else.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+SHAPE = HERE / "shapes" / "internlm2_1_8b"
+TINY_DIFFERENCE = 1e-4  # of the largest logit, in fp32: as tests/model/test_tiny_models.py
+NOT_DETERMINISTIC = "-Independence*:Device.RefusesQuantizedShapes*:Device.SaysWhatItIs"
+ONLY_CPU = "-Device.RefusesQuantizedShapes*:Device.SaysWhatItIs"
+OTHER_SCHEDULES = "-*Determinism*:*HoweverTheyAreComputed:*HiddenStates*:*ShareThePrompt*"
+
+
+def test(program, device, *arguments, model=False):
+    return {"command": [program, *arguments], "device": device, "model": model}
+
+
+def benchmark(*arguments, deterministic=False):
+    extra = ["--deterministic"] if deterministic else []
+    return {"command": ["lanner", "benchmark", "generation", "--random-weights", str(SHAPE), "--device", "cuda", *extra,
+                        *arguments], "json": True}
+
+
+STEPS = {
+    "check_env": {"command": ["lanner", "check_env"]},
+    "ops_cuda": test("ops_test", "cuda", f"--gtest_filter={NOT_DETERMINISTIC}"),
+    "ops_cuda_deterministic": test("ops_test", "cuda-deterministic", f"--gtest_filter={ONLY_CPU}"),
+    "engine_cuda": test("engine_test", "cuda", f"--gtest_filter={OTHER_SCHEDULES}"),
+    "engine_cuda_deterministic": test("engine_test", "cuda-deterministic"),
+    "tiny_models": {"tiny": "cuda"},
+    "tiny_models_deterministic": {"tiny": "cuda-deterministic"},
+    "benchmark_decode": benchmark("--batch-sizes", "1", "16", "64", "256", "--prompt-tokens", "128", "--output-tokens", "128"),
+    "benchmark_prefill": benchmark("--batch-sizes", "1", "--prompt-tokens", "1024", "4096", "8192", "--output-tokens", "32"),
+    "benchmark_deterministic": benchmark("--batch-sizes", "1", "16", "--prompt-tokens", "128", "--output-tokens", "64",
+                                         deterministic=True),
+    "chat": {"command": ["lanner", "chat", "MODEL", "--device", "cuda", "--greedy"], "model": True,
+             "input": "What is the capital of France?\n", "expect": "Paris"},
+    "golden_cuda": test("golden_test", "cuda", model=True),
+    "golden_cuda_deterministic": test("golden_test", "cuda-deterministic", model=True),
+    "determinism_cuda": test("determinism_test", "cuda-deterministic", model=True),
+}
+
+
+def environment(device, arguments):
+    env = dict(os.environ)
+    env["LD_LIBRARY_PATH"] = f"{HERE}:{env.get('LD_LIBRARY_PATH', '')}"
+    env["LANNER_TEST_GOLDENS"] = str(HERE / "golden_smollm2.json")
+    if device:
+        env["LANNER_TEST_DEVICE"] = device
+    if arguments.model:
+        env["LANNER_TEST_GGUF"] = arguments.model
+    if arguments.model_folder:
+        env["LANNER_TEST_MODEL_DIR"] = arguments.model_folder
+    return env
+
+
+def run_program(name, step, arguments):
+    """Returns (passed, facts)."""
+    command = [arguments.model if word == "MODEL" else word for word in step["command"]]
+    command[0] = str(HERE / command[0])
+    if name.startswith("golden") and not arguments.model_folder:
+        command.append("--gtest_filter=-*Folder*")
+    if step.get("json"):
+        command += ["--json", str(arguments.out / f"{name}.json")]
+    log = arguments.out / f"{name}.log"
+    with log.open("w", encoding="utf-8") as output:
+        try:
+            done = subprocess.run(command, env=environment(step.get("device"), arguments), input=step.get("input", ""),
+                                  text=True, stdout=output, stderr=subprocess.STDOUT, timeout=arguments.seconds, check=False)
+            status = done.returncode
+        except subprocess.TimeoutExpired:
+            status = "timeout"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    failed = [line.split()[3].rstrip(",") for line in text.splitlines() if line.startswith("[  FAILED  ]") and "ms)" in line]
+    passed = status == 0 and step.get("expect", "") in text
+    return passed, {"exit": status, "failed_tests": failed, "log_tail": text.splitlines()[-6:]}
+
+
+def run_tiny(name, device, arguments):
+    results = {}
+    for folder in sorted((HERE / "tiny").iterdir()):
+        done = subprocess.run([str(HERE / "tiny_probe"), str(folder), str(HERE / "golden_tiny.json"), folder.name],
+                              env=environment(device, arguments), capture_output=True, text=True, timeout=arguments.seconds,
+                              check=False)
+        result = json.loads(done.stdout) if done.returncode == 0 else {"error": (done.stderr or str(done.returncode))[-300:]}
+        result["passed"] = (done.returncode == 0 and result["same_tokens"] == result["tokens"]
+                            and result["largest_difference"] < TINY_DIFFERENCE)
+        results[folder.name] = result
+    (arguments.out / f"{name}.log").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return all(result["passed"] for result in results.values()), {
+        "models": len(results), "failed_models": {k: v for k, v in results.items() if not v["passed"]}}
+
+
+def make_model_folder(arguments):
+    """The folder of --model's weights, or an empty string and the reason on stdout where this Python cannot make it."""
+    folder = arguments.out.resolve().parent / "lanner-model-folder"
+    env = {**os.environ, "PYTHONPATH": f"{HERE / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, str(HERE / "python" / "make_model_folder.py"), arguments.model, str(folder)], env=env,
+                          capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return str(folder)
+    print("no model folder, its tests are left out:", (done.stderr.strip().splitlines() or ["unknown"])[-1], flush=True)
+    return ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--model", default="", help="the GGUF file that `make chat` fetches")
+    parser.add_argument("--model-folder", default="", help="the same weights as a folder (tests/model/make_model_folder.py)")
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--skip", nargs="*", default=[])
+    parser.add_argument("--seconds", type=float, default=300, help="for one step")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.model and not arguments.model_folder:
+        arguments.model_folder = make_model_folder(arguments)
+    query = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
+                           capture_output=True, text=True, check=False)
+    report = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "gpu": query.stdout.strip(),
+              "host": f"{platform.machine()}, {os.cpu_count()} processors", "steps": {}}
+    for name, step in STEPS.items():
+        wanted = name in arguments.only if arguments.only else name not in arguments.skip
+        if not wanted or (step.get("model") and not arguments.model):
+            continue
+        began = time.monotonic()
+        try:
+            passed, facts = (run_tiny(name, step["tiny"], arguments) if "tiny" in step
+                             else run_program(name, step, arguments))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            passed, facts = False, {"error": str(error)}
+        report["steps"][name] = {"passed": passed, "seconds": round(time.monotonic() - began, 1), **facts}
+        print(f"{'passed' if passed else 'FAILED'}  {time.monotonic() - began:6.1f} s  {name}", flush=True)
+        (arguments.out / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(step["passed"] for step in report["steps"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,8 @@
 #pragma once
 // The bodies of attention: row by row, and in tiles of query rows.
 
+#include <cuda_runtime.h>
+
 #include "ops/cuda/kernels.h"
 
 namespace lanner::ops::cuda {

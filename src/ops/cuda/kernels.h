@@ -26,6 +26,8 @@
 //
 // KV block, one layer and head (KvCacheView::head): keys (64, head_dim), then values (64, head_dim), row major.
 //
+// Every pointer is 16-byte aligned: those of activations, vectors and angles, too.
+//
 // WHAT IS ROUNDED TO WHAT (and so what a test may hold a result to)
 //
 // Sums are fp32. With fp32 weights activations are fp32 throughout: errors are those of fp32 summation.
@@ -133,9 +135,8 @@ struct DeviceBatch {
 struct Scratch {
   std::byte* input = nullptr;  // normed input in 16 bits or fp32: rows * round_up(max_cols, 16) * 4 bytes
   std::int64_t input_bytes = 0;
-  std::byte* product = nullptr;  // products before their epilogue, fp32; the more rows fit, the fewer launches. At least
-  std::int64_t product_bytes = 0;  // kFusedRows * (the most rows of weights that one norm_qkv, linear_add or
-                                   // norm_gated_up has) * 4
+  std::byte* product = nullptr;  // products before their epilogue, fp32: the more rows fit, the fewer launches; at least
+  std::int64_t product_bytes = 0;  // one row of all parts of any norm_qkv, linear_add or norm_gated_up
   std::byte* widened = nullptr;  // the largest quantized weight in fp16: rows * round_up(cols, 16) * 2 bytes
   std::int64_t widened_bytes = 0;
   std::byte* partials = nullptr;  // see attention_partial_bytes()

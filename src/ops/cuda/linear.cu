@@ -138,7 +138,6 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
   args.heads = call.heads;
   args.out = finish == Finish::kStore ? product : call.out + first * call.out_stride;
   args.out_stride = finish == Finish::kStore ? call.width() : call.out_stride;
-  if (finish == Finish::kStore && rows * call.width() * 4 > context.scratch.product_bytes) return cudaErrorInvalidValue;
   for (int i = 0; i < linear.part_count; ++i) {
     bool taken = false;
     for (int j = 0; j < i; ++j) taken = taken || same_kind(linear.parts[j].weight, linear.parts[i].weight);
@@ -218,17 +217,17 @@ cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::i
   return finish_product(context, call, product, first, rows);
 }
 
-/// How many rows of the call fit the scratch at once.
-std::int64_t rows_that_fit(const KernelContext& context, const Call& call) {
-  const std::int64_t row_bytes = round_up(call.cols(), 16) * 4;
-  std::int64_t rows = context.scratch.input_bytes / row_bytes;
-  if (call.finish != Finish::kHead) rows = std::min(rows, context.scratch.product_bytes / (call.width() * 4));
-  return std::min(rows, call.rows);
+/// How many rows of the call go together.
+std::int64_t rows_at_once(const KernelContext& context, const Call& call, bool few) {
+  const std::int64_t products = context.scratch.product_bytes / (call.width() * 4);
+  if (few) return fused_finish(call) == Finish::kStore ? std::min(kFusedRows, products) : kFusedRows;
+  const std::int64_t inputs = context.scratch.input_bytes / (round_up(call.cols(), 16) * 4);
+  return std::min(call.rows, call.finish == Finish::kHead ? inputs : std::min(inputs, products));
 }
 
 cudaError_t run_linear(const KernelContext& context, const Call& call) {
   const bool few = call.rows <= kFusedRows || context.deterministic;
-  const std::int64_t step = few ? kFusedRows : rows_that_fit(context, call);
+  const std::int64_t step = rows_at_once(context, call, few);
   if (step <= 0) return call.rows == 0 ? cudaSuccess : cudaErrorInvalidValue;
   for (std::int64_t first = 0; first < call.rows; first += step) {
     const std::int64_t rows = std::min(step, call.rows - first);

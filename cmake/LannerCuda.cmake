@@ -23,3 +23,7 @@ endif()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
+
+# Programs find shared libraries that lie beside them, and so do those libraries (scripts/make_gpu_bundle.sh).
+set(CMAKE_BUILD_RPATH "$ORIGIN")
+add_link_options(-Wl,--disable-new-dtags)

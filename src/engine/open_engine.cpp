@@ -56,7 +56,7 @@ struct ChosenDevice {
 
 Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkpoint& checkpoint) {
   const ops::CudaSupport support = ops::cuda_support();
-  if (!support.problem.empty()) return unsupported("CUDA: " + support.problem);
+  if (!support.problem.empty()) return unsupported("CUDA cannot be used: " + support.problem);
   ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
                                                                   .dense = chosen.numbers.dense,
@@ -70,7 +70,7 @@ Result<ChosenDevice> open_device(const EngineOptions& options, const model::Chec
   if (options.device == Device::kAuto && ops::cuda_support().built) {
     auto chosen = open_cuda(options, checkpoint);
     if (chosen.ok()) return chosen;
-    notes.push_back(fmt::format("{}: running on the CPU", chosen.status().message()));
+    notes.push_back(chosen.status().message() + "; running on the CPU");
   }
   ChosenDevice chosen{.numbers = numbers_on_cpu(options.dtype)};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cpu_backend({.threads = options.threads}));

@@ -37,7 +37,8 @@ def test_verbs_to_come_say_so(run, verb):
 
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("benchmark",),
-                                  ("benchmark", "generation"), ("convert",), ("check_env",), ("list",), ("completion",)])
+                                  ("benchmark", "generation"), ("benchmark", "throughput"),
+                                  ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
     assert "usage: lanner" in text
@@ -52,7 +53,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
 
     assert verbs() == {"chat", "eval", "benchmark", "convert", "check_env", "list", "completion"}
     assert verbs("eval") == {"perplexity", "compare"}
-    assert verbs("benchmark") == {"generation"}
+    assert verbs("benchmark") == {"generation", "throughput"}
 
 
 def test_chat_help_shows_types_and_defaults(run):
@@ -88,6 +89,7 @@ def test_version_is_bare(run):
     (["chat", "-x"], "unknown flag -x"),
     (["chat", "one", "two"], "two"),
     (["completion"], "SHELL is required"),
+    (["benchmark", "throughput", "model"], "--requests is required"),
 ])
 def test_usage_errors(run, arguments, message):
     done = run(*arguments)
@@ -110,6 +112,14 @@ def test_what_is_not_built_yet_is_an_error(run, flags):
     message = done.stderr.decode()
     assert message.startswith("lanner: error: " + flags[0]) and message.count("\n") == 1
     assert "not available yet in this version" in message
+
+
+def test_cuda_is_refused_where_the_program_has_none(run, tmp_path):
+    done = run("chat", tmp_path / "none", "--device", "cuda")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"lanner: error: --device cuda: this program was built without CUDA")
+    auto = run("chat", tmp_path / "none", "--device", "auto")
+    assert b"not a local path" in auto.stderr and auto.stderr.count(b"\n") == 1
 
 
 def test_harmless_flags_are_accepted(run, tmp_path):
@@ -175,7 +185,8 @@ def test_a_list_of_numbers_leaves_the_model_alone(run, arguments):
                            b"(those are called ORGANIZATION/NAME)\n")
 
 
-@pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "compare"), ("benchmark", "generation")])
+@pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "compare"), ("benchmark", "generation"),
+                                  ("benchmark", "throughput", "--requests", "r.json")])
 def test_verbs_that_measure_do_not_offer_what_they_settle(run, verb):
     for flag in ("--max-batch-size=1", "--enable-prefix-caching", "--disable-prefix-caching", "--chat-template=chatml"):
         done = run(*verb, "model", flag)

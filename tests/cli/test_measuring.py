@@ -1,6 +1,23 @@
 """What the verbs that measure do with their report; their figures are tested in tests/eval."""
 
+import json
+
 import pytest
+
+SMALL_LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 96, "hidden_size": 64,
+    "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def shape(tmp_path):
+    folder = tmp_path / "small-llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SMALL_LLAMA))
+    return folder
 
 
 @pytest.mark.parametrize("verb, figure", [
@@ -14,3 +31,39 @@ def test_a_report_that_cannot_be_written_does_not_cost_the_table(run, model, tmp
     assert done.returncode == 1
     assert figure in done.stdout
     assert done.stderr.startswith(b"lanner: error: ") and b"report.json" in done.stderr
+
+
+def test_random_weights_need_a_configuration_alone(run, shape, tmp_path):
+    report = tmp_path / "report.json"
+    done = run("benchmark", "generation", "--random-weights", shape, "--batch-sizes", "1", "2", "--prompt-tokens", "8",
+               "--output-tokens", "4", "--repetitions", "1", "--threads", "1", "--json", report)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"small-llama (random weights) on cpu ")
+    figures = json.loads(report.read_text())
+    assert figures["layer_parameters"] == 2 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 96)
+    assert [row["batch_size"] for row in figures["decode"]] == [1, 2]
+    # fp16 as it was made: layers and head, without the embedding; and norms of fp32
+    assert figures["weight_bytes_per_step"] == 2 * (figures["layer_parameters"] + 96 * 64) + 4 * 64 * (2 * 2 + 1)
+
+
+def test_a_list_of_requests_is_measured(run, shape, tmp_path):
+    requests = tmp_path / "requests.json"
+    requests.write_text("[[20, 5], [3, 9], [40, 1], [7, 7]]")
+    report = tmp_path / "report.json"
+    done = run("benchmark", "throughput", "--random-weights", shape, "--requests", requests, "--num-requests", "3", "--threads",
+               "1", "--json", report)
+    assert done.returncode == 0, done.stderr
+    assert b"3 requests, 63 prompt tokens, 15 new ones" in done.stdout
+    figures = json.loads(report.read_text())
+    assert (figures["kind"], figures["requests"], figures["output_tokens"]) == ("throughput", 3, 15)
+    assert 0 < figures["ttft_s"]["p50"] <= figures["ttft_s"]["p99"] <= figures["seconds"]
+
+
+@pytest.mark.parametrize("verb", [("generation",), ("throughput", "--requests", "requests.json")])
+def test_a_model_or_random_weights_but_not_both(run, shape, tmp_path, verb):
+    (tmp_path / "requests.json").write_text("[[1, 1]]")
+    verb = [str(tmp_path / word) if word.endswith(".json") else word for word in verb]
+    for arguments in ([], ["model", "--random-weights", shape]):
+        done = run("benchmark", *verb, *arguments)
+        assert done.returncode == 1
+        assert done.stderr == b"lanner: error: give either MODEL or --random-weights\n"

@@ -4,7 +4,8 @@
 #   scripts/make_gpu_bundle.sh BUILD_FOLDER [MODEL.gguf]
 #
 # Makes BUILD_FOLDER/gpu-bundle/:
-#   lanner-gpu.tar.xz   programs, the shared libraries they need beside the system's, tiny models, goldens, run.py
+#   lanner-gpu.tar.xz   programs, the shared libraries they need beside the system's, goldens, run.py, and what makes the
+#                       test models there, where that machine's Python has numpy and safetensors
 #   model.part1, .part2 the model, in two parts that are small enough to travel one after the other (with MODEL only)
 # There:  tar xf lanner-gpu.tar.xz && lanner-gpu/run.py --out FOLDER     (see run.py --help)
 set -euo pipefail
@@ -17,7 +18,7 @@ programs=(lanner src/ops/ops_test src/engine/engine_test tests/golden_test tests
 
 out=$build/gpu-bundle
 rm -rf "$out"
-mkdir -p "$out/lanner-gpu/tiny"
+mkdir -p "$out/lanner-gpu/python"
 stage=$out/lanner-gpu
 
 # Libraries of the C and C++ runtime are the system's everywhere.
@@ -29,12 +30,10 @@ for program in "${programs[@]}"; do
     cp -L "$path" "$stage/$name"
   done
 done
-cp "$root/tests/gpu/run.py" "$root/tests/model/golden_smollm2.json" "$root/tests/model/golden_tiny.json" "$stage/"
+cp "$root/tests/gpu/run.py" "$root/tests/model/golden_smollm2.json" "$stage/"
 cp -r "$root/tests/gpu/shapes" "$stage/shapes"
-"$python" "$root/tests/gpu/write_tiny_models.py" "$stage/tiny"
-# Where there is numpy and safetensors, this makes the model's folder out of its GGUF file.
-mkdir "$stage/python"
-cp "$root/tests/model/make_model_folder.py" "$stage/python/"
+cp "$root/tests/gpu/write_tiny_models.py" "$root"/tests/model/{make_model_folder.py,tiny_models.py,golden_tiny.json} \
+  "$stage/python/"
 cp -r "$("$python" -c 'import os, gguf; print(os.path.dirname(gguf.__file__))')" "$stage/python/gguf"
 find "$stage" -name __pycache__ -prune -exec rm -rf {} +
 

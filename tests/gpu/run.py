@@ -4,7 +4,7 @@
     lanner-gpu/run.py --out FOLDER [--model FILE.gguf] [--only NAME...] [--skip NAME...] [--seconds 300]
 
 FOLDER gets results.json, one .log a step, and the benchmarks' own .json. Ends with 1 when a step failed. Steps that need the
-model run only with --model. Needs Python 3.8 and nothing else.
+model run only with --model. Needs Python 3.8; for the test models that are made here also numpy and safetensors.
 """
 
 import argparse
@@ -91,8 +91,10 @@ def run_program(name, step, arguments):
 
 def run_tiny(name, device, arguments):
     results = {}
-    for folder in sorted((HERE / "tiny").iterdir()):
-        done = subprocess.run([str(HERE / "tiny_probe"), str(folder), str(HERE / "golden_tiny.json"), folder.name],
+    models = made_here(arguments, "tiny", "write_tiny_models.py")
+    for folder in sorted(models.iterdir()):
+        golden = HERE / "python" / "golden_tiny.json"
+        done = subprocess.run([str(HERE / "tiny_probe"), str(folder), str(golden), folder.name],
                               env=environment(device, arguments), capture_output=True, text=True, timeout=arguments.seconds,
                               check=False)
         result = json.loads(done.stdout) if done.returncode == 0 else {"error": (done.stderr or str(done.returncode))[-300:]}
@@ -104,16 +106,16 @@ def run_tiny(name, device, arguments):
         "models": len(results), "failed_models": {k: v for k, v in results.items() if not v["passed"]}}
 
 
-def make_model_folder(arguments):
-    """The folder of --model's weights, or an empty string and the reason on stdout where this Python cannot make it."""
-    folder = arguments.out.resolve().parent / "lanner-model-folder"
-    env = {**os.environ, "PYTHONPATH": f"{HERE / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run([sys.executable, str(HERE / "python" / "make_model_folder.py"), arguments.model, str(folder)], env=env,
-                          capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return str(folder)
-    print("no model folder, its tests are left out:", (done.stderr.strip().splitlines() or ["unknown"])[-1], flush=True)
-    return ""
+def made_here(arguments, what, script, *inputs):
+    """A folder that a script of the bundle makes, once, in --work. OSError, with the script's last words, when it cannot."""
+    folder = arguments.work / what
+    if not folder.exists():
+        env = {**os.environ, "PYTHONPATH": f"{HERE / 'python'}:{os.environ.get('PYTHONPATH', '')}"}
+        done = subprocess.run([sys.executable, str(HERE / "python" / script), *inputs, str(folder)], env=env,
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise OSError(f"{script}: " + (done.stderr.strip().splitlines() or ["failed"])[-1])
+    return folder
 
 
 def main():
@@ -121,13 +123,19 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--model", default="", help="the GGUF file that `make chat` fetches")
     parser.add_argument("--model-folder", default="", help="the same weights as a folder (tests/model/make_model_folder.py)")
+    parser.add_argument("--work", type=pathlib.Path, help="where models are made (default: in the bundle)")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--skip", nargs="*", default=[])
     parser.add_argument("--seconds", type=float, default=300, help="for one step")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.work = (arguments.work or HERE / "work").resolve()
+    arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.model and not arguments.model_folder:
-        arguments.model_folder = make_model_folder(arguments)
+        try:
+            arguments.model_folder = str(made_here(arguments, "model-folder", "make_model_folder.py", arguments.model))
+        except OSError as error:
+            print("no model folder, its tests are left out:", error, flush=True)
     query = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
                            capture_output=True, text=True, check=False)
     report = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "gpu": query.stdout.strip(),

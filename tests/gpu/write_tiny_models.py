@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the folder of every tiny model of tests/model/tiny_models.py below FOLDER, for the GPU bundle.
+"""Writes the folder of every tiny model of tests/model/tiny_models.py below FOLDER. In a GPU bundle that file lies beside
+this one. Needs numpy and safetensors.
 
     tests/gpu/write_tiny_models.py FOLDER
 """
@@ -7,7 +8,7 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "model"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "model"))
 import tiny_models  # noqa: E402
 
 for name, make in tiny_models.MODELS.items():

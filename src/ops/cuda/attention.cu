@@ -95,17 +95,16 @@ AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, c
                              const KvLayout& layout, std::int64_t window) {
   AttentionPlan plan = {.tiles = has_tiles(layout) && !context.deterministic, .partials = 1, .piece_tokens = 0};
   if (batch.decode_count == 0 || context.deterministic) return plan;
-  const std::int64_t blocks =
-      batch.decode_count * layout.kv_heads * ceil_div(heads / layout.kv_heads, kMostTileHeads);
+  const std::int64_t blocks = batch.decode_count * layout.kv_heads * ceil_div(heads / layout.kv_heads, kMostTileHeads);
   const std::int64_t enough = 2LL * context.multiprocessors;
   std::int64_t span = batch.max_context;  // tokens that pieces have to cover: the window, from a chunk's border on
   if (window != 0) span = std::min(span, window + kAttentionChunk - 1);
-  const std::int64_t wanted =
-      std::min({ceil_div(enough, blocks), ceil_div(span, kKvBlockTokens), kMaxPartials});
+  const std::int64_t wanted = std::min({ceil_div(enough, blocks), ceil_div(span, kKvBlockTokens), kMaxPartials});
   if (blocks >= enough || wanted <= 1) return plan;
   const std::int64_t piece = round_up(ceil_div(span, wanted), kKvBlockTokens);
   const std::int64_t partials = ceil_div(span, piece);
-  if (partial_bytes(batch.decode_count * heads * partials, layout.head_dim) > context.scratch.partial_bytes) return plan;
+  if (partial_bytes(batch.decode_count * heads * partials, layout.head_dim) > context.scratch.partial_bytes)
+    return plan;
   plan.partials = static_cast<std::int32_t>(partials);
   plan.piece_tokens = static_cast<std::int32_t>(piece);
   return plan;
@@ -122,8 +121,7 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
                           .piece_tokens = plan.piece_tokens};
     const std::int64_t places = batch.decode_count * args.heads * plan.partials;
     rows.partial_values = reinterpret_cast<float*>(context.scratch.partials);
-    rows.partial_sums =
-        reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
+    rows.partial_sums = reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
     LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
     if (plan.partials > 1) {
       const dim3 grid(static_cast<unsigned>(batch.decode_count), static_cast<unsigned>(args.heads));

@@ -11,7 +11,7 @@ namespace lanner::ops::cuda {
 struct AttentionWork {
   const float* q;  // (rows, heads, head_dim)
   float* out;
-  const float* slopes;  // (heads) or null
+  const float* slopes;     // (heads) or null
   const std::byte* cache;  // of the layer: KvCacheView::head(0, layer, 0)
   std::int64_t block_bytes;
   std::int64_t head_bytes;

@@ -3,14 +3,14 @@
 //
 // Bound: the bytes of keys and values, read once for all query heads of a KV head (8 at a time).
 //
-// A block takes one row, one KV head with up to kHeads of its query heads, and one piece of the context, and walks that in
-// chunks of 256 tokens with a running softmax (arXiv 1805.02867):
-//   scores   eight lanes share a token, each with every eighth vector of 8 elements of the key; queries are in shared memory
-//   softmax  a warp takes a head
-//   values   a thread takes 8 elements and every n-th token, and keeps their sums over all chunks in registers
-// At the end the threads of one element add up in shared memory, in fixed order. If the context is cut into pieces, each
-// leaves (largest score, sum, values), and merge_pieces() adds those up in ascending order. Tokens that the query does not
-// see are not read: what lies there may be anything.
+// A block takes one row, one KV head with up to kHeads of its query heads, and one piece of the context, and walks that
+// in chunks of 256 tokens with a running softmax (arXiv 1805.02867):
+//   scores   eight lanes share a token, each with every eighth vector of 8 elements of the key; queries are in shared
+//   memory softmax  a warp takes a head values   a thread takes 8 elements and every n-th token, and keeps their sums
+//   over all chunks in registers
+// At the end the threads of one element add up in shared memory, in fixed order. If the context is cut into pieces,
+// each leaves (largest score, sum, values), and merge_pieces() adds those up in ascending order. Tokens that the query
+// does not see are not read: what lies there may be anything.
 
 #include "ops/cuda/attention.h"
 #include "ops/cuda/device.cuh"
@@ -74,7 +74,7 @@ template <int kHeads, int kVectors>
 struct RowRoom {
   static constexpr int kDims = 64 * kVectors;  // room for the head's elements
   float q[kHeads][kDims];
-  float scores[kChunk][kHeads];       // then the weights
+  float scores[kChunk][kHeads];        // then the weights
   float values[kRowThreads][kVector];  // at the end: (groups, kDims)
   float largest[kHeads];               // so far
   float sum[kHeads];
@@ -89,8 +89,11 @@ __device__ void score_chunk(const AttentionWork& work, const RowContext& context
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int part = lane % 8;
   const int first = static_cast<int>(threadIdx.x) / 8;
+  constexpr int kAtOnce = kRowThreads / 8;
+  const int rounds = (min(kChunk, end - chunk) + kAtOnce - 1) / kAtOnce;  // the same for every lane of a warp
 #pragma unroll 2
-  for (int token = first; token < kChunk; token += kRowThreads / 8) {
+  for (int round = 0; round < rounds; ++round) {
+    const int token = round * kAtOnce + first;
     float score[kHeads] = {};
     const int position = chunk + token;
     const bool seen = position >= context.first_key && position < end;
@@ -121,9 +124,9 @@ __device__ void score_chunk(const AttentionWork& work, const RowContext& context
   }
 }
 
-/// From scores to weights relative to the largest score so far; warp h takes head h.
+/// From scores of the chunk's first `tokens` to weights relative to the largest score so far; warp h takes head h.
 template <int kHeads, int kVectors>
-__device__ void weigh_chunk(RowRoom<kHeads, kVectors>& room) {
+__device__ void weigh_chunk(int tokens, RowRoom<kHeads, kVectors>& room) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int head = static_cast<int>(threadIdx.x) / kWarp;
   if (head >= kHeads) return;
@@ -131,7 +134,7 @@ __device__ void weigh_chunk(RowRoom<kHeads, kVectors>& room) {
   float largest = -INFINITY;
 #pragma unroll
   for (int i = 0; i < kChunk / kWarp; ++i) {
-    score[i] = room.scores[i * kWarp + lane][head];
+    score[i] = i * kWarp + lane < tokens ? room.scores[i * kWarp + lane][head] : -INFINITY;
     largest = fmaxf(largest, score[i]);
   }
   const float before = room.largest[head];
@@ -142,7 +145,7 @@ __device__ void weigh_chunk(RowRoom<kHeads, kVectors>& room) {
   for (int i = 0; i < kChunk / kWarp; ++i) {
     score[i] = expf(score[i] - origin);
     sum += score[i];
-    room.scores[i * kWarp + lane][head] = score[i];
+    if (i * kWarp + lane < tokens) room.scores[i * kWarp + lane][head] = score[i];
   }
   sum = warp_sum(sum);
   if (lane == 0) {
@@ -213,14 +216,17 @@ __device__ void write_row(const AttentionWork& work, const AttentionRows& rows, 
 
 /// Grid: (rows, KV heads * tiles of their query heads, pieces).
 template <typename T, int kHeads, int kVectors>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kHeads > 4   ? 1
+                                               : kHeads > 2 ? 2
+                                                            : 3)
     attend_row(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
   __shared__ __align__(16) RowRoom<kHeads, kVectors> room;
-  wait_for_previous();
-  let_next_start();
   const int item = static_cast<int>(blockIdx.x);
   const int row = row_of(work, rows, item);
-  if (row < 0) return;
+  if (row < 0) {
+    wait_for_previous();
+    return;
+  }
   const int group = work.heads / work.kv_heads;
   const int kv_head = static_cast<int>(blockIdx.y) % work.kv_heads;
   const int first_of_group = static_cast<int>(blockIdx.y) / work.kv_heads * kHeads;
@@ -229,6 +235,8 @@ __global__ void __launch_bounds__(kRowThreads)
   const RowContext context = context_of(work, row);
   const int begin = context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
   const int end = rows.partials == 1 ? context.tokens : min(context.tokens, begin + rows.piece_tokens);
+  wait_for_previous();  // what came so far is the batch, which is there before a step's first kernel
+  let_next_start();
   if (begin >= end) return;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < kHeads * work.head_dim; i += kRowThreads) {
@@ -250,7 +258,7 @@ __global__ void __launch_bounds__(kRowThreads)
     __syncthreads();
     score_chunk<T>(work, context, first_head, heads, chunk, end, room);
     __syncthreads();
-    weigh_chunk(room);
+    weigh_chunk(end - chunk, room);
     __syncthreads();
     add_values<T>(work, max(0, context.first_key - chunk), min(kChunk, end - chunk), room, sum);
   }

@@ -4,14 +4,14 @@
 // Bound: the tensor cores, 4 * head_dim operations for each query and key.
 //
 // A block takes 64 query rows of one head, a warp 16 of them, and walks the context a KV block of 64 tokens at a time
-// (FlashAttention-2, arXiv 2307.08691): scores by m16n8k16, a running softmax on the fragments, and the weights, rounded to
-// the cache's type, times the values. Keys and values have one place each in shared memory: while the scores are weighed
-// the next keys are under way, while the next scores are computed the next values are. Rows of shared memory have 16 bytes
-// of padding, so that the eight rows of a fragment lie in different banks. Queries stay in registers as fragments up to
-// head_dim 128, above they are read again from shared memory.
+// (FlashAttention-2, arXiv 2307.08691): scores by m16n8k16, a running softmax on the fragments, and the weights,
+// rounded to the cache's type, times the values. Keys and values have one place each in shared memory: while the scores
+// are weighed the next keys are under way, while the next scores are computed the next values are. Rows of shared
+// memory have 16 bytes of padding, so that the eight rows of a fragment lie in different banks. Queries stay in
+// registers as fragments up to head_dim 128, above they are read again from shared memory.
 //
-// Tokens behind the slice's last one are zeros in shared memory, whatever the cache holds there. Whole blocks that no row of
-// the tile sees are not read.
+// Tokens behind the slice's last one are zeros in shared memory, whatever the cache holds there. Whole blocks that no
+// row of the tile sees are not read.
 
 #include "ops/cuda/attention.h"
 #include "ops/cuda/device.cuh"
@@ -55,7 +55,8 @@ __device__ __forceinline__ void copy_tokens(T (*to)[kDim + 8], const T* from, in
 }
 
 template <typename T, int kDim>
-__device__ __forceinline__ void copy_queries(const AttentionWork& work, const TilePlace& place, TileRoom<T, kDim>& room) {
+__device__ __forceinline__ void copy_queries(const AttentionWork& work, const TilePlace& place,
+                                             TileRoom<T, kDim>& room) {
   for (int i = static_cast<int>(threadIdx.x); i < kTileQueries * kDim; i += kTileThreads) {
     const int row = i / kDim;
     const std::int64_t from = (static_cast<std::int64_t>(place.first_row + row) * work.heads + place.head) * kDim;
@@ -119,8 +120,8 @@ struct WarpTile {
   __device__ __forceinline__ void shape(const AttentionWork& work, const TilePlace& place, int first_key,
                                         float (&scores)[kKeyFragments][4]) const {
     const int last_position = place.position + kTileQueries - 1;
-    const bool masked = first_key + kTileKeys - 1 > place.position ||
-                        (work.window != 0 && first_key <= last_position - work.window);
+    const bool masked =
+        first_key + kTileKeys - 1 > place.position || (work.window != 0 && first_key <= last_position - work.window);
     const float slope = work.slopes == nullptr ? 0.0F : __ldg(work.slopes + place.head);
 #pragma unroll
     for (int f = 0; f < kKeyFragments; ++f) {
@@ -203,7 +204,7 @@ struct WarpTile {
 
 /// False: the tile is empty.
 __device__ __forceinline__ bool find_place(const AttentionWork& work, const PrefillTile* tiles, TilePlace* place) {
-  const PrefillTile tile = tiles[blockIdx.x];
+  const PrefillTile tile = tiles[gridDim.x - 1 - blockIdx.x];  // blocks start in order, and late rows see the most
   if (tile.slice < 0) return false;
   const DeviceSlice slice = work.slices[tile.slice];
   place->first_row = tile.first_row;

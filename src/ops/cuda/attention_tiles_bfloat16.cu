@@ -5,7 +5,7 @@
 namespace lanner::ops::cuda {
 
 cudaError_t attend_tiles_bfloat16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
-                            std::int32_t count) {
+                                  std::int32_t count) {
   return launch_tiles_of_type<__nv_bfloat16>(context, work, tiles, count);
 }
 

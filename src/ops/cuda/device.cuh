@@ -4,8 +4,8 @@
 // Order between kernels. Every kernel of this folder calls wait_for_previous() before it touches anything but weights,
 // norms and other constants, and let_next_start() right behind it. Where the launch allows it (compute capability 9.0),
 // the next kernel of the stream may then be resident and ask for its first weights while this one still works; what it
-// reads behind its own wait is complete. Since a kernel may so be older than the data it reads, activations are read with
-// load_fresh(), past the first-level cache; only constants take the read-only road.
+// reads behind its own wait is complete. Since a kernel may so be older than the data it reads, activations are read
+// with load_fresh(), past the first-level cache; only constants take the read-only road.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -126,8 +126,8 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
-/// The sum over a block of `kThreads` in every thread. `room` (kThreads / 32) is shared memory that nobody else uses until
-/// the next barrier after the call.
+/// The sum over a block of `kThreads` in every thread. `room` (kThreads / 32) is shared memory that nobody else uses
+/// until the next barrier after the call.
 template <int kThreads>
 __device__ __forceinline__ float block_sum(float value, float* room) {
   value = warp_sum(value);
@@ -140,7 +140,8 @@ __device__ __forceinline__ float block_sum(float value, float* room) {
   return sum;
 }
 
-// --- copies into shared memory ----------------------------------------------------------------------------------------
+// --- copies into shared memory
+// ----------------------------------------------------------------------------------------
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* place) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(place));
@@ -158,7 +159,8 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// --- matrix fragments ---------------------------------------------------------------------------------------------------
+// --- matrix fragments
+// ---------------------------------------------------------------------------------------------------
 
 /// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ __forceinline__ void load_matrices(std::uint32_t (&out)[4], const void* row) {
@@ -182,7 +184,8 @@ template <>
 __device__ __forceinline__ void multiply_add<__half>(float (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                                      std::uint32_t b1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -196,12 +199,14 @@ __device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&sum)[4], con
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// --- small arithmetic -----------------------------------------------------------------------------------------------------
+// --- small arithmetic
+// -----------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ float gated(Gate gate, float x) {
   switch (gate) {
     case Gate::kSilu: return x / (1.0F + expf(-x));
-    case Gate::kGelu: return 0.5F * x * (1.0F + erff(x * 0.70710678F));
+    // 1 + erf loses its digits far on the left; erfc keeps them.
+    case Gate::kGelu: return 0.5F * x * erfcf(x * -0.70710678F);
     case Gate::kGeluTanh: return 0.5F * x * (1.0F + tanhf(0.79788456F * (x + 0.044715F * x * x * x)));
   }
   return 0;
@@ -228,10 +233,11 @@ __device__ constexpr int nibble_place(int column) { return column % 2 * 4 + colu
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
-// --- launches -----------------------------------------------------------------------------------------------------------------
+// --- launches
+// -----------------------------------------------------------------------------------------------------------------
 
-/// kernel<<<grid, threads, shared>>>(arguments...) on the context's stream, with the right to start early where the device
-/// has it.
+/// kernel<<<grid, threads, shared>>>(arguments...) on the context's stream, with the right to start early where the
+/// device has it.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(const KernelContext& context, void (*kernel)(Parameters...), dim3 grid, int threads,
                    std::size_t shared_bytes, const Arguments&... arguments) {

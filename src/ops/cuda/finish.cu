@@ -2,8 +2,8 @@
 // residual; the gate; the logits' scale and cap.
 //
 // Bound: the product's fp32 bytes, read once, and what is written. A warp takes a head, so that a head's norm needs no
-// barrier; a block takes a row where the norm is over the whole row; elsewhere a block takes 1024 columns of a row, each
-// thread four of them, 256 apart.
+// barrier; a block takes a row where the norm is over the whole row; elsewhere a block takes 1024 columns of a row,
+// each thread four of them, 256 apart.
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/finish.h"
@@ -99,9 +99,10 @@ __global__ void __launch_bounds__(kThreads) write_heads(const __grid_constant__ 
     if (lane + i * kWarp < heads.head_dim) own[lane + i * kWarp] = value[i];
   }
   __syncwarp();
+  const CachePlace place = find_cache_place(heads, args.first_row + row);
   for (int i = lane; i < heads.head_dim / 2; i += kWarp) {
     const int2 pair = head_pair(heads, i);
-    write_head_pair(heads, args.first_row + row, part, head, pair.x, pair.y, own[pair.x], own[pair.y]);
+    write_head_pair(heads, place, args.first_row + row, part, head, pair.x, pair.y, own[pair.x], own[pair.y]);
   }
 }
 
@@ -186,12 +187,8 @@ dim3 grid_for(std::int64_t rows, std::int64_t width) {
 cudaError_t finish_qkv(const KernelContext& context, const Product& product, std::int64_t rows, std::int64_t first_row,
                        const DeviceNorm& q_norm, const DeviceNorm& k_norm, const HeadsOut& heads) {
   if (heads.head_dim > kMostHeadElements * kWarp) return cudaErrorInvalidValue;
-  const QkvFinish args = {.product = product,
-                          .q_norm = q_norm,
-                          .k_norm = k_norm,
-                          .heads = heads,
-                          .rows = rows,
-                          .first_row = first_row};
+  const QkvFinish args = {
+      .product = product, .q_norm = q_norm, .k_norm = k_norm, .heads = heads, .rows = rows, .first_row = first_row};
   const std::int64_t warps = rows * (heads.heads + 2 * heads.kv_heads);
   return launch(context, write_heads, dim3(static_cast<unsigned>(ceil_div(warps * kWarp, kThreads))), kThreads,
                 static_cast<std::size_t>(kThreads / kWarp * heads.head_dim) * sizeof(float), args);

@@ -3,18 +3,18 @@
 //
 // Bound: the bytes of W, read once. Everything else is arranged so that they never stop flowing.
 //
-// A block is 8 warps. Its input, all rows of x, lies in shared memory in fp32, times the norm's gain but not yet divided by
-// the root mean square: that factor is a scalar of the row and comes after the product, so that no warp waits for it. (Layer
-// norm, which also subtracts, is done before, in its own pass.) A *task* is 1 or 2 pairs of weight rows; the two rows of a
-// pair are needed together: partners of the rotation, gate and up, or just neighbours. A warp takes tasks, each lane 16
-// bytes of every row per *step*, a whole step being 512 bytes of a row; eight 16-byte loads per lane are always in flight,
-// the first of them asked for before the previous kernel has ended. For long rows `splits` warps share a task and their sums
-// meet in shared memory, in fixed order. If x has no room in shared memory it goes through it in tiles, at the price of a
-// barrier each.
+// A block is 8 warps. Its input, all rows of x, lies in shared memory in fp32, times the norm's gain but not yet
+// divided by the root mean square: that factor is a scalar of the row and comes after the product, so that no warp
+// waits for it. (Layer norm, which also subtracts, is done before, in its own pass.) A *task* is 1 or 2 pairs of weight
+// rows; the two rows of a pair are needed together: partners of the rotation, gate and up, or just neighbours. A warp
+// takes tasks, each lane 16 bytes of every row per *step*, a whole step being 512 bytes of a row; eight 16-byte loads
+// per lane are always in flight, the first of them asked for before the previous kernel has ended. For long rows
+// `splits` warps share a task and their sums meet in shared memory, in fixed order. If x has no room in shared memory
+// it goes through it in tiles, at the price of a barrier each.
 //
-// Order of summation of one output: a lane's columns ascending, then a tree over lanes, then over splits. Which column a lane
-// takes, and the number of splits, follow from format and columns alone: the number of rows, of tiles and of blocks change
-// nothing.
+// Order of summation of one output: a lane's columns ascending, then a tree over lanes, then over splits. Which column
+// a lane takes, and the number of splits, follow from format and columns alone: the number of rows, of tiles and of
+// blocks change nothing.
 //
 // Shared memory: the vector of 4 columns j of the E that lane L multiplies at chunk c (E: elements in 16 bytes) lies at
 // c * 8E + j * 32 + (L ^ (j * 32 / E)): one conflict-free 16-byte read a lane, and nearly conflict-free writes.
@@ -93,7 +93,7 @@ struct FusedShape {
   static constexpr int kDepth = 8 / kWeightRows;  // steps in flight
   static constexpr int kResults = kRows * kWeightRows;
   static constexpr int kChunkColumns = kWarp * kElements;
-  static constexpr int kChunkVectors = kChunkColumns / 4;  // float4 of a row of x
+  static constexpr int kChunkVectors = kChunkColumns / 4;               // float4 of a row of x
   static constexpr int kBlocks = kRows > (kQuantized ? 2 : 4) ? 1 : 2;  // on one multiprocessor
 };
 
@@ -118,7 +118,8 @@ __device__ __forceinline__ PairRows locate_pair(const FusedLinear& args, int pai
   return {{part, part}, {2 * local, 2 * local + 1 < args.parts[part].rows ? 2 * local + 1 : -1}};
 }
 
-// --- the stream of weights --------------------------------------------------------------------------------------------
+// --- the stream of weights
+// --------------------------------------------------------------------------------------------
 
 /// What one lane has in flight: kDepth steps of kWeightRows rows.
 template <WeightFormat kFormat, int kRows>
@@ -176,17 +177,19 @@ struct WeightStream {
   }
 };
 
-// --- the input ------------------------------------------------------------------------------------------------------------
+// --- the input
+// ------------------------------------------------------------------------------------------------------------
 
 /// Shared memory of a block, in the order in which it lies there.
 template <WeightFormat kFormat, int kRows>
 struct FusedRoom {
   using Shape = FusedShape<kFormat, kRows>;
-  float4* input;    // (kRows, tile chunks, kChunkVectors)
-  float* sums;      // (kRows, tile chunks, 32): of each lane's columns; quantized weights only
-  float* squares;   // (kRows, warps)
-  float* moments;   // (kRows, 2): mean and 1 / standard deviation; layer norm only
-  float* partials;  // (2, warps, kResults)
+  float4* input;       // (kRows, tile chunks, kChunkVectors)
+  float* sums;         // (kRows, tile chunks, 32): of each lane's columns; quantized weights only
+  float* squares;      // (kRows, warps)
+  float* moments;      // (kRows, 2): mean and 1 / standard deviation; layer norm only
+  float* partials;     // (2, warps, kResults)
+  CachePlace* places;  // (kRows): for kQkv
   int tile_chunks;
 
   __device__ FusedRoom(std::byte* base, const FusedLinear& args) : tile_chunks(args.tile_steps * args.splits) {
@@ -195,11 +198,13 @@ struct FusedRoom {
     squares = sums + (Shape::kQuantized ? kRows * tile_chunks * kWarp : 0);
     moments = squares + kRows * kFusedWarps;
     partials = moments + kRows * 2;
+    places = reinterpret_cast<CachePlace*>(partials + 2 * kFusedWarps * Shape::kResults);
   }
   static std::int64_t bytes(std::int64_t tile_chunks) {
     const std::int64_t sums = Shape::kQuantized ? kRows * tile_chunks * kWarp : 0;
     return 4 * (kRows * tile_chunks * Shape::kChunkColumns + sums + kRows * kFusedWarps + kRows * 2 +
-                2LL * kFusedWarps * Shape::kResults);
+                2LL * kFusedWarps * Shape::kResults) +
+           kRows * static_cast<std::int64_t>(sizeof(CachePlace));
   }
 };
 
@@ -265,8 +270,8 @@ __device__ void find_moments(const FusedLinear& args, const FusedRoom<kFormat, k
   __syncthreads();
 }
 
-/// Brings the tile of x that begins at chunk `first_chunk` into shared memory, and adds to each thread's own sums of squares.
-/// The last tile publishes those. Barriers before and behind.
+/// Brings the tile of x that begins at chunk `first_chunk` into shared memory, and adds to each thread's own sums of
+/// squares. The last tile publishes those. Barriers before and behind.
 template <WeightFormat kFormat, int kRows>
 __device__ void stage_input(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room, int first_chunk,
                             float (&square)[kRows], bool publish) {
@@ -309,7 +314,8 @@ __device__ void stage_input(const FusedLinear& args, const FusedRoom<kFormat, kR
   }
 }
 
-// --- the product ----------------------------------------------------------------------------------------------------------
+// --- the product
+// ----------------------------------------------------------------------------------------------------------
 
 /// Multiplies what lies at `place` of the stream with the input of `chunk` (of the tile) and adds it to the sums.
 template <WeightFormat kFormat, int kRows>
@@ -377,10 +383,12 @@ __device__ __forceinline__ float sum_each(const float (&value)[kCount], int lane
   }
 }
 
-// --- what becomes of it ----------------------------------------------------------------------------------------------------
+// --- what becomes of it
+// ----------------------------------------------------------------------------------------------------
 
 /// One row's products of a pair, already divided by the root mean square.
-__device__ __forceinline__ void finish_pair(const FusedLinear& args, int row, const PairRows& rows, float a, float b) {
+__device__ __forceinline__ void finish_pair(const FusedLinear& args, const CachePlace* places, int row,
+                                            const PairRows& rows, float a, float b) {
   const FusedPart& first = args.parts[rows.part[0]];
   const FusedPart& second = args.parts[rows.part[1]];
   const bool both = rows.row[1] >= 0;
@@ -390,8 +398,8 @@ __device__ __forceinline__ void finish_pair(const FusedLinear& args, int row, co
   }
   if (args.finish == Finish::kQkv) {
     const int head_dim = args.heads.head_dim;
-    write_head_pair(args.heads, args.first_row + row, first.index, rows.row[0] / head_dim, rows.row[0] % head_dim,
-                    rows.row[1] % head_dim, a, b);
+    write_head_pair(args.heads, places[row], args.first_row + row, first.index, rows.row[0] / head_dim,
+                    rows.row[0] % head_dim, rows.row[1] % head_dim, a, b);
     return;
   }
   float* out = args.out + row * args.out_stride + first.first_output + rows.row[0];
@@ -450,7 +458,7 @@ __device__ __forceinline__ void finish_task(const FusedLinear& args, const Fused
   const float partner = __shfl_xor_sync(kAllLanes, total, kLanes);
   if (lane % kLanes != 0 || index % 2 != 0 || row >= args.rows) return;
   const PairRows rows = locate_pair(args, task * Shape::kPairs + index % Shape::kWeightRows / 2);
-  if (rows.row[0] >= 0) finish_pair(args, row, rows, total, partner);
+  if (rows.row[0] >= 0) finish_pair(args, room.places, row, rows, total, partner);
 }
 
 template <WeightFormat kFormat, int kRows>
@@ -470,6 +478,9 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
   stream.turn_to(task_of(0));
 #pragma unroll
   for (int place = 0; place < Shape::kDepth; ++place) stream.load(place, place);
+  if (args.finish == Finish::kQkv && static_cast<int>(threadIdx.x) < args.rows) {
+    room.places[threadIdx.x] = find_cache_place(args.heads, args.first_row + threadIdx.x);
+  }
   wait_for_previous();
   let_next_start();
   if (args.norm.gain != nullptr && args.norm.kind == NormKind::kLayer) find_moments(args, room);
@@ -500,7 +511,8 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
   }
 }
 
-// --- the launch --------------------------------------------------------------------------------------------------------------
+// --- the launch
+// --------------------------------------------------------------------------------------------------------------
 
 template <WeightFormat kFormat, int kRows>
 cudaError_t run_fused_rows(const KernelContext& context, FusedLinear args) {

@@ -38,14 +38,14 @@ struct HeadsOut {
 
 /// One launch. All parts have one format, group and format of scales.
 struct FusedLinear {
-  const float* x;                  // (any, cols)
-  const std::int32_t* row_index;   // (rows): rows of x, or null: 0..rows-1
+  const float* x;                 // (any, cols)
+  const std::int32_t* row_index;  // (rows): rows of x, or null: 0..rows-1
   const std::int32_t* input_order;
   DeviceNorm norm;
   FusedPart parts[kMaxParts];
   std::int32_t part_count;
   std::int32_t pairs;
-  std::int32_t rows;  // 1..kFusedRows
+  std::int32_t rows;       // 1..kFusedRows
   std::int32_t first_row;  // of the batch, for kQkv
   std::int32_t cols;
   std::int32_t group;

@@ -2,14 +2,14 @@
 //
 // Bound: the tensor cores (16 bits) or the fp32 units; with few rows, the bytes of the weight.
 //
-// 16 bits: a block computes 128 x 128 of the output, each of its 8 warps 64 x 32, by m16n8k16. Both operands pass through
-// shared memory in tiles of 32 columns, four stages deep, copied asynchronously. A stage's rows are 32 columns and 8 of
-// padding, 80 bytes: the eight 16-byte rows of a fragment then lie in different banks. Borders are zeros that the copy
-// writes; the sums they take part in are not stored. Blocks that share the weight's tile are neighbours, so that its bytes
-// come from the second-level cache for all but the first.
+// 16 bits: a block computes 128 x 128 of the output, each of its 8 warps 64 x 32, by m16n8k16. Both operands pass
+// through shared memory in tiles of 32 columns, four stages deep, copied asynchronously. A stage's rows are 32 columns
+// and 8 of padding, 80 bytes: the eight 16-byte rows of a fragment then lie in different banks. Borders are zeros that
+// the copy writes; the sums they take part in are not stored. Blocks that share the weight's tile are neighbours, so
+// that its bytes come from the second-level cache for all but the first.
 //
-// fp32: 64 x 64 of the output in 256 threads, 4 x 4 each, tiles of 16 columns. For checkpoints that are fp32 and for tests:
-// not a fast path.
+// fp32: 64 x 64 of the output in 256 threads, 4 x 4 each, tiles of 16 columns. For checkpoints that are fp32 and for
+// tests: not a fast path.
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/gemm.h"
@@ -53,7 +53,8 @@ __device__ __forceinline__ void multiply_stage(const T* input, const T* weight, 
   for (int col = 0; col < kTileCols; col += 16) {
     std::uint32_t a[kRowFragments][4];
     std::uint32_t b[kWidthFragments / 2][4];
-    // Matrices of a: rows 0-7 and 8-15 at column 0, then both at column 8. Of b: outputs 0-7 at columns 0 and 8, then 8-15.
+    // Matrices of a: rows 0-7 and 8-15 at column 0, then both at column 8. Of b: outputs 0-7 at columns 0 and 8, then
+    // 8-15.
 #pragma unroll
     for (int f = 0; f < kRowFragments; ++f) {
       load_matrices(a[f], input + (f * 16 + lane % 16) * kRoomCols + col + lane / 16 * 8);

@@ -16,22 +16,26 @@ __device__ __forceinline__ void store_cached(DType dtype, std::byte* base, std::
   }
 }
 
-/// Element 0 of the head that this row of the batch writes, of keys (part 1) or values (part 2), or null: the row belongs to
-/// no sequence.
-__device__ __forceinline__ std::byte* cached_head(const HeadsOut& out, std::int64_t row, int part, int head,
-                                                  std::int64_t* first_element) {
-  const std::int32_t slice_index = out.row_slice[row];
-  if (slice_index < 0) return nullptr;
+/// Where a row of the batch keeps its keys and values.
+struct CachePlace {
+  std::byte* block;            // null: nowhere, the row belongs to no sequence
+  std::int64_t first_element;  // of the key in its head
+};
+
+/// Reads nothing but the batch, which is there before a step's first kernel.
+__device__ __forceinline__ CachePlace find_cache_place(const HeadsOut& out, std::int64_t row) {
+  const std::int32_t slice_index = load_fresh(out.row_slice + row);
+  if (slice_index < 0) return {nullptr, 0};
   const DeviceSlice slice = out.slices[slice_index];
   const std::int32_t position = slice.first_position + static_cast<std::int32_t>(row) - slice.first_row;
-  const std::int32_t block = out.blocks[slice.first_block + position / static_cast<std::int32_t>(kKvBlockTokens)];
-  *first_element = ((part == 2 ? kKvBlockTokens : 0) + position % kKvBlockTokens) * out.head_dim;
-  return out.cache + block * out.block_bytes + head * out.head_bytes;
+  const std::int32_t block =
+      load_fresh(out.blocks + slice.first_block + position / static_cast<std::int32_t>(kKvBlockTokens));
+  return {out.cache + block * out.block_bytes, position % kKvBlockTokens * out.head_dim};
 }
 
 /// Elements `first` and `second` of one head of q (part 0), k (1) or v (2); both lie on one side of the rotation.
-__device__ __forceinline__ void write_head_pair(const HeadsOut& out, std::int64_t row, int part, int head, int first,
-                                                int second, float a, float b) {
+__device__ __forceinline__ void write_head_pair(const HeadsOut& out, const CachePlace& place, std::int64_t row,
+                                                int part, int head, int first, int second, float a, float b) {
   const int half = out.rotary_dim / 2;
   if (part < 2 && first < half) {
     const float* angles = out.angles + row * out.rotary_dim;
@@ -47,11 +51,11 @@ __device__ __forceinline__ void write_head_pair(const HeadsOut& out, std::int64_
     q[second] = b;
     return;
   }
-  std::int64_t element = 0;
-  std::byte* place = cached_head(out, row, part, head, &element);
-  if (place == nullptr) return;
-  store_cached(out.dtype, place, element + first, a);
-  store_cached(out.dtype, place, element + second, b);
+  if (place.block == nullptr) return;
+  std::byte* cached = place.block + head * out.head_bytes;
+  const std::int64_t element = place.first_element + (part == 2 ? kKvBlockTokens * out.head_dim : 0);
+  store_cached(out.dtype, cached, element + first, a);
+  store_cached(out.dtype, cached, element + second, b);
 }
 
 /// The i-th pair of a head, 0 <= i < head_dim / 2: partners of the rotation, and neighbours behind it.

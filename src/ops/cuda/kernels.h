@@ -39,10 +39,10 @@
 //     rounded to the cache's 16-bit type. Otherwise everything is fp32 beside the cache itself.
 //
 // DETERMINISM. No floating-point atomics: the same calls give the same bits. In deterministic mode a row's result does
-// not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused kernels,
-// whose order of summation depends on the weight's format and columns alone, and attention takes every row by itself and
-// its context whole, in chunks of 256 tokens. What that costs: prompts read the weights once for every 8 rows, and a lone
-// long context is walked by few multiprocessors.
+// not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused
+// kernels, whose order of summation depends on the weight's format and columns alone, and attention takes every row by
+// itself and its context whole, in chunks of 256 tokens. What that costs: prompts read the weights once for every 8
+// rows, and a lone long context is walked by few multiprocessors.
 
 #include <cuda_runtime_api.h>
 
@@ -53,11 +53,11 @@
 
 namespace lanner::ops::cuda {
 
-inline constexpr std::int64_t kFusedRows = 8;       // linear operations of up to so many rows take the fused kernels
-inline constexpr std::int64_t kMaxParts = 8;        // of a Linear
-inline constexpr std::int64_t kPrefillRows = 64;    // query rows of a PrefillTile
+inline constexpr std::int64_t kFusedRows = 8;         // linear operations of up to so many rows take the fused kernels
+inline constexpr std::int64_t kMaxParts = 8;          // of a Linear
+inline constexpr std::int64_t kPrefillRows = 64;      // query rows of a PrefillTile
 inline constexpr std::int64_t kAttentionChunk = 256;  // tokens between the fixed borders of a context
-inline constexpr std::int64_t kMaxPartials = 64;    // pieces into which the context of a query is cut at most
+inline constexpr std::int64_t kMaxPartials = 64;      // pieces into which the context of a query is cut at most
 
 /// Which of a word's eight 4-bit places column i of 8 takes: 0 4 1 5 2 6 3 7.
 constexpr int int4_nibble(int column) { return column % 2 * 4 + column / 2; }
@@ -112,7 +112,8 @@ struct PrefillTile {
 };
 
 /// ops::Batch on the device. The counts on the host decide how much is launched; everything else that differs from step
-/// to step is read on the device, so a captured graph may be replayed after new contents were copied to the same places.
+/// to step is read on the device, so a captured graph may be replayed after new contents were copied to the same
+/// places.
 struct DeviceBatch {
   std::int32_t rows = 0;
   const std::int32_t* tokens = nullptr;     // (rows)
@@ -121,8 +122,8 @@ struct DeviceBatch {
   const DeviceSlice* slices = nullptr;
   const std::int32_t* blocks = nullptr;  // KV block ids of all slices, one after another
 
-  // The work of attention. Every row is in one of the two lists: rows of slices with up to kFusedRows rows in the first,
-  // and those of longer slices in tiles. -1 in either list: nothing (a graph of more places than there is work).
+  // The work of attention. Every row is in one of the two lists: rows of slices with up to kFusedRows rows in the
+  // first, and those of longer slices in tiles. -1 in either list: nothing (a graph of more places than there is work).
   const std::int32_t* decode_rows = nullptr;  // (decode_count)
   std::int32_t decode_count = 0;
   const PrefillTile* prefill_tiles = nullptr;  // (prefill_count), slice -1: nothing
@@ -135,9 +136,10 @@ struct DeviceBatch {
 struct Scratch {
   std::byte* input = nullptr;  // normed input in 16 bits or fp32: rows * round_up(max_cols, 16) * 4 bytes
   std::int64_t input_bytes = 0;
-  std::byte* product = nullptr;  // products before their epilogue, fp32: the more rows fit, the fewer launches; at least
+  std::byte* product =
+      nullptr;  // products before their epilogue, fp32: the more rows fit, the fewer launches; at least
   std::int64_t product_bytes = 0;  // one row of all parts of any norm_qkv, linear_add or norm_gated_up
-  std::byte* widened = nullptr;  // the largest quantized weight in fp16: rows * round_up(cols, 16) * 2 bytes
+  std::byte* widened = nullptr;    // the largest quantized weight in fp16: rows * round_up(cols, 16) * 2 bytes
   std::int64_t widened_bytes = 0;
   std::byte* partials = nullptr;  // see attention_partial_bytes()
   std::int64_t partial_bytes = 0;
@@ -147,8 +149,8 @@ struct Scratch {
 struct GemmArgs {
   WeightFormat format = WeightFormat::kF16;  // of input and weight: kF16 or kBF16
   const void* input = nullptr;
-  std::int64_t input_stride = 0;  // a multiple of 8
-  const void* weight = nullptr;   // (width, cols)
+  std::int64_t input_stride = 0;   // a multiple of 8
+  const void* weight = nullptr;    // (width, cols)
   std::int64_t weight_stride = 0;  // a multiple of 8
   float* out = nullptr;
   std::int64_t out_stride = 0;
@@ -168,8 +170,8 @@ class MatrixLibrary {
 struct KernelContext {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
-  int shared_bytes = 49152;         // cudaDevAttrMaxSharedMemoryPerBlockOptin
-  bool dependent_launch = false;    // programmatic dependent launch: compute capability 9.0 and newer
+  int shared_bytes = 49152;       // cudaDevAttrMaxSharedMemoryPerBlockOptin
+  bool dependent_launch = false;  // programmatic dependent launch: compute capability 9.0 and newer
   bool deterministic = false;
   MatrixLibrary* library = nullptr;  // not used in deterministic mode
   Scratch scratch;

@@ -1,9 +1,9 @@
 // The linear operations: which kernels they are made of.
 //
-// Up to kFusedRows rows, and all of them in deterministic mode in slabs of as many: one fused kernel for each kind of weight
-// among the parts. What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts differ in
-// kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product for each part
-// by the library or gemm.h, quantized weights widened one by one, then finish.h.
+// Up to kFusedRows rows, and all of them in deterministic mode in slabs of as many: one fused kernel for each kind of
+// weight among the parts. What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts
+// differ in kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product
+// for each part by the library or gemm.h, quantized weights widened one by one, then finish.h.
 
 #include <algorithm>
 
@@ -89,7 +89,8 @@ cudaError_t finish_product(const KernelContext& context, const Call& call, const
   }
 }
 
-// --- few rows ---------------------------------------------------------------------------------------------------------
+// --- few rows
+// ---------------------------------------------------------------------------------------------------------
 
 std::int64_t pairs_of(Finish finish, const DeviceWeight& weight) {
   return finish == Finish::kGate ? weight.rows : ceil_div(weight.rows, 2);
@@ -152,7 +153,8 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
   return finish_product(context, call, product_of(call, product, call.width()), first, rows);
 }
 
-// --- many rows --------------------------------------------------------------------------------------------------------
+// --- many rows
+// --------------------------------------------------------------------------------------------------------
 
 /// The type in which a weight of this format meets its input.
 WeightFormat operand_format(WeightFormat format) { return is_quantized(format) ? WeightFormat::kF16 : format; }
@@ -287,12 +289,7 @@ cudaError_t norm_gated_up(const KernelContext& context, const DeviceLinear& line
 
 cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, const float* x,
                       const std::int32_t* wanted, std::int64_t count, float* logits) {
-  Call call = {.linear = &linear,
-               .x = x,
-               .row_index = wanted,
-               .rows = count,
-               .finish = Finish::kHead,
-               .out = logits};
+  Call call = {.linear = &linear, .x = x, .row_index = wanted, .rows = count, .finish = Finish::kHead, .out = logits};
   call.out_stride = call.width();
   return run_linear(context, call);
 }

@@ -1,8 +1,8 @@
-// Operations on whole rows of activations: norms (also as the first half of a large product), embeddings, rotary angles,
-// and the reading of the cache for tests.
+// Operations on whole rows of activations: norms (also as the first half of a large product), embeddings, rotary
+// angles, and the reading of the cache for tests.
 //
-// Bound: the bytes read and written, all small beside the weights; one block a row, neighbouring threads on neighbouring
-// columns. A norm reads its row two or three times, from the second-level cache but for the first.
+// Bound: the bytes read and written, all small beside the weights; one block a row, neighbouring threads on
+// neighbouring columns. A norm reads its row two or three times, from the second-level cache but for the first.
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/rows.h"
@@ -87,8 +87,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void __launch_bounds__(kThreads) find_angles(const float* inverse_frequencies, std::int64_t half, float scale,
-                                                        const std::int32_t* positions, std::int64_t rows, float* angles) {
+__global__ void __launch_bounds__(kThreads)
+    find_angles(const float* inverse_frequencies, std::int64_t half, float scale, const std::int32_t* positions,
+                std::int64_t rows, float* angles) {
   wait_for_previous();
   let_next_start();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -161,7 +162,8 @@ cudaError_t read_kv(const KernelContext& context, const KvCacheView& cache, std:
                     std::int64_t kv_head, float* keys, float* values) {
   const std::int64_t count = kKvBlockTokens * cache.layout.head_dim;
   return launch(context, widen_cached, grid_of(ceil_div(2 * count, kThreads)), kThreads, 0,
-                static_cast<const std::byte*>(cache.head(block, layer, kv_head)), cache.layout.dtype, count, keys, values);
+                static_cast<const std::byte*>(cache.head(block, layer, kv_head)), cache.layout.dtype, count, keys,
+                values);
 }
 
 }  // namespace lanner::ops::cuda

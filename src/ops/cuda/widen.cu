@@ -1,8 +1,8 @@
 // A quantized weight as a dense fp16 matrix, for products of many rows.
 //
-// Bound: bytes, 0.5 or 1 read and 2 written for each element; where the matrix stays in the second-level cache the product
-// that follows reads it from there. A thread takes eight columns, which lie in one group (groups are multiples of 16), and
-// writes 16 bytes.
+// Bound: bytes, 0.5 or 1 read and 2 written for each element; where the matrix stays in the second-level cache the
+// product that follows reads it from there. A thread takes eight columns, which lie in one group (groups are multiples
+// of 16), and writes 16 bytes.
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/widen.h"

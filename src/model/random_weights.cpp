@@ -11,7 +11,7 @@
 
 #include "core/float16.h"
 #include "model/json_reader.h"
-#include "model/safetensors.h"
+#include "model/model_folder.h"
 
 namespace lanner::model {
 namespace {

@@ -22,6 +22,11 @@ inline constexpr int kRowWarps = kRowThreads / kWarp;
 inline constexpr int kChunk = static_cast<int>(kAttentionChunk);
 inline constexpr int kBlockTokens = static_cast<int>(kKvBlockTokens);
 inline constexpr int kVector = 8;  // elements that a lane loads at once
+/// Blocks on one multiprocessor: what the registers of so many heads allow.
+template <int kHeads>
+inline constexpr int kRowBlocks = kHeads > 4   ? 1
+                                  : kHeads > 2 ? 2
+                                               : 3;
 
 /// The context of one query row.
 struct RowContext {
@@ -216,9 +221,7 @@ __device__ void write_row(const AttentionWork& work, const AttentionRows& rows, 
 
 /// Grid: (rows, KV heads * tiles of their query heads, pieces).
 template <typename T, int kHeads, int kVectors>
-__global__ void __launch_bounds__(kRowThreads, kHeads > 4   ? 1
-                                               : kHeads > 2 ? 2
-                                                            : 3)
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks<kHeads>)
     attend_row(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
   __shared__ __align__(16) RowRoom<kHeads, kVectors> room;
   const int item = static_cast<int>(blockIdx.x);

@@ -13,8 +13,8 @@
 // it goes through it in tiles, at the price of a barrier each.
 //
 // Order of summation of one output: a lane's columns ascending, then a tree over lanes, then over splits. Which column
-// a lane takes, and the number of splits, follow from format and columns alone: the number of rows, of tiles and of
-// blocks change nothing.
+// a lane takes, and the number of splits, follow from the weights' format and shape alone: the number of rows, of tiles
+// and of blocks change nothing.
 //
 // Shared memory: the vector of 4 columns j of the E that lane L multiplies at chunk c (E: elements in 16 bytes) lies at
 // c * 8E + j * 32 + (L ^ (j * 32 / E)): one conflict-free 16-byte read a lane, and nearly conflict-free writes.
@@ -514,14 +514,20 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
 // --- the launch
 // --------------------------------------------------------------------------------------------------------------
 
+/// How many warps share a row of `chunks` steps. It costs a barrier a task, and pays where there are few tasks for many
+/// warps: all of a warp's loads are then in flight at once. By the shape of the weights alone: see the top.
+inline std::int32_t splits_of(WeightFormat format, std::int32_t chunks, std::int32_t pairs) {
+  constexpr std::int32_t kManyPairs = 4096;
+  if (format == WeightFormat::kInt4 || pairs >= kManyPairs || chunks < 8) return 1;
+  return chunks < 32 || format == WeightFormat::kInt8 ? 2 : 4;
+}
+
 template <WeightFormat kFormat, int kRows>
 cudaError_t run_fused_rows(const KernelContext& context, FusedLinear args) {
   using Shape = FusedShape<kFormat, kRows>;
   args.row_vectors = static_cast<std::int32_t>(ceil_div(args.cols, Shape::kElements));
   const auto chunks = static_cast<std::int32_t>(ceil_div(args.row_vectors, kWarp));
-  // A split costs a barrier a task and pays where rows are long. By format and columns alone: see the top.
-  const std::int32_t most_splits = kFormat == WeightFormat::kInt4 ? 1 : kFormat == WeightFormat::kInt8 ? 2 : 4;
-  args.splits = std::min(chunks >= 32 ? 4 : chunks >= 16 ? 2 : 1, most_splits);
+  args.splits = splits_of(kFormat, chunks, args.pairs);
   args.steps = static_cast<std::int32_t>(ceil_div(chunks, args.splits));
   args.padded_steps = static_cast<std::int32_t>(round_up(args.steps, Shape::kDepth));
   if (Shape::kQuantized) {

@@ -40,7 +40,7 @@
 //
 // DETERMINISM. No floating-point atomics: the same calls give the same bits. In deterministic mode a row's result does
 // not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused
-// kernels, whose order of summation depends on the weight's format and columns alone, and attention takes every row by
+// kernels, whose order of summation depends on the weights' format and shape alone, and attention takes every row by
 // itself and its context whole, in chunks of 256 tokens. What that costs: prompts read the weights once for every 8
 // rows, and a lone long context is walked by few multiprocessors.
 

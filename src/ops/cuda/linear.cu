@@ -185,6 +185,19 @@ cudaError_t multiply_part(const KernelContext& context, const DeviceWeight& weig
   return multiply_16_bit(context, args);
 }
 
+/// The part's weight and those behind it, as one: as many as lie in memory as if they were one matrix (q, k and v; gate
+/// and up). `next`: the first part that does not.
+DeviceWeight joined_weight(const DeviceLinear& linear, int part, int* next) {
+  DeviceWeight joined = linear.parts[part].weight;
+  for (*next = part + 1; *next < linear.part_count && !is_quantized(joined.format); ++*next) {
+    const DeviceWeight& weight = linear.parts[*next].weight;
+    const auto* end = static_cast<const std::byte*>(joined.data) + joined.rows * joined.stride;
+    if (!same_kind(joined, weight) || weight.stride != joined.stride || weight.data != end) break;
+    joined.rows += weight.rows;
+  }
+  return joined;
+}
+
 cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
   const std::int64_t stride = round_up(call.cols(), 16);
@@ -193,8 +206,8 @@ cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::i
   const Product product = product_of(call, values, call.width());
   for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16}) {
     bool prepared = false;
-    for (int i = 0; i < linear.part_count; ++i) {
-      const DeviceWeight& weight = linear.parts[i].weight;
+    for (int i = 0, next = 0; i < linear.part_count; i = next) {
+      const DeviceWeight weight = joined_weight(linear, i, &next);
       if (operand_format(weight.format) != format) continue;
       if (!prepared) {
         const PrepareRows prepare = {.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x,

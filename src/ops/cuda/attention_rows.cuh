@@ -153,6 +153,7 @@ __device__ void weigh_chunk(int tokens, RowRoom<kHeads, kVectors>& room) {
     if (i * kWarp + lane < tokens) room.scores[i * kWarp + lane][head] = score[i];
   }
   sum = warp_sum(sum);
+  __syncwarp();  // every lane has read what lane 0 now overwrites
   if (lane == 0) {
     const float factor = expf(before - origin);
     room.factor[head] = factor;

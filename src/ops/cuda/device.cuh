@@ -73,14 +73,15 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
-/// The same for operands of products: fp16 has no room above 65504, and an infinity would spoil the whole sum.
+/// The same for operands of products: fp16 has no room above 65504, and an infinity would spoil the whole sum. One that
+/// is there already, or a NaN, must show.
 template <typename T>
 __device__ __forceinline__ T narrow_operand(float value) {
   return narrow<T>(value);
 }
 template <>
 __device__ __forceinline__ __half narrow_operand<__half>(float value) {
-  return __float2half_rn(value != value ? value : fminf(fmaxf(value, -65504.0F), 65504.0F));
+  return __float2half_rn(fabsf(value) < INFINITY ? fminf(fmaxf(value, -65504.0F), 65504.0F) : value);
 }
 
 __device__ __forceinline__ float2 widen_pair(__half2 pair) { return __half22float2(pair); }

@@ -73,7 +73,7 @@ __device__ float weight_element(const DeviceWeight& weight, std::int64_t row, st
   }
   const std::int64_t index = row * (weight.cols / weight.group) + col / weight.group;
   const float2 pair = scale_and_offset(weight.scale_format, load_scale(weight.scale_format, weight.scales, index));
-  return fmaf(pair.x, code, pair.y);
+  return __fadd_rn(__fmul_rn(pair.x, code), pair.y);  // two roundings: an embedding has the same bits on every device
 }
 
 __global__ void __launch_bounds__(kThreads)

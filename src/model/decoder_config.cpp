@@ -8,8 +8,8 @@
 
 #include "model/arch/registry.h"
 #include "model/gguf_metadata.h"
-#include "model/row_order.h"
 #include "model/packed_checkpoint.h"
+#include "model/row_order.h"
 
 namespace lanner::model {
 namespace {

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "core/mapped_file.h"
-#include "model/group_quantization.h"
 #include "model/folder_tokenizer.h"
+#include "model/group_quantization.h"
 #include "model/json_reader.h"
 #include "model/model_folder.h"
 #include "model/stored_tensor.h"

@@ -13,8 +13,8 @@
 
 #include "model/decoder_spec.h"
 #include "model/gguf_blocks.h"
-#include "model/tensor_view.h"
 #include "model/gguf_vocabulary.h"
+#include "model/tensor_view.h"
 
 namespace lanner::model {
 namespace {

@@ -119,7 +119,8 @@ TEST(GgufVocabulary, RefusesContradictions) {
             "x.gguf: tokenizer.ggml.scores: 267 scores for 268 tokens");
   EXPECT_EQ(error([](Parts& parts) { parts.types.push_back(1); }),
             "x.gguf: tokenizer.ggml.token_type: 269 types for 268 tokens");
-  EXPECT_EQ(error([](Parts& parts) { parts.tokens[kB] = parts.tokens[kA]; }), "x.gguf: pieces 263 and 264 are the same");
+  EXPECT_EQ(error([](Parts& parts) { parts.tokens[kB] = parts.tokens[kA]; }),
+            "x.gguf: pieces 263 and 264 are the same");
   EXPECT_EQ(error([](Parts& parts) { parts.types[kBytes] = 3; }),
             "x.gguf: byte_fallback is on with 255 of 256 byte pieces");
   EXPECT_EQ(error([](Parts& parts) { parts.scores[kA] = -1e38F; }).find("x.gguf: piece 263 has the score"), 0U);

@@ -26,7 +26,10 @@ void read_tensors(const Checkpoint& checkpoint, const Gguf& gguf) {
         source.status().code() != lanner::StatusCode::kCorrupt) {
       std::abort();
     }
-    if (source.ok() && shape[0] % 2 == 0) (void)undo_pairwise_rope(*std::move(source), 1);
+    if (!source.ok() || shape[0] % 2 != 0) continue;
+    const ProjectionSpec rotated{
+        .rows = shape[0], .cols = shape[1], .row_order = RowOrder::kPairwiseRope, .heads = 1, .rotary_dim = shape[0]};
+    (void)gather_rows(*source, rows_in_tensor(rotated));
   }
 }
 

@@ -5,20 +5,31 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 
 #include "core/check.h"
 #include "core/float16.h"
+#include "ops/host_memory_backend.h"
 
 namespace lanner::ops::testing {
 namespace {
 
 constexpr std::int64_t kScratchRows = 1100;
 constexpr std::int64_t kScratchCols = 2048;
+constexpr std::int64_t kFusedRows = 8;  // more rows go through 16-bit matrix products on CUDA
 
 std::unique_ptr<Backend> make_device(int threads) {
-  std::unique_ptr<Backend> backend = *make_cpu_backend({.threads = threads});
+  std::unique_ptr<Backend> backend;
+  if (test_device() == TestDevice::kCpu) {
+    backend = *make_cpu_backend({.threads = threads});
+  } else {
+    auto made = make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic});
+    if (!made.ok()) std::fprintf(stderr, "%s\n", made.status().message().c_str());
+    LANNER_CHECK(made.ok());
+    backend = on_host_memory(*std::move(made));
+  }
   LANNER_CHECK(backend->reserve(kScratchRows, kScratchCols).ok());
   return backend;
 }
@@ -70,7 +81,8 @@ float dense_element(const WeightSource& source, std::int64_t index) {
 
 /// Roundings between the exact sum of products and the device's, beside those of the norm. To first order they add.
 double product_roundings(const HostLinear& host) {
-  if (!host.reads_codes()) return static_cast<double>(host.cols()) + 2;  // one a column, the bias, the reference's own
+  // One a column, the bias, the reference's own, and the scale and offset where codes are multiplied with fp32.
+  if (!host.reads_codes()) return static_cast<double>(host.cols()) + 8;
   // For each unit (32 columns, or 16) two additions; the two scales' product, the input's sum and the reference's
   // widening of weight and input are a few more.
   std::int64_t unit = 32;
@@ -83,10 +95,11 @@ double product_roundings(const HostLinear& host) {
 Backend& device(int threads) {
   static const std::vector<std::unique_ptr<Backend>> devices = [] {
     std::vector<std::unique_ptr<Backend>> made;
-    for (int count = 1; count <= kMaxThreads; ++count) made.push_back(make_device(count));
+    const int counts = test_device() == TestDevice::kCpu ? kMaxThreads : 1;
+    for (int count = 1; count <= counts; ++count) made.push_back(make_device(count));
     return made;
   }();
-  return *devices[static_cast<std::size_t>(threads - 1)];
+  return *devices[std::min(static_cast<std::size_t>(threads), devices.size()) - 1];
 }
 
 Backend& reference() {
@@ -292,6 +305,21 @@ HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Rando
   return host;
 }
 
+OperandError rounding_to(DType half) {
+  if (half == DType::kF16) return {.share = 0x1p-11, .least = 0x1p-25};
+  return {.share = 0x1p-8, .least = 0x1p-134};
+}
+
+OperandError input_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
+  const bool exact = format == WeightFormat::kF32 || arithmetic == Arithmetic::kExact;
+  if (test_device() != TestDevice::kCuda || exact || rows <= kFusedRows) return {};
+  return rounding_to(format == WeightFormat::kBF16 ? DType::kBF16 : DType::kF16);
+}
+
+OperandError weight_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
+  return is_quantized(format) ? input_error(format, arithmetic, rows) : OperandError{};
+}
+
 std::vector<float> through_15_bits(const std::vector<float>& x) {
   std::vector<float> result(x.size());
   for (std::size_t start = 0; start < x.size(); start += 32) {
@@ -351,9 +379,14 @@ ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x
         const float* w = sizes[part].data() + out * cols;
         const float* in = input.data() + row * cols;
         const double* in_bound = input_bound.data() + row * cols;
+        const OperandError of_input = input_error(host.weights[part].format, host.arithmetic, rows);
+        const OperandError of_weight = weight_error(host.weights[part].format, host.arithmetic, rows);
         for (std::int64_t i = 0; i < cols; ++i) {
+          const auto weight = static_cast<double>(w[i]);
+          const auto size = static_cast<double>(std::fabs(in[i]));
+          const double input_off = in_bound[i] + of_input.of(size + in_bound[i]);
           terms += static_cast<double>(w[i] * std::fabs(in[i]));
-          from_input += static_cast<double>(w[i]) * in_bound[i];
+          from_input += weight * input_off + of_weight.of(weight) * (size + input_off);
         }
         side.product_bound.push_back(roundings * kUnit * terms + from_input);
       }

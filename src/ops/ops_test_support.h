@@ -16,13 +16,15 @@
 #include <vector>
 
 #include "ops/backend.h"
+#include "ops/test_device.h"
 
 namespace lanner::ops::testing {
 
 inline constexpr double kUnit = 0x1p-24;  // a correctly rounded fp32 operation is off by at most this share
 inline constexpr int kMaxThreads = 3;
 
-/// The device under test with 1 to kMaxThreads threads, and the oracle; each made once, with enough scratch.
+/// The device under test (test_device()), a CPU with 1 to kMaxThreads threads, and the oracle; each made once, with
+/// enough scratch. Both take pointers to host memory.
 Backend& device(int threads);
 Backend& reference();
 
@@ -96,7 +98,10 @@ struct HostLinear {
 
   std::int64_t cols() const { return weights.front().cols; }
   std::int64_t width() const;
-  bool reads_codes() const { return is_quantized(weights.front().format) && arithmetic == Arithmetic::kFast; }
+  /// Whether the device multiplies integers: the CPU does, with quantized weights.
+  bool reads_codes() const {
+    return is_quantized(weights.front().format) && arithmetic == Arithmetic::kFast && test_device() == TestDevice::kCpu;
+  }
   Linear on(Backend& backend) const;
   Linear part_on(Backend& backend, std::size_t part) const;
 };
@@ -111,6 +116,18 @@ struct LinearShape {
   bool ordered = false;  // a random input_order
 };
 HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Random& random);
+
+/// How far off, beside fp32 roundings, an operand of the device's products may be: |value| * share + least. Zero on the
+/// CPU and in CUDA's deterministic mode; else see "WHAT IS ROUNDED TO WHAT" in ops/cuda/kernels.h.
+struct OperandError {
+  double share = 0;
+  double least = 0;  // half the distance of subnormal numbers
+  double of(double size) const { return size * share + least; }
+};
+OperandError rounding_to(DType half);
+/// Of inputs, and of weights, in products of `rows` rows.
+OperandError input_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows);
+OperandError weight_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows);
 
 /// What 15-bit activations stand for: groups of 32 columns, scale max|x| / 16256, rounded to nearest even. x (rows,
 /// cols).

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "engine/open_engine.h"
+#include "engine/test_engine_options.h"
 
 namespace lanner {
 namespace {
@@ -88,7 +89,7 @@ void compare(const Json& golden, const Answer& answer, Comparison& comparison) {
 Status run(const std::string& path, const Json& prompts, const Json& golden, Comparison& comparison) {
   LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path));
   for (const Json& session : golden.at("runs")) {
-    EngineOptions options;
+    EngineOptions options = test_engine_options();
     options.dtype = ComputeType::kFloat32;
     options.session_len = session.at("session_len").get<std::int32_t>();
     options.max_batch_size = 4;

@@ -180,6 +180,9 @@ Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& stagi
 Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
                                                         std::optional<DType> dense, Staging& staging) {
   LANNER_CHECK(source.input_order.empty());
+  if (source.packed != nullptr) {
+    return unsupported("this model was converted for the CPU: run it with --device cpu, or take the original");
+  }
   DeviceWeight view;
   view.format = packed_format(source, arithmetic, dense);
   view.rows = source.rows;

@@ -119,7 +119,7 @@ def test_cuda_is_refused_where_the_program_has_none(run, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith(b"lanner: error: --device cuda: this program was built without CUDA")
     auto = run("chat", tmp_path / "none", "--device", "auto")
-    assert b"not a local path" in auto.stderr and auto.stderr.count(b"\n") == 1
+    assert auto.returncode == 1 and b"CUDA" not in auto.stderr  # the missing model is all that is wrong
 
 
 def test_harmless_flags_are_accepted(run, tmp_path):

@@ -35,8 +35,9 @@ def test_a_report_that_cannot_be_written_does_not_cost_the_table(run, model, tmp
 
 def test_random_weights_need_a_configuration_alone(run, shape, tmp_path):
     report = tmp_path / "report.json"
+    # Many tokens, so that they take longer than one does on a busy machine too.
     done = run("benchmark", "generation", "--random-weights", shape, "--batch-sizes", "1", "2", "--prompt-tokens", "8",
-               "--output-tokens", "4", "--repetitions", "1", "--threads", "1", "--json", report)
+               "--output-tokens", "400", "--repetitions", "1", "--threads", "1", "--json", report)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"small-llama (random weights) on cpu ")
     figures = json.loads(report.read_text())

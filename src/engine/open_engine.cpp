@@ -54,9 +54,18 @@ struct ChosenDevice {
   bool cuda = false;
 };
 
-Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkpoint& checkpoint) {
+Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkpoint& checkpoint,
+                               const model::DecoderSpec& spec) {
   const ops::CudaSupport support = ops::cuda_support();
   if (!support.problem.empty()) return unsupported("CUDA cannot be used: " + support.problem);
+  if (checkpoint.is_packed()) {
+    return unsupported(
+        fmt::format("{}: was converted for the CPU; CUDA takes what it was made from", checkpoint.path()));
+  }
+  if (spec.head_dim > ops::kCudaMaxHeadDim) {
+    return unsupported(fmt::format("{}: heads of {} elements; CUDA computes with up to {}", checkpoint.path(),
+                                   spec.head_dim, ops::kCudaMaxHeadDim));
+  }
   ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
                                                                   .dense = chosen.numbers.dense,
@@ -65,10 +74,10 @@ Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkp
 }
 
 Result<ChosenDevice> open_device(const EngineOptions& options, const model::Checkpoint& checkpoint,
-                                 std::vector<std::string>& notes) {
-  if (options.device == Device::kCuda) return open_cuda(options, checkpoint);
+                                 const model::DecoderSpec& spec, std::vector<std::string>& notes) {
+  if (options.device == Device::kCuda) return open_cuda(options, checkpoint, spec);
   if (options.device == Device::kAuto && ops::cuda_support().built) {
-    auto chosen = open_cuda(options, checkpoint);
+    auto chosen = open_cuda(options, checkpoint, spec);
     if (chosen.ok()) return chosen;
     notes.push_back(chosen.status().message() + "; running on the CPU");
   }
@@ -177,7 +186,7 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   parts.options = options;
   const auto longest = static_cast<std::int32_t>(spec.max_position);
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
-  LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, opened.notes));
+  LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, spec, opened.notes));
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, device.numbers, device.backend->available_bytes()));
   LANNER_ASSIGN_OR_RETURN(parts.decoder, model::Decoder::load(*checkpoint, spec, *device.backend,
                                                               {.arithmetic = device.numbers.arithmetic,

@@ -136,6 +136,9 @@ struct CudaBackendOptions {
   int threads = 0;  // of the host, for packing weights and sampling; 0: as many as help
 };
 
+/// Elements of the longest head that attention on CUDA computes with.
+inline constexpr std::int64_t kCudaMaxHeadDim = 256;
+
 /// What this build and this machine have of CUDA.
 struct CudaSupport {
   struct Device {

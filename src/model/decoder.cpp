@@ -91,8 +91,7 @@ std::int64_t Decoder::angle_cols() const {
 }
 
 std::int64_t Decoder::workspace_bytes(const StepLimits& limits) const {
-  const std::int64_t row =
-      spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate + angle_cols();
+  const std::int64_t row = spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate + angle_cols();
   return 4 * (limits.rows * row + limits.output_rows * (spec_.vocab + spec_.hidden)) +
          backend_.reserve_bytes(std::max(limits.rows, limits.output_rows), max_cols());
 }

@@ -70,8 +70,8 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
   const auto scale = static_cast<double>(shape.scale());
   const auto cap = static_cast<double>(shape.soft_cap);
   // In tiles of many queries CUDA rounds these and the softmax weights, which are 1 at most.
-  const bool tiles = test_device() == TestDevice::kCuda && slice.rows > kMostRowsWithoutTiles &&
-                     shape.dtype != DType::kF32;
+  const bool tiles =
+      test_device() == TestDevice::kCuda && slice.rows > kMostRowsWithoutTiles && shape.dtype != DType::kF32;
   const OperandError in_tiles = tiles ? rounding_to(shape.dtype) : OperandError{};
   std::vector<double> weights;  // of tokens first..position
   std::vector<double> errors;

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -229,7 +230,9 @@ Status write_weights(const Checkpoint& source, const ConvertOptions& options, co
   LANNER_ASSIGN_OR_RETURN(const auto decoder, Decoder::load(checkpoint, spec, *backend, load));
   LANNER_RETURN_IF_ERROR(recorder.result());
   for (const auto& [name, values] : checkpoint.vectors()) LANNER_RETURN_IF_ERROR(writer->add_vector(name, values));
-  return writer->finish(checkpoint.tensors());
+  std::optional<Json> config;
+  if (source.kind() == CheckpointKind::kGguf) config = source.config();
+  return writer->finish(checkpoint.tensors(), config);
 }
 
 }  // namespace

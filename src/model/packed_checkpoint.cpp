@@ -21,7 +21,7 @@ class PackedCheckpoint final : public Checkpoint {
 
   CheckpointKind kind() const override { return texts_->kind(); }
   const std::string& path() const override { return folder_; }
-  const Json& config() const override { return texts_->config(); }
+  const Json& config() const override { return file_.config ? *file_.config : texts_->config(); }
   const Json& generation_config() const override { return texts_->generation_config(); }
   bool is_packed() const override { return true; }
 
@@ -121,6 +121,9 @@ Result<std::shared_ptr<const Checkpoint>> open_packed_checkpoint(const std::stri
   LANNER_ASSIGN_OR_RETURN(const std::string path, model_file(folder, kPackedFileName));
   LANNER_ASSIGN_OR_RETURN(const auto mapped, MappedFile::open(path));
   LANNER_ASSIGN_OR_RETURN(PackedFile file, parse_packed_file(mapped->bytes(), mapped, path));
+  if (texts->kind() == CheckpointKind::kGguf && !file.config) {
+    return unsupported(fmt::format("{}: config: is missing, as in files of an older version; convert anew", path));
+  }
   return std::shared_ptr<const Checkpoint>(
       std::make_shared<PackedCheckpoint>(folder, std::move(texts), std::move(file)));
 }

@@ -1,6 +1,7 @@
 #pragma once
 // A folder that `lanner convert` made, as a Checkpoint: model.lanner, beside the configuration, tokenizer and templates
-// of the model that it was made from (of a GGUF file: a GGUF file without tensors).
+// of the model that it was made from (of a GGUF file: a GGUF file without tensors, and the configuration in
+// model.lanner, because tensors are a part of what tells it).
 //
 // What loading does to rows (slices of fused tensors, rotary pairs) was done before packing. So its matrices bear names
 // of their own, and packed_spec() brings a spec to them; norms keep theirs.

@@ -74,6 +74,8 @@ class TableReader {
       }
     }
     LANNER_RETURN_IF_ERROR(check_apart());
+    LANNER_ASSIGN_OR_RETURN(const auto config, fields.object("config"));
+    if (config) file.config = table["config"];
     return file;
   }
 
@@ -234,9 +236,11 @@ Status PackedFileWriter::add_vector(const std::string& name, std::span<const flo
   return {};
 }
 
-Status PackedFileWriter::finish(const std::set<std::string, std::less<>>& tensors) {
-  const Json table{{"tensors", tensors}, {"matrices", std::move(matrices_)}, {"vectors", std::move(vectors_)}};
-  const std::string text = table.dump();
+Status PackedFileWriter::finish(const std::set<std::string, std::less<>>& tensors, const std::optional<Json>& config) {
+  Json table{{"tensors", tensors}, {"matrices", std::move(matrices_)}, {"vectors", std::move(vectors_)}};
+  if (config) table["config"] = *config;
+  // A GGUF's texts may be anything; what is no UTF-8 is no name that anyone knows.
+  const std::string text = table.dump(-1, ' ', false, Json::error_handler_t::replace);
   std::int64_t offset = 0;
   LANNER_RETURN_IF_ERROR(append(std::as_bytes(std::span(text)), offset));
   Preamble preamble;

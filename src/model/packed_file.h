@@ -8,6 +8,7 @@
 //     "tensors"   the names that the checkpoint it was made from has, as far as the architecture asks for them
 //     "matrices"  name: format, rows, cols, group, half_scales, has_offsets, offset, bytes, input_order (an offset)
 //     "vectors"   name: size, offset
+//     "config"    of a GGUF file: its configuration, some of which is seen from tensors that are not there any more
 //
 // The layout does not depend on the instruction set. A file of another version or panel is refused: convert anew. The
 // checksum is that of the table alone; every length, offset and shape in it is checked all the same.
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -41,6 +43,7 @@ struct PackedFile {
   std::set<std::string, std::less<>> tensors;
   std::map<std::string, PackedMatrix, std::less<>> matrices;
   std::map<std::string, std::span<const float>, std::less<>> vectors;
+  std::optional<Json> config;  // an object; absent where config.json has it
 };
 
 Result<PackedFile> parse_packed_file(std::span<const std::byte> file, const std::shared_ptr<const void>& owner,
@@ -58,7 +61,7 @@ class PackedFileWriter {
                     std::span<const std::int32_t> input_order);
   Status add_vector(const std::string& name, std::span<const float> values);
   /// Writes the table, and syncs.
-  Status finish(const std::set<std::string, std::less<>>& tensors);
+  Status finish(const std::set<std::string, std::less<>>& tensors, const std::optional<Json>& config = std::nullopt);
 
  private:
   PackedFileWriter(std::string path, int descriptor);

@@ -82,13 +82,16 @@ TEST(PackedFile, ComesBackAsItWasWritten) {
     ASSERT_TRUE((*writer)->add_matrix("m", 5, 3, image, order).ok());
     ASSERT_TRUE((*writer)->add_vector("v", values).ok());
     EXPECT_FALSE(parse_packed_file((*MappedFile::open(path))->bytes(), nullptr, path).ok()) << "not finished";
-    ASSERT_TRUE((*writer)->finish({"a", "b"}).ok());
+    const Json config{{"rope_scaling", {{"short_factor", std::vector<float>{1.1F}}}}, {"name", "\xff"}};
+    ASSERT_TRUE((*writer)->finish({"a", "b"}, config).ok());
   }
   const auto mapped = MappedFile::open(path);
   ASSERT_TRUE(mapped.ok());
   const auto file = parse_packed_file((*mapped)->bytes(), *mapped, path);
   ASSERT_TRUE(file.ok()) << file.status().message();
   EXPECT_EQ(file->tensors.size(), 2U);
+  ASSERT_TRUE(file->config.has_value());
+  EXPECT_EQ(file->config->at("rope_scaling").at("short_factor").at(0).get<float>(), 1.1F);
   const PackedMatrix& matrix = file->matrices.at("m");
   EXPECT_EQ(matrix.rows, 5);
   EXPECT_EQ(matrix.cols, 3);
@@ -120,7 +123,8 @@ TEST(PackedFile, EveryBitFlipAndTruncationOfTheTableIsRefused) {
 TEST(PackedFile, RefusesTables) {
   for (const char* table : {"", "[]", "{}", R"({"tensors":{}})", R"({"tensors":[1],"matrices":{},"vectors":{}})",
                             R"({"tensors":[],"matrices":[],"vectors":{}})", R"({"tensors":[],"matrices":{}})",
-                            R"({"tensors":[],"matrices":{"m":1},"vectors":{}})"}) {
+                            R"({"tensors":[],"matrices":{"m":1},"vectors":{}})",
+                            R"({"tensors":[],"matrices":{},"vectors":{},"config":[]})"}) {
     EXPECT_EQ(parse(with_table(table)).code(), StatusCode::kCorrupt) << table;
   }
   for (const char* entries : {R"("v":{"size":3})", R"("v":{"size":17,"offset":64})", R"("v":{"size":1,"offset":65})",
@@ -191,6 +195,25 @@ TEST(Convert, GivesTheSameModelWithPackedMatrices) {
   EXPECT_EQ((*after)->matrix(q.weight, q.rows + 1, q.cols).status().code(), StatusCode::kCorrupt);
   EXPECT_EQ((*after)->matrix("blk.0.attn_q.weight", q.rows, q.cols).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(open_checkpoint(target, {.format = ModelFormat::kAwq}).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(Convert, KeepsWhatAGgufTellsByItsTensors) {
+  const TemporaryFolder folder;
+  const std::string source = folder.path() + "/m.gguf";
+  GgufBuilder gguf = small_llama_gguf({"a", "b"});
+  gguf.add_tensor("output.weight", {32, 2}, 0, std::string(4UL * 64, '\0'));  // not tied
+  folder.write("m.gguf", gguf.file());
+  const std::string target = folder.path() + "/out";
+  ASSERT_TRUE(convert_model({.source = source, .destination = target, .threads = 1}).ok());
+  const auto before = open_checkpoint(source);
+  const auto after = open_checkpoint(target);
+  ASSERT_TRUE(after.ok()) << after.status().message();
+  EXPECT_EQ((*after)->config(), (*before)->config());
+  const auto spec = read_decoder_spec(**after);
+  ASSERT_TRUE(spec.ok()) << spec.status().message();
+  EXPECT_EQ(spec->head, "head");
+  folder.write("out/model.lanner", with_table(R"({"tensors":[],"matrices":{},"vectors":{}})"));
+  EXPECT_EQ(open_checkpoint(target).status().code(), StatusCode::kUnsupported) << "without the configuration";
 }
 
 TEST(Convert, LeavesNothingBehindWhenItFails) {

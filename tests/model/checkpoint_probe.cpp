@@ -13,6 +13,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <iostream>
 #include <sstream>
 #include <string>
@@ -193,5 +194,10 @@ int main(int argc, char** argv) {
     std::cerr << "usage: checkpoint_probe PATH spec|values [FORMAT]\n";
     return 2;
   }
-  return lanner::model::run(argv[1], argv[2], argc == 4 ? argv[3] : "");
+  try {
+    return lanner::model::run(argv[1], argv[2], argc == 4 ? argv[3] : "");
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
 }

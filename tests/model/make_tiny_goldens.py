@@ -25,6 +25,7 @@ import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import remote_models
+import tiny_checkpoint
 import tiny_models
 
 GOLDEN = pathlib.Path(__file__).parent / "golden_tiny.json"
@@ -72,7 +73,7 @@ def reference(tiny, session_len):
 
 def greedy(model, prompt):
     tokens, answers, margin, steps = list(prompt), [], float("inf"), []
-    for step in range(tiny_models.GREEDY_TOKENS):
+    for step in range(tiny_checkpoint.GREEDY_TOKENS):
         logits = model.logits(tokens)[-1]
         best = logits.topk(2)
         margin = min(margin, float(best.values[0] - best.values[1]) / float(logits.abs().max()))
@@ -80,7 +81,7 @@ def greedy(model, prompt):
             break
         answers.append(int(best.indices[0]))
         tokens.append(answers[-1])
-        if step in (0, tiny_models.GREEDY_TOKENS - 1):
+        if step in (0, tiny_checkpoint.GREEDY_TOKENS - 1):
             ids = sorted({int(i) for i in best.indices} | set(range(0, logits.numel(), logits.numel() // COLUMNS)))
             steps.append({"step": step, "ids": ids, "logits": [float(f"{float(logits[i]):.8g}") for i in ids],
                           "largest": float(logits.abs().max())})
@@ -107,7 +108,7 @@ def try_seed(name, prompts):
 @torch.no_grad()
 def make(name, prompts):
     for seed in range(20):
-        tiny_models.SEEDS[name] = seed
+        tiny_checkpoint.SEEDS[name] = seed
         runs, least = try_seed(name, prompts)
         print(f"{name}: seed {seed}, least margin {least:.1e} of the largest logit", flush=True)
         if runs is not None:
@@ -118,7 +119,7 @@ def make(name, prompts):
 def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    prompts = tiny_models.prompts()
+    prompts = tiny_checkpoint.prompts()
     golden = json.loads(GOLDEN.read_text()) if sys.argv[1:] and GOLDEN.exists() else {"prompts": prompts, "models": {}}
     for name in sys.argv[1:] or tiny_models.MODELS:
         golden["models"][name] = make(name, prompts)

@@ -1,10 +1,11 @@
 """Every architecture on tiny random checkpoints: the engine in fp32 against golden_tiny.json.
 
 The goldens are Transformers' where it has the model, else those of remote_models.py (make_tiny_goldens.py). Each model runs
-from its folder and, where tiny_models.py has one, from its GGUF form; and with each of its mutations, one wrong value in the
-configuration or the tensors, the comparison must fail: else it would not have seen that the value is read.
+from its folder and, where tiny_models.py has one, from its GGUF form, and from what `lanner convert` makes of either; and with
+each of its mutations, one wrong value in the configuration or the tensors, the comparison must fail: else it would not have
+seen that the value is read.
 
-`make test` sets LANNER_TINY_PROBE, the program built from tests/model/tiny_probe.cpp.
+`make test` sets LANNER_TINY_PROBE, the program built from tests/model/tiny_probe.cpp, and LANNER_BINARY.
 """
 
 import json
@@ -13,6 +14,7 @@ import pathlib
 import subprocess
 
 import pytest
+import tiny_checkpoint
 import tiny_models
 
 GOLDEN = pathlib.Path(__file__).parent / "golden_tiny.json"
@@ -37,7 +39,7 @@ def is_right(result):
 
 def test_every_model_has_a_golden():
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert golden["prompts"] == tiny_models.prompts()
+    assert golden["prompts"] == tiny_checkpoint.prompts()
     assert set(golden["models"]) == set(tiny_models.MODELS)
     for name, model in golden["models"].items():
         assert [(run["session_len"], [p["prompt"] for p in run["prompts"]]) for run in model["runs"]] == [
@@ -56,6 +58,29 @@ def test_gguf(name, tmp_path):
     path = tmp_path / "model.gguf"
     tiny_models.MODELS[name]().write_gguf(path)
     result = compare(path, name)
+    assert is_right(result), result
+
+
+def convert(source, folder):
+    program = os.environ.get("LANNER_BINARY")
+    if not program:
+        pytest.fail("set LANNER_BINARY: `make test` does")
+    done = subprocess.run([program, "convert", str(source), "--dst-path", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", list(tiny_models.MODELS))
+def test_converted_folder(name, tmp_path):
+    tiny_models.MODELS[name]().write_folder(tmp_path / "source")
+    result = compare(convert(tmp_path / "source", tmp_path / "converted"), name)
+    assert is_right(result), result
+
+
+@pytest.mark.parametrize("name", GGUF_MODELS)
+def test_converted_gguf(name, tmp_path):
+    tiny_models.MODELS[name]().write_gguf(tmp_path / "model.gguf")
+    result = compare(convert(tmp_path / "model.gguf", tmp_path / "converted"), name)
     assert is_right(result), result
 
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
+#include <exception>
 #include <fstream>
 #include <iostream>
 #include <mutex>
@@ -116,15 +117,20 @@ int main(int argc, char** argv) {
     std::cerr << "usage: tiny_probe MODEL GOLDEN.json NAME\n";
     return 2;
   }
-  std::ifstream file(argv[2]);
-  const auto golden = nlohmann::json::parse(file);
-  lanner::Comparison comparison;
-  const lanner::Status status = lanner::run(argv[1], golden.at("prompts"), golden.at("models").at(argv[3]), comparison);
-  if (!status.ok()) {
-    std::cerr << status.message() << '\n';
+  try {
+    std::ifstream file(argv[2]);
+    const auto golden = nlohmann::json::parse(file);
+    lanner::Comparison comparison;
+    const auto status = lanner::run(argv[1], golden.at("prompts"), golden.at("models").at(argv[3]), comparison);
+    if (!status.ok()) {
+      std::cerr << status.message() << '\n';
+      return 1;
+    }
+    std::cout << fmt::format("{{\"tokens\": {}, \"same_tokens\": {}, \"largest_difference\": {:.3e}}}\n",
+                             comparison.tokens, comparison.same_tokens, comparison.largest_difference);
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
     return 1;
   }
-  std::cout << fmt::format("{{\"tokens\": {}, \"same_tokens\": {}, \"largest_difference\": {:.3e}}}\n",
-                           comparison.tokens, comparison.same_tokens, comparison.largest_difference);
-  return 0;
 }

@@ -153,6 +153,9 @@ TEST(FolderCheckpoint, TakesAModelFormatWhereConfigHasNone) {
   opened = open_checkpoint(folder.path(), {.format = ModelFormat::kAwq});
   ASSERT_TRUE(opened.ok());
   EXPECT_EQ((*opened)->matrix("m.weight", 8, 32).status().code(), StatusCode::kCorrupt);  // groups of 32
+  folder.write("quant_config.json", R"({"w_bit": 3})");
+  EXPECT_EQ(open_checkpoint(folder.path(), {.format = ModelFormat::kAwq}).status().message(),
+            folder.path() + "/quant_config.json: w_bit: 3 bits; AWQ with 4 and GPTQ with 4 or 8 can be read");
   folder.write("config.json", R"({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}})");
   EXPECT_EQ(open_checkpoint(folder.path(), {.format = ModelFormat::kGptq}).status().code(),
             StatusCode::kInvalidArgument);

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -52,6 +51,9 @@ Status check_ropes(const DecoderSpec& spec, const JsonFields& config) {
     if (rope.rotary_dim % 2 != 0 || rope.rotary_dim < 2 || rope.rotary_dim > spec.head_dim) {
       return config.wrong("head_dim",
                           fmt::format("{} of {} elements rotate, which are not pairs", rope.rotary_dim, spec.head_dim));
+    }
+    if (rope.kind == RopeKind::kYarn && !(rope.theta > 1.0)) {  // it divides by the logarithm
+      return config.wrong("rope_theta", fmt::format("{} is not more than 1, as yarn needs it", rope.theta));
     }
     const auto pairs = static_cast<std::size_t>(rope.rotary_dim / 2);
     if (rope.kind == RopeKind::kLongRope && (rope.short_factors.size() != pairs || rope.long_factors.size() != pairs)) {

@@ -115,7 +115,7 @@ TEST(DecoderConfig, RefusesRope) {
         R"({"rope_scaling": {"type": "linear", "factor": 0}})", R"({"rope_scaling": {"type": 1}})",
         R"({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}})",
         R"({"rope_scaling": {"type": "llama3", "factor": 8}})", R"({"partial_rotary_factor": 0.2})",
-        R"({"partial_rotary_factor": 2})"}) {
+        R"({"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4}})", R"({"partial_rotary_factor": 2})"}) {
     EXPECT_EQ(status_with(patch).code(), StatusCode::kCorrupt) << patch;
   }
   for (const char* patch :

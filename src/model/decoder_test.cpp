@@ -266,6 +266,22 @@ TEST(Decoder, InputOrdersGoToTheirLinearWhetherTheyAgreeOrNot) {
   }
 }
 
+TEST(Decoder, RefusesAnOrderOfPackedColumnsThatItCannotUndo) {
+  for (const char* packed : {"model.embed_tokens.weight", "model.layers.0.self_attn.k_proj.weight"}) {
+    FakeCheckpoint checkpoint = llama_with_biases(CheckpointKind::kFolder);
+    checkpoint.alter = [packed](std::string_view name, ops::WeightSource& source) {
+      if (name != packed) return;
+      source.packed = std::make_shared<const ops::PackedImage>();
+      source.input_order.resize(static_cast<std::size_t>(source.cols));
+      std::iota(source.input_order.rbegin(), source.input_order.rend(), 0);
+    };
+    const auto backend = ops::make_reference_backend();
+    const Status status = Decoder::load(checkpoint, *read_decoder_spec(checkpoint), *backend, {}).status();
+    EXPECT_EQ(status.code(), StatusCode::kCorrupt) << status.message();
+    EXPECT_NE(status.message().find(packed), std::string::npos) << status.message();
+  }
+}
+
 TEST(Decoder, ProgressEndsAtOne) {
   for (const FakeCheckpoint& checkpoint : {llama_with_biases(CheckpointKind::kFolder), internlm2_with_biases()}) {
     double last = 0.0;

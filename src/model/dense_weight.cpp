@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "core/check.h"
 #include "core/float16.h"
 
 namespace lanner::model {
@@ -55,6 +56,7 @@ ops::WeightSource dense_source(ops::WeightFormat format, const ops::WeightSource
 }  // namespace
 
 ops::WeightSource widened(const ops::WeightSource& source) {
+  LANNER_CHECK(source.packed == nullptr);
   const auto cols = static_cast<std::size_t>(source.cols);
   std::vector<float> values(static_cast<std::size_t>(source.rows) * cols);
   std::vector<float> row(cols);

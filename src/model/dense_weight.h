@@ -7,7 +7,8 @@
 
 namespace lanner::model {
 
-/// As fp32 with its columns in their natural order, whatever the format and the input order were.
+/// As fp32 with its columns in their natural order, whatever the format and the input order were. `source` is not
+/// packed.
 ops::WeightSource widened(const ops::WeightSource& source);
 
 /// Every row divided by its Euclidean norm (of a row of zeros: left alone). Quantized weights keep their codes; dense

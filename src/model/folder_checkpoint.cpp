@@ -17,7 +17,6 @@ namespace lanner::model {
 namespace {
 
 constexpr std::int64_t kMaxTemplateBytes = 1 << 20;
-constexpr JsonLimits kSmallFile{16 << 20, 32, 1 << 20};
 
 /// Everything beside the weights that opening reads.
 struct FolderFiles {
@@ -117,14 +116,6 @@ class FolderCheckpoint final : public Checkpoint {
   GroupQuantization quantization_;
 };
 
-/// The object in a file of the folder, or an empty one when there is no such file.
-Result<Json> read_optional(const std::string& folder, std::string_view name) {
-  Result<std::string> path = model_file(folder, name);
-  if (path.ok()) return read_json_object(*path, kSmallFile);
-  if (path.status().code() == StatusCode::kNotFound) return Json::object();
-  return path.status();
-}
-
 /// A special token is a string, or an object whose "content" is one.
 std::string token_text(const Json& file, std::string_view key) {
   const auto found = file.find(key);
@@ -167,12 +158,10 @@ Result<std::optional<std::string>> read_template(const std::string& folder, cons
 
 Result<FolderFiles> read_files(const std::string& folder) {
   FolderFiles files;
-  Result<std::string> config_path = model_file(folder, "config.json");
-  if (!config_path.ok()) return config_path.status();
-  LANNER_ASSIGN_OR_RETURN(files.config, read_json_object(*config_path, kSmallFile));
-  LANNER_ASSIGN_OR_RETURN(files.generation_config, read_optional(folder, "generation_config.json"));
-  LANNER_ASSIGN_OR_RETURN(const Json tokenizer_config, read_optional(folder, "tokenizer_config.json"));
-  LANNER_ASSIGN_OR_RETURN(const Json special_map, read_optional(folder, "special_tokens_map.json"));
+  LANNER_ASSIGN_OR_RETURN(files.config, read_folder_object(folder, "config.json"));
+  LANNER_ASSIGN_OR_RETURN(files.generation_config, read_optional_object(folder, "generation_config.json"));
+  LANNER_ASSIGN_OR_RETURN(const Json tokenizer_config, read_optional_object(folder, "tokenizer_config.json"));
+  LANNER_ASSIGN_OR_RETURN(const Json special_map, read_optional_object(folder, "special_tokens_map.json"));
   LANNER_ASSIGN_OR_RETURN(files.chat_template, read_template(folder, tokenizer_config));
   const auto text = [&](std::string_view key) {
     std::string token = token_text(tokenizer_config, key);
@@ -187,9 +176,8 @@ Result<FolderFiles> read_files(const std::string& folder) {
 
 /// What says how matrices are quantized where config.json does not.
 Result<Json> read_legacy_quantization(const std::string& folder, ModelFormat format) {
-  if (format == ModelFormat::kAwq) return read_optional(folder, "quant_config.json");
-  if (format == ModelFormat::kGptq) return read_optional(folder, "quantize_config.json");
-  return Json::object();
+  if (format == ModelFormat::kPlain) return Json::object();
+  return read_optional_object(folder, legacy_config_name(format));
 }
 
 }  // namespace

@@ -18,7 +18,6 @@ namespace lanner::model {
 namespace {
 
 constexpr std::int64_t kMaxTokenizerBytes = 256 << 20;
-constexpr JsonLimits kSmallFile{16 << 20, 32, 1 << 20};
 constexpr std::int64_t kMaxTokenId = (1 << 24) - 1;
 
 /// The tokens that the files name by what they are for, in the order in which Transformers adds them.
@@ -44,19 +43,12 @@ struct SideFiles {
   std::string config_path() const { return path("tokenizer_config.json"); }
 };
 
-Result<Json> read_optional(const std::string& folder, std::string_view name) {
-  Result<std::string> path = model_file(folder, name);
-  if (path.ok()) return read_json_object(*path, kSmallFile);
-  if (path.status().code() == StatusCode::kNotFound) return Json::object();
-  return path.status();
-}
-
 Result<SideFiles> read_side_files(const std::string& folder) {
   SideFiles files;
   files.folder = folder;
-  LANNER_ASSIGN_OR_RETURN(files.config, read_optional(folder, "tokenizer_config.json"));
-  LANNER_ASSIGN_OR_RETURN(files.special_map, read_optional(folder, "special_tokens_map.json"));
-  LANNER_ASSIGN_OR_RETURN(files.added, read_optional(folder, "added_tokens.json"));
+  LANNER_ASSIGN_OR_RETURN(files.config, read_optional_object(folder, "tokenizer_config.json"));
+  LANNER_ASSIGN_OR_RETURN(files.special_map, read_optional_object(folder, "special_tokens_map.json"));
+  LANNER_ASSIGN_OR_RETURN(files.added, read_optional_object(folder, "added_tokens.json"));
   return files;
 }
 
@@ -141,13 +133,16 @@ Status add_listed_tokens(const SideFiles& files, TokenList& list) {
     }
     return {};
   }
-  const JsonFields fields(files.added, files.path("added_tokens.json"));
+  const std::string where = files.path("added_tokens.json");
   for (const auto& [content, value] : files.added.items()) {
     AddedToken token;
     token.content = content;
     token.special = false;  // unless it is named as special, too
-    LANNER_ASSIGN_OR_RETURN(const std::int64_t id, fields.integer(content, 0, kMaxTokenId));
-    token.id = static_cast<std::int32_t>(id);
+    // By the value at hand: to look each name up would go through the names before it.
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > std::uint64_t{kMaxTokenId}) {
+      return corrupt(fmt::format("{}: {}: is no id from 0 to {}", where, printable(content), kMaxTokenId));
+    }
+    token.id = static_cast<std::int32_t>(value.get<std::uint64_t>());
     list.add_with_id(std::move(token));
   }
   return {};

@@ -153,6 +153,11 @@ TEST_F(FolderTokenizer, RefusesFilesThatContradictThemselves) {
     EXPECT_EQ(status.message().find(folder_.path()), 0U) << status.message();
     EXPECT_EQ(status.message().find('\n'), std::string::npos);
   }
+  write_config("{}");
+  for (const char* added : {R"({"a\nb": -1})", R"({"a\nb": 16777216})", R"({"a\nb": "1"})", R"({"a\nb": null})"}) {
+    folder_.write("added_tokens.json", added);
+    EXPECT_EQ(open().status().message(), folder_.path() + "/added_tokens.json: a?b: is no id from 0 to 16777215");
+  }
 }
 
 }  // namespace

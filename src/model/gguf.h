@@ -73,6 +73,13 @@ struct Gguf {
 
 Result<Gguf> parse_gguf(std::span<const std::byte> file, std::string_view path);
 
+/// The value of a key when it is there and of this kind, else null.
+template <typename T>
+const T* metadata_value(const Gguf& gguf, std::string_view key) {
+  const auto found = gguf.metadata.find(key);
+  return found == gguf.metadata.end() ? nullptr : std::get_if<T>(&found->second.value);
+}
+
 /// The elements of an array of strings, or of integers that fit 64 bits; kCorrupt for another kind of array.
 Result<std::vector<std::string_view>> gguf_strings(const GgufArray& array, std::string_view where);
 Result<std::vector<std::int64_t>> gguf_integers(const GgufArray& array, std::string_view where);

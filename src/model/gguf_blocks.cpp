@@ -207,27 +207,23 @@ ops::WeightSource unpack_blocks(const GgufTensor& tensor, const BlockFormat& for
 
 }  // namespace
 
-std::optional<ops::WeightFormat> gguf_format(const GgmlType& type) {
+Result<ops::WeightFormat> gguf_format(const GgmlType& type, std::string_view where) {
   if (type.id == ggml::kF32) return ops::WeightFormat::kF32;
   if (type.id == ggml::kF16) return ops::WeightFormat::kF16;
   if (type.id == ggml::kBF16) return ops::WeightFormat::kBF16;
-  const BlockFormat* format = find_block_format(type.id);
-  if (format == nullptr) return std::nullopt;
-  return format->format;
+  if (const BlockFormat* format = find_block_format(type.id)) return format->format;
+  return unsupported(
+      fmt::format("{}: type {} cannot be computed with; use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K "
+                  "or Q6_K",
+                  where, type.name));
 }
 
 Result<ops::WeightSource> unpack_gguf_matrix(const GgufTensor& tensor, const std::shared_ptr<const void>& owner,
                                              std::string_view where) {
   LANNER_CHECK(tensor.shape.size() == 2);
-  const std::optional<ops::WeightFormat> dense = gguf_format(tensor.type);
-  if (!dense) {
-    return unsupported(
-        fmt::format("{}: type {} cannot be computed with; use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
-                    "Q5_1, Q4_K, Q5_K or Q6_K",
-                    where, tensor.type.name));
-  }
-  if (!ops::is_quantized(*dense)) {
-    return dense_matrix(*dense, tensor.bytes.data(), tensor.shape[0], tensor.shape[1], owner);
+  LANNER_ASSIGN_OR_RETURN(const ops::WeightFormat format, gguf_format(tensor.type, where));
+  if (!ops::is_quantized(format)) {
+    return dense_matrix(format, tensor.bytes.data(), tensor.shape[0], tensor.shape[1], owner);
   }
   ops::WeightSource source = unpack_blocks(tensor, *find_block_format(tensor.type.id));
   if (!all_finite(source.scales) || !all_finite(source.offsets)) {

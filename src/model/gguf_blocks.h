@@ -12,7 +12,6 @@
 // bits), and so is scale * code; only the sum rounds, once.
 
 #include <memory>
-#include <optional>
 #include <string_view>
 
 #include "lanner/status.h"
@@ -21,8 +20,8 @@
 
 namespace lanner::model {
 
-/// The format that a tensor type is read as, or nothing for a type that is not supported.
-std::optional<ops::WeightFormat> gguf_format(const GgmlType& type);
+/// The format that a tensor type is read as; kUnsupported for others. `where` names file and tensor.
+Result<ops::WeightFormat> gguf_format(const GgmlType& type, std::string_view where);
 
 /// A tensor of shape (rows, cols). `where` names file and tensor in errors: kUnsupported for a type, kCorrupt for a
 /// scale that is not finite.

@@ -50,7 +50,8 @@ class GgufCheckpoint final : public Checkpoint {
 
   Result<std::vector<float>> vector(std::string_view name, std::int64_t size) const override {
     LANNER_ASSIGN_OR_RETURN(const GgufTensor* tensor, find_dense(name, size));
-    return widen(where(name), *gguf_format(tensor->type), tensor->bytes.data(), size);
+    LANNER_ASSIGN_OR_RETURN(const auto format, gguf_format(tensor->type, where(name)));
+    return widen(where(name), format, tensor->bytes.data(), size);
   }
 
   Result<std::shared_ptr<const Tokenizer>> tokenizer() const override { return gguf_tokenizer(gguf_); }
@@ -67,15 +68,14 @@ class GgufCheckpoint final : public Checkpoint {
     if (found == gguf_.tensors.end()) return not_found(fmt::format("{}: is missing", where(name)));
     const GgufTensor& tensor = found->second;
     LANNER_RETURN_IF_ERROR(check_shape(where(name), tensor.shape, shape));
-    if (!gguf_format(tensor.type)) {
-      return unsupported(fmt::format("{}: type {} cannot be computed with", where(name), tensor.type.name));
-    }
+    LANNER_RETURN_IF_ERROR(gguf_format(tensor.type, where(name)).status());
     return &tensor;
   }
 
   Result<const GgufTensor*> find_dense(std::string_view name, std::int64_t size) const {
     LANNER_ASSIGN_OR_RETURN(const GgufTensor* tensor, find(name, std::array{size}));
-    if (ops::is_quantized(*gguf_format(tensor->type))) {
+    LANNER_ASSIGN_OR_RETURN(const auto format, gguf_format(tensor->type, where(name)));
+    if (ops::is_quantized(format)) {
       return unsupported(fmt::format("{}: a vector of type {}", where(name), tensor->type.name));
     }
     return tensor;

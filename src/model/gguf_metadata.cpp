@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <limits>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -96,12 +95,6 @@ const GgufValue* find(const Gguf& gguf, std::string_view key) {
   return found == gguf.metadata.end() ? nullptr : &found->second;
 }
 
-template <typename T>
-const T* find_as(const Gguf& gguf, std::string_view key) {
-  const GgufValue* value = find(gguf, key);
-  return value == nullptr ? nullptr : std::get_if<T>(&value->value);
-}
-
 /// A float32 that was a decimal such as 1e-5 once: six digits bring that decimal back.
 double from_float32(double value) {
   const std::string digits = fmt::format("{:.6g}", value);
@@ -129,14 +122,14 @@ Status copy_scalar(const Gguf& gguf, const std::string& key, std::string_view na
 }
 
 Result<std::string> read_architecture(const Gguf& gguf) {
-  const auto* name = find_as<std::string_view>(gguf, "general.architecture");
+  const auto* name = metadata_value<std::string_view>(gguf, "general.architecture");
   if (name == nullptr) return corrupt(fmt::format("{}: general.architecture: is missing", gguf.path));
   return std::string(*name);
 }
 
 /// Rows of the embedding: the ids that the model knows, at least as many as the vocabulary names.
 Status add_vocab_size(const Gguf& gguf, Json& config) {
-  const auto* tokens = find_as<GgufArray>(gguf, "tokenizer.ggml.tokens");
+  const auto* tokens = metadata_value<GgufArray>(gguf, "tokenizer.ggml.tokens");
   const auto embedding = gguf.tensors.find("token_embd.weight");
   if (embedding != gguf.tensors.end()) {
     const std::int64_t rows = embedding->second.shape.front();
@@ -181,19 +174,19 @@ Status add_longrope(const Gguf& gguf, Json& scaling) {
     if (found == gguf.tensors.end()) continue;
     const GgufTensor& tensor = found->second;
     const std::string where = fmt::format("{}: {}", gguf.path, tensor_name);
-    const auto format = gguf_format(tensor.type);
-    if (!format || ops::is_quantized(*format)) return unsupported(where + ": is not a dense tensor");
+    LANNER_ASSIGN_OR_RETURN(const auto format, gguf_format(tensor.type, where));
+    if (ops::is_quantized(format)) return unsupported(where + ": is not a dense tensor");
     if (tensor.shape.size() != 1 || tensor.shape.front() > kMaxHeadDim / 2) {
       return corrupt(where + ": is not a factor for each pair of a head");
     }
-    LANNER_ASSIGN_OR_RETURN(const auto factors, widen(where, *format, tensor.bytes.data(), tensor.shape.front()));
+    LANNER_ASSIGN_OR_RETURN(const auto factors, widen(where, format, tensor.bytes.data(), tensor.shape.front()));
     scaling[std::string(name)] = factors;
   }
   return {};
 }
 
 Status add_rope_scaling(const Gguf& gguf, const std::string& prefix, Json& config) {
-  const auto* kind = find_as<std::string_view>(gguf, prefix + "rope.scaling.type");
+  const auto* kind = metadata_value<std::string_view>(gguf, prefix + "rope.scaling.type");
   // Phi-3's converter writes the lists and no type.
   const bool is_longrope = kind != nullptr ? *kind == "longrope" : gguf.tensors.contains(kLongRopeTensors.front().gguf);
   if (is_longrope || (kind != nullptr && *kind != "none")) {
@@ -207,7 +200,7 @@ Status add_rope_scaling(const Gguf& gguf, const std::string& prefix, Json& confi
     return {};
   }
   // Files from before rope.scaling.type existed.
-  const auto* factor = find_as<double>(gguf, prefix + "rope.scale_linear");
+  const auto* factor = metadata_value<double>(gguf, prefix + "rope.scale_linear");
   if (kind == nullptr && factor != nullptr && *factor != 1.0) {
     config["rope_scaling"] = Json{{"rope_type", "linear"}, {"factor", from_float32(*factor)}};
   }
@@ -218,7 +211,7 @@ Status add_rope_scaling(const Gguf& gguf, const std::string& prefix, Json& confi
 
 Result<Json> gguf_config(const Gguf& gguf) {
   LANNER_ASSIGN_OR_RETURN(const std::string name, read_architecture(gguf));
-  if (const auto* parts = find_as<std::uint64_t>(gguf, "split.count"); parts != nullptr && *parts > 1) {
+  if (const auto* parts = metadata_value<std::uint64_t>(gguf, "split.count"); parts != nullptr && *parts > 1) {
     return unsupported(fmt::format("{}: split.count: one of {} parts; merge them with gguf-split", gguf.path, *parts));
   }
   Json config = Json::object();
@@ -296,7 +289,7 @@ SpecialTokens gguf_special_tokens(const Gguf& gguf) {
 }
 
 std::optional<std::string> gguf_chat_template(const Gguf& gguf) {
-  const auto* source = find_as<std::string_view>(gguf, "tokenizer.chat_template");
+  const auto* source = metadata_value<std::string_view>(gguf, "tokenizer.chat_template");
   if (source == nullptr || source->empty()) return std::nullopt;
   return std::string(*source);
 }

@@ -14,35 +14,29 @@
 namespace lanner::model {
 namespace {
 
-template <typename T>
-const T* find_as(const Gguf& gguf, std::string_view key) {
-  const auto found = gguf.metadata.find(key);
-  return found == gguf.metadata.end() ? nullptr : std::get_if<T>(&found->second.value);
-}
+constexpr std::int64_t kMaxMerges = 4 * kMaxVocab;
 
 bool flag_or(const Gguf& gguf, std::string_view key, bool fallback) {
-  const auto* flag = find_as<bool>(gguf, key);
+  const auto* flag = metadata_value<bool>(gguf, key);
   return flag == nullptr ? fallback : *flag;
 }
 
-Result<std::vector<std::string_view>> strings(const Gguf& gguf, std::string_view key) {
-  const auto* array = find_as<GgufArray>(gguf, key);
-  if (array == nullptr) return not_found(fmt::format("{}: {}: is missing", gguf.path, key));
-  return gguf_strings(*array, fmt::format("{}: {}", gguf.path, key));
+/// Before memory is taken for the elements of an array.
+Status check_count(const GgufArray& array, std::int64_t max_count, const std::string& where) {
+  if (array.count <= max_count) return {};
+  return corrupt(fmt::format("{}: {} elements, allowed are {}", where, array.count, max_count));
 }
 
-/// tokenizer.ggml.tokens, no more of them than a model can have rows.
-Result<std::vector<std::string_view>> vocabulary_tokens(const Gguf& gguf) {
-  LANNER_ASSIGN_OR_RETURN(auto tokens, gguf_tokens(gguf));
-  if (static_cast<std::int64_t>(tokens.size()) > kMaxVocab) {
-    return corrupt(
-        fmt::format("{}: tokenizer.ggml.tokens: {} tokens, allowed are {}", gguf.path, tokens.size(), kMaxVocab));
-  }
-  return tokens;
+Result<std::vector<std::string_view>> strings(const Gguf& gguf, std::string_view key, std::int64_t max_count) {
+  const std::string where = fmt::format("{}: {}", gguf.path, key);
+  const auto* array = metadata_value<GgufArray>(gguf, key);
+  if (array == nullptr) return not_found(fmt::format("{}: is missing", where));
+  LANNER_RETURN_IF_ERROR(check_count(*array, max_count, where));
+  return gguf_strings(*array, where);
 }
 
 Result<std::vector<float>> scores(const Gguf& gguf, std::size_t count) {
-  const auto* array = find_as<GgufArray>(gguf, "tokenizer.ggml.scores");
+  const auto* array = metadata_value<GgufArray>(gguf, "tokenizer.ggml.scores");
   const auto wrong = [&](std::string_view why) {
     return corrupt(fmt::format("{}: tokenizer.ggml.scores: {}", gguf.path, why));
   };
@@ -70,7 +64,7 @@ std::string lower(std::string_view text) {
 
 /// Phi-3 takes the blanks behind its markers along; the format has no place for that, so llama.cpp goes by the name.
 bool strips_behind_markers(const Gguf& gguf, std::string_view marker) {
-  const auto* name = find_as<std::string_view>(gguf, "general.name");
+  const auto* name = metadata_value<std::string_view>(gguf, "general.name");
   if (name == nullptr) return false;
   const std::string model = lower(*name);
   if (model.find("phi-3") == std::string::npos && model.find("phi3") == std::string::npos) return false;
@@ -92,7 +86,7 @@ void settle_unknown(std::vector<SentencePiece>& pieces, std::int32_t unknown) {
 
 Result<SentencePieceModel> read_pieces(const Gguf& gguf) {
   SentencePieceModel model;
-  LANNER_ASSIGN_OR_RETURN(const auto tokens, vocabulary_tokens(gguf));
+  LANNER_ASSIGN_OR_RETURN(const auto tokens, gguf_tokens(gguf));
   if (tokens.empty()) return corrupt(fmt::format("{}: tokenizer.ggml.tokens: is empty", gguf.path));
   LANNER_ASSIGN_OR_RETURN(const auto types, gguf_token_types(gguf));
   if (types.size() != tokens.size()) {
@@ -129,13 +123,16 @@ Status add_end(const Gguf& gguf, std::string_view key, bool fallback, std::optio
 
 }  // namespace
 
-Result<std::vector<std::string_view>> gguf_tokens(const Gguf& gguf) { return strings(gguf, "tokenizer.ggml.tokens"); }
+Result<std::vector<std::string_view>> gguf_tokens(const Gguf& gguf) {
+  return strings(gguf, "tokenizer.ggml.tokens", kMaxVocab);
+}
 
 Result<std::vector<std::int32_t>> gguf_token_types(const Gguf& gguf) {
   std::vector<std::int32_t> types;
-  const auto* array = find_as<GgufArray>(gguf, "tokenizer.ggml.token_type");
+  const auto* array = metadata_value<GgufArray>(gguf, "tokenizer.ggml.token_type");
   if (array == nullptr) return types;
   const std::string where = fmt::format("{}: tokenizer.ggml.token_type", gguf.path);
+  LANNER_RETURN_IF_ERROR(check_count(*array, kMaxVocab, where));
   LANNER_ASSIGN_OR_RETURN(const auto values, gguf_integers(*array, where));
   types.reserve(values.size());
   for (const std::int64_t value : values) {
@@ -147,10 +144,10 @@ Result<std::vector<std::int32_t>> gguf_token_types(const Gguf& gguf) {
 
 std::optional<std::int32_t> gguf_token_id(const Gguf& gguf, std::string_view name) {
   const std::string key = fmt::format("tokenizer.ggml.{}", name);
-  if (const auto* id = find_as<std::uint64_t>(gguf, key)) {
+  if (const auto* id = metadata_value<std::uint64_t>(gguf, key)) {
     if (*id < static_cast<std::uint64_t>(kMaxVocab)) return static_cast<std::int32_t>(*id);
   }
-  if (const auto* id = find_as<std::int64_t>(gguf, key)) {
+  if (const auto* id = metadata_value<std::int64_t>(gguf, key)) {
     if (*id >= 0 && *id < kMaxVocab) return static_cast<std::int32_t>(*id);
   }
   return std::nullopt;  // some writers put -1 or 2^32 - 1 for "none"
@@ -158,17 +155,17 @@ std::optional<std::int32_t> gguf_token_id(const Gguf& gguf, std::string_view nam
 
 Result<BpeVocabulary> gguf_bpe_vocabulary(const Gguf& gguf) {
   BpeVocabulary vocabulary;
-  LANNER_ASSIGN_OR_RETURN(const auto tokens, vocabulary_tokens(gguf));
-  LANNER_ASSIGN_OR_RETURN(const auto merges, strings(gguf, "tokenizer.ggml.merges"));
+  LANNER_ASSIGN_OR_RETURN(const auto tokens, gguf_tokens(gguf));
+  LANNER_ASSIGN_OR_RETURN(const auto merges, strings(gguf, "tokenizer.ggml.merges", kMaxMerges));
   LANNER_ASSIGN_OR_RETURN(vocabulary.token_types, gguf_token_types(gguf));
   vocabulary.tokens.assign(tokens.begin(), tokens.end());
   vocabulary.merges.assign(merges.begin(), merges.end());
-  if (const auto* pre = find_as<std::string_view>(gguf, "tokenizer.ggml.pre")) {
+  if (const auto* pre = metadata_value<std::string_view>(gguf, "tokenizer.ggml.pre")) {
     vocabulary.pre_tokenizer = std::string(*pre);
   }
   vocabulary.add_prefix_space = flag_or(gguf, "tokenizer.ggml.add_space_prefix", false);
-  if (const auto* add = find_as<bool>(gguf, "tokenizer.ggml.add_bos_token")) vocabulary.add_bos = *add;
-  if (const auto* add = find_as<bool>(gguf, "tokenizer.ggml.add_eos_token")) vocabulary.add_eos = *add;
+  if (const auto* add = metadata_value<bool>(gguf, "tokenizer.ggml.add_bos_token")) vocabulary.add_bos = *add;
+  if (const auto* add = metadata_value<bool>(gguf, "tokenizer.ggml.add_eos_token")) vocabulary.add_eos = *add;
   vocabulary.bos_id = gguf_token_id(gguf, "bos_token_id");
   vocabulary.eos_id = gguf_token_id(gguf, "eos_token_id");
   return vocabulary;
@@ -200,7 +197,7 @@ Result<SentencePieceVocabulary> gguf_sentencepiece_vocabulary(const Gguf& gguf) 
 }
 
 Result<std::shared_ptr<const Tokenizer>> gguf_tokenizer(const Gguf& gguf) {
-  const auto* kind = find_as<std::string_view>(gguf, "tokenizer.ggml.model");
+  const auto* kind = metadata_value<std::string_view>(gguf, "tokenizer.ggml.model");
   if (kind == nullptr) return not_found(fmt::format("{}: tokenizer.ggml.model: is missing", gguf.path));
   if (*kind == "gpt2") {
     LANNER_ASSIGN_OR_RETURN(const BpeVocabulary vocabulary, gguf_bpe_vocabulary(gguf));

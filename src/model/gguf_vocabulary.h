@@ -28,9 +28,10 @@ struct SentencePieceVocabulary {
 };
 Result<SentencePieceVocabulary> gguf_sentencepiece_vocabulary(const Gguf& gguf);
 
-/// tokenizer.ggml.tokens; kNotFound when it is missing. The views point into the file.
+/// tokenizer.ggml.tokens; kNotFound when it is missing, kCorrupt for more than a model can have rows. The views point
+/// into the file.
 Result<std::vector<std::string_view>> gguf_tokens(const Gguf& gguf);
-/// tokenizer.ggml.token_type, or nothing.
+/// tokenizer.ggml.token_type, no more than that; nothing where it is missing.
 Result<std::vector<std::int32_t>> gguf_token_types(const Gguf& gguf);
 /// tokenizer.ggml.NAME, such as bos_token_id, where it is the id of a token.
 std::optional<std::int32_t> gguf_token_id(const Gguf& gguf, std::string_view name);

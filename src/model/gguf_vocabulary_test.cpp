@@ -134,6 +134,10 @@ TEST(GgufVocabulary, RefusesContradictions) {
               parts.scores.clear();
             }),
             "x.gguf: tokenizer.ggml.tokens: is empty");
+  EXPECT_EQ(error([](Parts& parts) { parts.types.resize((1U << 21U) + 1U, 1); }),
+            "x.gguf: tokenizer.ggml.token_type: 2097153 elements, allowed are 2097152");
+  EXPECT_EQ(error([](Parts& parts) { parts.tokens.resize((1U << 21U) + 1U); }),
+            "x.gguf: tokenizer.ggml.tokens: 2097153 elements, allowed are 2097152");
   GgufBuilder no_scores;
   no_scores.add_string("tokenizer.ggml.model", "llama");
   no_scores.add_strings("tokenizer.ggml.tokens", {"a"});

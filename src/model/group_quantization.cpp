@@ -237,11 +237,20 @@ std::string_view module_of(std::string_view weight) {
   return weight.ends_with(kWeight) ? weight.substr(0, weight.size() - kWeight.size()) : std::string_view();
 }
 
+std::string_view legacy_config_name(ModelFormat format) {
+  switch (format) {
+    case ModelFormat::kAwq: return "quant_config.json";
+    case ModelFormat::kGptq: return "quantize_config.json";
+    case ModelFormat::kPlain: break;
+  }
+  return {};
+}
+
 Result<GroupQuantization> read_group_quantization(const Json& config, const Json& legacy, ModelFormat asked,
                                                   const std::string& folder) {
   const JsonFields top(config, folder + "/config.json");
   LANNER_ASSIGN_OR_RETURN(const auto fields, top.object("quantization_config"));
-  if (!fields) return read_method(JsonFields(legacy, folder), asked);
+  if (!fields) return read_method(JsonFields(legacy, fmt::format("{}/{}", folder, legacy_config_name(asked))), asked);
   LANNER_ASSIGN_OR_RETURN(const std::string method, fields->text("quant_method"));
   if (method != "awq" && method != "gptq") {
     return fields->not_supported("quant_method", fmt::format("'{}'; awq and gptq can be read", printable(method)));

@@ -36,8 +36,11 @@ struct GroupQuantization {
   bool zeros_less_one = true;  // GPTQ's first format
 };
 
-/// What config.json's quantization_config says, or for older files `legacy`: quant_config.json of AWQ,
-/// quantize_config.json of GPTQ (an empty object where there is none). kInvalidArgument when `asked` contradicts
+/// The file that said the same before config.json had a quantization_config; empty for kPlain.
+std::string_view legacy_config_name(ModelFormat format);
+
+/// What config.json's quantization_config says, or for older folders `legacy`, which is what the file called
+/// legacy_config_name(asked) holds (an empty object where there is none). kInvalidArgument when `asked` contradicts
 /// config.json; kUnsupported for other methods and layouts.
 Result<GroupQuantization> read_group_quantization(const Json& config, const Json& legacy, ModelFormat asked,
                                                   const std::string& folder);

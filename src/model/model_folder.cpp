@@ -18,6 +18,7 @@
 namespace lanner::model {
 namespace {
 
+constexpr JsonLimits kObjectLimits{16 << 20, 32, 1 << 20};
 constexpr std::int64_t kMaxIndexBytes = 100'000'000;
 constexpr std::size_t kMaxShards = 4096;
 constexpr JsonLimits kIndexLimits{kMaxIndexBytes, 8, kMaxTensors + 1024};
@@ -41,8 +42,8 @@ bool is_inside(const std::filesystem::path& file, const std::filesystem::path& f
   return folder_end == folder.end() && file_rest != file.end();
 }
 
-/// Where the files of `folder` may lie besides: when it is CACHE/models--NAME/snapshots/REVISION of a Hugging Face
-/// cache, in the model's blobs, or in those that the models of the cache share. Otherwise empty.
+/// Where the files of `folder` may lie besides: when it is MODEL/snapshots/REVISION, in MODEL/blobs; and when MODEL is
+/// CACHE/models--NAME, as in a Hugging Face cache, also in CACHE/blobs, which its models share. Otherwise empty.
 std::vector<std::filesystem::path> cache_blobs(const std::filesystem::path& folder) {
   const std::filesystem::path snapshots = folder.parent_path();
   const std::filesystem::path model = snapshots.parent_path();
@@ -131,6 +132,17 @@ Result<TensorMap> open_model_tensors(const std::string& folder) {
   }
   return not_found(fmt::format("{}: holds no weights: none of {}, {}, {} and {} is there", folder, kSafetensors.single,
                                kSafetensors.index, kTorch.single, kTorch.index));
+}
+
+Result<Json> read_folder_object(const std::string& folder, std::string_view name) {
+  LANNER_ASSIGN_OR_RETURN(const std::string path, model_file(folder, name));
+  return read_json_object(path, kObjectLimits);
+}
+
+Result<Json> read_optional_object(const std::string& folder, std::string_view name) {
+  Result<Json> object = read_folder_object(folder, name);
+  if (!object.ok() && object.status().code() == StatusCode::kNotFound) return Json::object();
+  return object;
 }
 
 Result<std::string> model_file(const std::string& folder, std::string_view name) {

@@ -16,7 +16,6 @@
 namespace lanner::model {
 namespace {
 
-constexpr JsonLimits kConfigLimits{16 << 20, 32, 1 << 20};
 constexpr double kDeviation = 0.02;
 constexpr std::int64_t kMostShift = 1 << 16;  // elements by which matrices' beginnings differ
 constexpr std::int64_t kLargestMatrix = std::int64_t{1} << 34;
@@ -127,10 +126,9 @@ ops::WeightFormat stored_format(const Json& config) {
 }  // namespace
 
 Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder) {
-  LANNER_ASSIGN_OR_RETURN(const std::string path, model_file(folder, "config.json"));
-  LANNER_ASSIGN_OR_RETURN(Json config, read_json_object(path, kConfigLimits));
+  LANNER_ASSIGN_OR_RETURN(Json config, read_folder_object(folder, "config.json"));
   if (config.contains("quantization_config")) {
-    return unsupported(path + ": quantization_config: random weights are dense only");
+    return unsupported(folder + "/config.json: quantization_config: random weights are dense only");
   }
   const ops::WeightFormat format = stored_format(config);
   return std::shared_ptr<const Checkpoint>(std::make_shared<RandomWeights>(folder, std::move(config), format));

@@ -53,6 +53,15 @@ Result<ops::WeightSource> WeightLoader::source(const ProjectionSpec& projection)
   return is_whole(rows, projection.rows) ? std::move(whole) : gather_rows(whole, rows);
 }
 
+Status WeightLoader::undo_input_order(const std::string& name, ops::WeightSource& source) const {
+  if (source.input_order.empty()) return {};
+  if (source.packed != nullptr) {
+    return corrupt(fmt::format("{}: {}: input_order: does not fit the matrices beside it", checkpoint_.path(), name));
+  }
+  source = widened(source);
+  return {};
+}
+
 Result<std::shared_ptr<const ops::PackedWeight>> WeightLoader::pack(const std::string& name, ops::WeightSource source) {
   const std::int64_t elements = source.rows * source.cols;
   auto packed = backend_.pack(std::move(source), arithmetic_);
@@ -106,8 +115,8 @@ Result<ops::Linear> WeightLoader::linear(const NormSpec& norm_spec,
   sliced_ = {};
   // One Linear hands its columns on in one order.
   if (!same_input_order(sources)) {
-    for (ops::WeightSource& one : sources) {
-      if (!one.input_order.empty()) one = widened(one);
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      LANNER_RETURN_IF_ERROR(undo_input_order(projections.begin()[i]->weight, sources[i]));
     }
   }
   ops::Linear result;
@@ -136,7 +145,7 @@ Result<ops::Linear> WeightLoader::residual_linear(const ProjectionSpec& projecti
 
 Result<std::shared_ptr<const ops::PackedWeight>> WeightLoader::embedding() {
   LANNER_ASSIGN_OR_RETURN(ops::WeightSource table, checkpoint_.matrix(spec_.embedding, spec_.vocab, spec_.hidden));
-  if (!table.input_order.empty()) table = widened(table);  // its columns are not an input but the result
+  LANNER_RETURN_IF_ERROR(undo_input_order(spec_.embedding, table));  // its columns are not an input but the result
   return pack(spec_.embedding, std::move(table));
 }
 

@@ -38,6 +38,9 @@ class WeightLoader {
 
  private:
   Result<ops::WeightSource> source(const ProjectionSpec& projection);
+  /// Widens a matrix whose columns are in an order of their own. kCorrupt where it is packed already: the converter
+  /// has left none to undo.
+  Status undo_input_order(const std::string& name, ops::WeightSource& source) const;
   Result<std::shared_ptr<const ops::PackedWeight>> pack(const std::string& name, ops::WeightSource source);
   Result<std::shared_ptr<const ops::DeviceVector>> upload(const std::vector<float>& values);
   Result<std::shared_ptr<const ops::DeviceVector>> bias(const ProjectionSpec& projection);

@@ -16,7 +16,7 @@ Status check_switches(const JsonFields& config) {
   for (const auto& [field, value] :
        {Switch{"rmsnorm", true}, Switch{"post_layer_norm", true},
         Switch{"apply_residual_connection_post_layernorm", false}, Switch{"add_bias_linear", false}}) {
-    LANNER_RETURN_IF_ERROR(require(config, field, value, value));
+    LANNER_RETURN_IF_ERROR(require(config, field, value));
   }
   if (config.has("pre_seq_len")) return config.not_supported("pre_seq_len", "prefix tuning is not implemented");
   return {};

@@ -163,6 +163,9 @@ Status read_head_sizes(const JsonFields& config, std::int64_t max_position, Deco
   return {};
 }
 
+namespace {
+
+/// vocab_size, hidden_size and so on, as most configurations call them, and the norms' epsilon.
 Status read_sizes(const JsonFields& config, const FamilyDefaults& defaults, DecoderSpec& spec) {
   LANNER_ASSIGN_OR_RETURN(spec.vocab, config.integer("vocab_size", 1, kMaxVocab));
   LANNER_ASSIGN_OR_RETURN(spec.hidden, config.integer("hidden_size", 1, kMaxHidden));
@@ -173,6 +176,8 @@ Status read_sizes(const JsonFields& config, const FamilyDefaults& defaults, Deco
   if (spec.norm_eps == 0.0) return config.wrong(defaults.epsilon, "0 is not positive");
   return {};
 }
+
+}  // namespace
 
 Result<DecoderSpec> read_usual(const Checkpoint& checkpoint, const JsonFields& config, const Layout& layout,
                                const FamilyDefaults& defaults) {
@@ -206,8 +211,8 @@ Status refuse_partial_rotation(const JsonFields& config, const DecoderSpec& spec
   return config.not_supported("partial_rotary_factor", "rows that rotate in part are not implemented for these files");
 }
 
-Status require(const JsonFields& config, std::string_view field, bool value, bool fallback) {
-  LANNER_ASSIGN_OR_RETURN(const bool found, config.boolean_or(field, fallback));
+Status require(const JsonFields& config, std::string_view field, bool value) {
+  LANNER_ASSIGN_OR_RETURN(const bool found, config.boolean_or(field, value));
   if (found == value) return {};
   return config.not_supported(field, fmt::format("only {} is implemented", value));
 }

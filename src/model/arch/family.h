@@ -80,13 +80,10 @@ struct FamilyDefaults {
   std::string_view activation_name = "silu";
 };
 
-/// A whole decoder of the usual fields: read_sizes(), one rope, an activation, add_layers(). `layout` is that of a
-/// folder; for a GGUF file gguf_layout() is taken of it.
+/// A whole decoder of the usual fields: sizes, one rope, an activation, add_layers(). `layout` is that of a folder; for
+/// a GGUF file gguf_layout() is taken of it.
 Result<DecoderSpec> read_usual(const Checkpoint& checkpoint, const JsonFields& config, const Layout& layout,
                                const FamilyDefaults& defaults = {});
-
-/// vocab_size, hidden_size and so on, as most configurations call them, and the norms' epsilon.
-Status read_sizes(const JsonFields& config, const FamilyDefaults& defaults, DecoderSpec& spec);
 
 /// num_key_value_heads, head_dim and max_position_embeddings, where `spec` has heads and hidden already.
 Status read_head_sizes(const JsonFields& config, std::int64_t max_position, DecoderSpec& spec);
@@ -102,8 +99,8 @@ Status refuse_unknown_features(const JsonFields& config);
 /// For GGUF files whose converter turned whole heads into pairs: with a partial rotation nothing would fit.
 Status refuse_partial_rotation(const JsonFields& config, const DecoderSpec& spec);
 
-/// Refuses a switch that is not as the code here assumes.
-Status require(const JsonFields& config, std::string_view field, bool value, bool fallback);
+/// Refuses a switch that is there and not as the code here assumes.
+Status require(const JsonFields& config, std::string_view field, bool value);
 
 /// `count` layers, and the ends of the model with the head tied to the embedding or not.
 void add_layers(const Checkpoint& checkpoint, const Layout& layout, std::int64_t count, bool tied, DecoderSpec& spec);

@@ -31,7 +31,7 @@ Result<DecoderSpec> read_any(const Checkpoint& checkpoint, const JsonFields& con
   }
   LANNER_ASSIGN_OR_RETURN(layout.qkv_bias, config.boolean_or("attention_bias", false));
   layout.o_bias = layout.qkv_bias;
-  LANNER_RETURN_IF_ERROR(require(config, "use_bidirectional_attention", false, false));
+  LANNER_RETURN_IF_ERROR(require(config, "use_bidirectional_attention", false));
   defaults.tied = true;
   defaults.activation = first_field(config, {"hidden_activation", "hidden_act"});
   defaults.activation_name = "gelu_pytorch_tanh";

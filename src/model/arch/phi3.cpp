@@ -10,7 +10,7 @@ Result<DecoderSpec> read_phi3(const Checkpoint& checkpoint, const JsonFields& co
   Layout layout;
   layout.qkv = QkvRows::kStacked;
   layout.fused_gate_up = true;
-  LANNER_RETURN_IF_ERROR(require(config, "attention_bias", false, false));
+  LANNER_RETURN_IF_ERROR(require(config, "attention_bias", false));
   LANNER_ASSIGN_OR_RETURN(DecoderSpec spec, read_usual(checkpoint, config, layout, {.max_position = 4096}));
   // A GGUF says 0 for none. llama.cpp passes the window over; the model was trained with it.
   LANNER_ASSIGN_OR_RETURN(const std::int64_t window, read_window(config, 0));

@@ -29,8 +29,8 @@ Layout folder_layout() {
 }  // namespace
 
 Result<DecoderSpec> read_qwen(const Checkpoint& checkpoint, const JsonFields& config) {
-  LANNER_RETURN_IF_ERROR(require(config, "no_bias", true, true));
-  LANNER_RETURN_IF_ERROR(require(config, "scale_attn_weights", true, true));
+  LANNER_RETURN_IF_ERROR(require(config, "no_bias", true));
+  LANNER_RETURN_IF_ERROR(require(config, "scale_attn_weights", true));
   LANNER_ASSIGN_OR_RETURN(DecoderSpec spec,
                           read_usual(checkpoint, config, folder_layout(),
                                      {.epsilon = first_field(config, {"layer_norm_epsilon", "rms_norm_eps"})}));

@@ -117,6 +117,13 @@ class PartialFile {
   std::unique_ptr<Digest> digest_;
 };
 
+/// False where the text is anything but a number that `value` holds.
+bool read_number(std::string_view text, std::int64_t& value) {
+  const char* const end = text.data() + text.size();
+  const auto [read, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && read == end;
+}
+
 /// "bytes 100-199/200" as (100, 200); a total of -1 is unknown.
 std::optional<std::pair<std::int64_t, std::int64_t>> content_range(std::string_view text) {
   std::int64_t begin = 0;
@@ -126,12 +133,9 @@ std::optional<std::pair<std::int64_t, std::int64_t>> content_range(std::string_v
   const std::size_t dash = text.find('-');
   const std::size_t slash = text.find('/');
   if (dash == std::string_view::npos || slash == std::string_view::npos || dash > slash) return std::nullopt;
-  if (std::from_chars(text.data(), text.data() + dash, begin).ptr != text.data() + dash) return std::nullopt;
+  if (!read_number(text.substr(0, dash), begin)) return std::nullopt;
   const std::string_view whole = text.substr(slash + 1);
-  if (whole != "*" &&
-      std::from_chars(whole.data(), whole.data() + whole.size(), total).ptr != whole.data() + whole.size()) {
-    return std::nullopt;
-  }
+  if (whole != "*" && !read_number(whole, total)) return std::nullopt;
   return std::pair{begin, total};
 }
 
@@ -207,8 +211,7 @@ class FileSink final : public BodySink {
   /// Once, from the beginning; the second time it is a failure.
   Status start_anew(const Status& status) {
     anew_ = partial_.size() > 0;
-    const Status emptied = restart();
-    if (!emptied.ok()) return emptied;
+    LANNER_RETURN_IF_ERROR(restart());
     return anew_ ? status : failed(status);
   }
 

@@ -73,9 +73,8 @@ fs::path hugging_face_home() {
 }
 
 std::string trimmed(std::string text) {
-  const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; };
   std::erase_if(text, [](char c) { return c == '\n' || c == '\r'; });
-  while (!text.empty() && blank(text.back())) text.pop_back();
+  text.erase(text.find_last_not_of(" \t") + 1);
   return text.substr(std::min(text.find_first_not_of(" \t"), text.size()));
 }
 

@@ -17,6 +17,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "net/http_connection.h"
@@ -33,8 +34,8 @@ using Endpoint = asio::ip::tcp::endpoint;
 class TlsSettings {
  public:
   TlsSettings() : context_(asio::ssl::context::tls_client) {
-    context_.set_default_verify_paths(error_);
-    if (!error_) context_.set_verify_mode(asio::ssl::verify_peer, error_);
+    std::ignore = context_.set_default_verify_paths(error_);
+    if (!error_) std::ignore = context_.set_verify_mode(asio::ssl::verify_peer, error_);
     if (SSL_CTX_set_min_proto_version(context_.native_handle(), TLS1_2_VERSION) != 1) {
       error_ = asio::error::operation_not_supported;
     }
@@ -129,18 +130,19 @@ class Wire {
   /// when patience does and waits for the operation to notice. `end` keeps what the operation says.
   template <typename Start>
   Status run(const Patience& patience, error_code& end, Start start) {
+    // Here, too: where data comes fast, no operation lasts until the first tick.
+    Status interruption = interruption_of(patience);
+    if (!interruption.ok()) return interruption;
     bool done = false;
     start([&](error_code error, auto&&... /*result*/) {
       end = error;
       done = true;
     });
-    Status interruption;
-    while (!done) {
+    while (!done) {  // NOLINT(bugprone-infinite-loop): the handler, which run_one_for() calls, sets it
       context_.restart();
       context_.run_one_for(kTick);
       if (done || !interruption.ok()) continue;
-      if (patience.is_cancelled()) interruption = cancelled_status();
-      if (Clock::now() >= patience.until) interruption = io_error(fmt::format("{}: no answer in time", peer_));
+      interruption = interruption_of(patience);
       if (!interruption.ok()) stream_.close();
     }
     return interruption;
@@ -149,8 +151,9 @@ class Wire {
   Status connect(const std::vector<Endpoint>& endpoints, const Patience& patience) {
     Status last;
     for (std::size_t i = 0; i < endpoints.size(); ++i) {
-      const auto left = patience.until - Clock::now();
-      const auto share = std::chrono::duration_cast<std::chrono::milliseconds>(left / (endpoints.size() - i));
+      const auto left = patience.until - Clock::now();  // below zero when an attempt outlasted its share
+      const auto attempts = static_cast<std::int64_t>(endpoints.size() - i);
+      const auto share = std::chrono::duration_cast<std::chrono::milliseconds>(left / attempts);
       error_code error;
       stream_.close();  // of the attempt before
       last = run(patience.at_most(share), error,
@@ -159,7 +162,7 @@ class Wire {
       if (last.ok() && error) last = io_error(fmt::format("{}: {}", peer_, error.message()));
       if (last.ok()) {
         error_code ignored;
-        stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
+        std::ignore = stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
         return {};
       }
     }
@@ -182,6 +185,12 @@ class Wire {
   }
 
  private:
+  Status interruption_of(const Patience& patience) const {
+    if (patience.is_cancelled()) return cancelled_status();
+    if (Clock::now() >= patience.until) return io_error(fmt::format("{}: no answer in time", peer_));
+    return {};
+  }
+
   const std::string peer_;
   asio::io_context context_;
   beast::tcp_stream stream_;
@@ -290,10 +299,9 @@ class HttpConnection final : public Connection {
       body.size = chunk_.size();
       body.more = true;
       error_code error;
-      const Status status = wire_->run(patience.at_most(pace.idle_timeout), error, [&](auto handler) {
+      LANNER_RETURN_IF_ERROR(wire_->run(patience.at_most(pace.idle_timeout), error, [&](auto handler) {
         http::async_read_some(stream(), buffer_, *parser_, std::move(handler));
-      });
-      if (!status.ok()) return status;
+      }));
       if (error && error != http::error::need_buffer) return wire_->failure(error);
       const std::size_t count = chunk_.size() - parser_->get().body().size;
       if (count > 0) LANNER_RETURN_IF_ERROR(write(std::string_view(chunk_.data(), count)));

@@ -69,8 +69,9 @@ std::optional<std::chrono::seconds> retry_after(std::string_view header, std::ch
   const std::string text(header);
   const char* rest = ::strptime(text.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date);
   if (rest == nullptr || *rest != '\0') return std::nullopt;
-  const auto then = std::chrono::system_clock::from_time_t(::timegm(&date));
-  return std::max(std::chrono::seconds(0), std::chrono::duration_cast<std::chrono::seconds>(then - now));
+  // In whole seconds: the clock's own unit overflows in the year 2262, and "never" is often spelled as 9999.
+  const std::chrono::seconds wait(::timegm(&date) - std::chrono::system_clock::to_time_t(now));
+  return std::max(std::chrono::seconds(0), wait);
 }
 
 }  // namespace lanner::net

@@ -1,9 +1,15 @@
-// What of http_client.h, hub_json.h and retries.h needs no server; tests/net has the rest.
+// What of http_client.h, hub_json.h and retries.h needs no hub; tests/net has the rest.
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <string>
+#include <thread>
 
 #include "net/http_client.h"
 #include "net/hub_json.h"
@@ -34,6 +40,7 @@ TEST(RetryAfter, IsSecondsOrADate) {
   EXPECT_EQ(retry_after("120", now), seconds(120));
   EXPECT_EQ(retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now), seconds(10));
   EXPECT_EQ(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), seconds(0));
+  EXPECT_EQ(retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now), seconds(253402300799 - 784111777));
   for (const char* text : {"", "-5", "soon", "1.5", "Sun, 99 Nov 1994"}) EXPECT_FALSE(retry_after(text, now)) << text;
 }
 
@@ -52,11 +59,85 @@ TEST(HttpClient, RefusesBadRequestsBeforeConnecting) {
 
 TEST(HttpClient, StopsWhenCancelled) {
   const std::atomic<bool> cancelled = true;
-  const auto client = make_http_client({});
-  // 192.0.2.0/24 is for documents: nothing answers, and a cancelled request does not even wait for that.
   const HttpRequest request{.url = "http://127.0.0.1:1/", .cancelled = &cancelled};
-  const StatusCode code = fetch(*client, request, 1000).status().code();
-  EXPECT_TRUE(code == StatusCode::kCancelled || code == StatusCode::kIo);
+  EXPECT_EQ(fetch(*make_http_client({}), request, 1000).status().code(), StatusCode::kCancelled);
+}
+
+TEST(HttpClient, StopsWithoutTimeLeft) {
+  const auto client = make_http_client({.connect_timeout = std::chrono::milliseconds(0)});
+  const Status status = fetch(*client, {.url = "http://127.0.0.1:1/"}, 1000).status();
+  EXPECT_EQ(status.code(), StatusCode::kIo);
+  EXPECT_EQ(status.message(), "127.0.0.1:1: no answer in time");
+}
+
+/// Answers one request with a body that never ends, as fast as it is taken.
+class EndlessServer {
+ public:
+  EndlessServer() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const name = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_TRUE(::bind(listener_, name, size) == 0 && ::listen(listener_, 1) == 0 &&
+                ::getsockname(listener_, name, &size) == 0);
+    url_ = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/";
+    thread_ = std::thread([this] { serve(); });
+  }
+  EndlessServer(const EndlessServer&) = delete;
+  EndlessServer& operator=(const EndlessServer&) = delete;
+  ~EndlessServer() {
+    ::shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    ::close(listener_);
+  }
+
+  const std::string& url() const { return url_; }
+
+ private:
+  void serve() const {
+    const int peer = ::accept(listener_, nullptr, nullptr);
+    if (peer < 0) return;
+    const std::string body(1 << 16, 'x');
+    std::string_view next = "HTTP/1.1 200 OK\r\n\r\n";
+    while (::send(peer, next.data(), next.size(), MSG_NOSIGNAL) > 0) next = body;
+    ::close(peer);
+  }
+
+  const int listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::string url_;
+  std::thread thread_;
+};
+
+/// Fails with kInternal where the exchange should have been over long ago.
+class ImpatientSink final : public BodySink {
+ public:
+  explicit ImpatientSink(std::atomic<bool>* cancelled = nullptr) : cancelled_(cancelled) {}
+
+  Status begin(const HttpHead& /*head*/) override { return {}; }
+  Status write(std::string_view /*bytes*/) override {
+    if (cancelled_ != nullptr) *cancelled_ = true;
+    return std::chrono::steady_clock::now() < end_ ? Status() : internal_error("nothing ended it");
+  }
+
+ private:
+  std::atomic<bool>* cancelled_;
+  const std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::now() + seconds(20);
+};
+
+TEST(HttpClient, CanBeStoppedWhileTheBodyComesFast) {
+  const EndlessServer server;
+  std::atomic<bool> cancelled = false;
+  ImpatientSink sink(&cancelled);
+  const HttpRequest request{.url = server.url(), .cancelled = &cancelled};
+  EXPECT_EQ(make_http_client({})->exchange(request, sink).status().code(), StatusCode::kCancelled);
+}
+
+TEST(HttpClient, HasATotalTimeoutForBodiesThatComeFast) {
+  const EndlessServer server;
+  ImpatientSink sink;
+  const HttpRequest request{.url = server.url(), .total_timeout = std::chrono::milliseconds(200)};
+  EXPECT_EQ(make_http_client({})->exchange(request, sink).status().code(), StatusCode::kIo);
 }
 
 TEST(HubJson, IsBounded) {

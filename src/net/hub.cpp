@@ -25,8 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kMaxIndexBytes = 64 << 20;
-
 std::string megabytes(std::int64_t bytes) {
   if (bytes >= 1'000'000'000) return fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
   return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
@@ -50,8 +48,8 @@ Status check_space(fs::path folder, std::int64_t needed) {
           .value_or(INT64_MAX);
   if (needed <= available) return {};
   return resource_exhausted(
-      fmt::format("{}: the download needs {}, and {} are free (HF_HOME or --download-dir name another place)",
-                  folder.string(), megabytes(needed), megabytes(available)));
+      fmt::format("{}: the download needs {}, and {} are free (--download-dir names another place)", folder.string(),
+                  megabytes(needed), megabytes(available)));
 }
 
 RetryPolicy retry_policy(const Environment& environment, const ModelRequest& request) {
@@ -199,8 +197,8 @@ Result<std::string> find_model(const ModelRequest& request) {
   LANNER_ASSIGN_OR_RETURN(const Environment environment, read_environment());
   const std::unique_ptr<HubCache> cache = open_cache(environment, request);
   if (cache->root().empty()) {
-    return not_found(
-        fmt::format("{}: is no local path, and neither HOME nor HF_HOME says where the cache is", request.model));
+    return not_found(fmt::format("{}: is no local path, and neither HOME nor {} says where the cache is", request.model,
+                                 environment.use_modelscope ? "MODELSCOPE_CACHE" : "HF_HOME"));
   }
   const auto client = make_http_client(client_options(environment));
   const RetryPolicy policy = retry_policy(environment, request);

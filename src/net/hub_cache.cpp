@@ -16,7 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kMaxIndexBytes = 64 << 20;
 constexpr std::int64_t kMaxRefBytes = 256;
 constexpr int kMaxEntries = 100'000;
 constexpr int kMaxFolderDepth = 3;
@@ -53,19 +52,17 @@ std::vector<std::string> gguf_files(const fs::path& folder) {
 
 /// The first weight file that is missing; "" when all are there, "weights" when there is no sign of any.
 std::string missing_weights(const fs::path& folder) {
-  for (const auto& [index, single] : {std::pair{"model.safetensors.index.json", "model.safetensors"},
-                                      std::pair{"pytorch_model.bin.index.json", "pytorch_model.bin"}}) {
-    if (is_file(folder / index)) {
-      const Result<std::string> text = read_file((folder / index).string(), kMaxIndexBytes);
-      if (!text.ok()) return index;
-      const Result<std::vector<std::string>> shards = shard_names(*text, index);
-      if (!shards.ok()) return index;
-      for (const std::string& shard : *shards) {
-        if (!is_file(folder / shard)) return shard;
-      }
-      return {};
+  for (const std::string_view name : kWeightFiles) {
+    if (!is_file(folder / name)) continue;
+    if (!name.ends_with(".index.json")) return {};
+    const Result<std::string> text = read_file((folder / name).string(), kMaxIndexBytes);
+    if (!text.ok()) return std::string(name);
+    const Result<std::vector<std::string>> shards = shard_names(*text, name);
+    if (!shards.ok()) return std::string(name);
+    for (const std::string& shard : *shards) {
+      if (!is_file(folder / shard)) return shard;
     }
-    if (is_file(folder / single)) return {};
+    return {};
   }
   return "weights";
 }

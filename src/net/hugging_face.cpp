@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "net/digest.h"
@@ -21,7 +22,7 @@ std::string_view next_page(std::string_view link) {
     const std::size_t begin = link.find('<');
     const std::size_t end = link.find('>', begin);
     if (begin == std::string_view::npos || end == std::string_view::npos) return {};
-    const std::size_t comma = std::min(link.find(",", end), link.size());
+    const std::size_t comma = std::min(link.find(',', end), link.size());
     const std::string_view parameters = link.substr(end, comma - end);
     if (parameters.find("rel=\"next\"") != std::string_view::npos || parameters.ends_with("rel=next")) {
       return link.substr(begin + 1, end - begin - 1);
@@ -112,10 +113,13 @@ class HuggingFace final : public HubService {
   /// A page elsewhere would be asked with the token of this hub.
   Result<std::string> same_origin_page(const std::string& page, std::string_view next) const {
     LANNER_ASSIGN_OR_RETURN(const Url from, parse_url(page));
-    LANNER_ASSIGN_OR_RETURN(const Url url, resolve_reference(from, next));
-    if (!url.same_origin(from))
-      return corrupt(fmt::format("{}: the list of files goes on at {}", endpoint_, url.origin()));
-    return url.text();
+    const Result<Url> url = resolve_reference(from, next);
+    if (!url.ok()) {
+      return corrupt(fmt::format("{}: the list of files goes on nowhere: {}", endpoint_, url.status().message()));
+    }
+    if (!url->same_origin(from))
+      return corrupt(fmt::format("{}: the list of files goes on at {}", endpoint_, url->origin()));
+    return url->text();
   }
 
   Status add_page(std::string_view text, std::vector<RepositoryFile>& files) const {
@@ -123,19 +127,14 @@ class HuggingFace final : public HubService {
     if (!page.is_array()) return corrupt(fmt::format("{}: the list of files is no list", endpoint_));
     for (const Json& entry : page) {
       if (json_text(entry, "type").value_or("file") != "file") continue;
-      const std::optional<std::string> path = json_text(entry, "path");
-      if (!path) return corrupt(fmt::format("{}: lists a file without a name", endpoint_));
-      LANNER_RETURN_IF_ERROR(check_file_name(*path, endpoint_));
       // A large file is a pointer in Git; what counts is what it points to.
       const auto large = entry.find("lfs");
       const Json& facts = large != entry.end() && large->is_object() ? *large : entry;
-      const std::int64_t size = json_integer(facts, "size").value_or(-1);
-      const std::string checksum = json_text(facts, "oid").value_or("");
-      if (size < 0 || size > kMaxFileBytes || !is_digest_name(checksum)) {
-        return corrupt(fmt::format("{}: {}: lists no proper size and checksum", endpoint_, *path));
-      }
-      if (files.size() >= kMaxFiles) return corrupt(fmt::format("{}: lists more than {} files", endpoint_, kMaxFiles));
-      files.push_back({*path, size, checksum});
+      RepositoryFile file{.path = json_text(entry, "path").value_or(""),
+                          .size = json_integer(facts, "size").value_or(-1),
+                          .checksum = json_text(facts, "oid").value_or("")};
+      const bool proper = is_digest_name(file.checksum);
+      LANNER_RETURN_IF_ERROR(add_file(std::move(file), proper, endpoint_, files));
     }
     return {};
   }

@@ -69,18 +69,12 @@ class ModelScope final : public HubService {
   Status add_files(const Json& list, std::vector<RepositoryFile>& files) const {
     for (const Json& entry : list) {
       if (json_text(entry, "Type").value_or("blob") != "blob") continue;
-      const std::optional<std::string> path = json_text(entry, "Path");
-      if (!path) return corrupt(fmt::format("{}: lists a file without a name", endpoint_));
-      LANNER_RETURN_IF_ERROR(check_file_name(*path, endpoint_));
-      const std::int64_t size = json_integer(entry, "Size").value_or(-1);
+      RepositoryFile file{.path = json_text(entry, "Path").value_or(""),
+                          .size = json_integer(entry, "Size").value_or(-1),
+                          .checksum = json_text(entry, "Sha256").value_or("")};
       // Not every file need have a checksum, but one without it is not fetched.
-      const std::string checksum = json_text(entry, "Sha256").value_or("");
-      const bool proper = checksum.empty() || (checksum.size() == 64 && is_digest_name(checksum));
-      if (size < 0 || size > kMaxFileBytes || !proper) {
-        return corrupt(fmt::format("{}: {}: lists no proper size and checksum", endpoint_, *path));
-      }
-      if (files.size() >= kMaxFiles) return corrupt(fmt::format("{}: lists more than {} files", endpoint_, kMaxFiles));
-      files.push_back({*path, size, checksum});
+      const bool proper = file.checksum.empty() || (file.checksum.size() == 64 && is_digest_name(file.checksum));
+      LANNER_RETURN_IF_ERROR(add_file(std::move(file), proper, endpoint_, files));
     }
     return {};
   }

@@ -4,8 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <set>
+#include <utility>
 
 #include "net/hub_json.h"
 
@@ -31,10 +31,6 @@ constexpr std::array<std::string_view, 15> kSmallFiles{"config.json",
                                                        "preprocessor_config.json",
                                                        "processor_config.json",
                                                        "video_preprocessor_config.json"};
-
-// The first kind of weights that a repository has is taken. An index comes before a single file, as when it is read.
-constexpr std::array<std::string_view, 4> kWeightFiles{"model.safetensors.index.json", "model.safetensors",
-                                                       "pytorch_model.bin.index.json", "pytorch_model.bin"};
 
 std::string lowered(std::string_view text) {
   std::string result(text);
@@ -122,6 +118,16 @@ Status check_file_name(std::string_view name, std::string_view where) {
     if (part.size() > kMaxNameBytes) return refuse("its length");
     begin = end + 1;
   }
+  return {};
+}
+
+Status add_file(RepositoryFile file, bool proper_checksum, std::string_view where, std::vector<RepositoryFile>& files) {
+  LANNER_RETURN_IF_ERROR(check_file_name(file.path, where));
+  if (file.size < 0 || file.size > kMaxFileBytes || !proper_checksum) {
+    return corrupt(fmt::format("{}: {}: lists no proper size and checksum", where, file.path));
+  }
+  if (files.size() >= kMaxFiles) return corrupt(fmt::format("{}: lists more than {} files", where, kMaxFiles));
+  files.push_back(std::move(file));
   return {};
 }
 

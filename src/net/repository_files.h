@@ -4,6 +4,7 @@
 // A listing comes from outside: no name in it is used before check_file_name() has seen it, and no checksum before
 // is_digest_name() has.
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -22,11 +23,21 @@ struct RepositoryFile {
 
 inline constexpr std::size_t kMaxFiles = 50'000;  // of a repository
 inline constexpr std::int64_t kMaxFileBytes = std::int64_t{1} << 44;
+inline constexpr std::int64_t kMaxIndexBytes = 64 << 20;
+
+/// The first of these that a repository or folder has is its weights. An index comes before a single file, as when it
+/// is read.
+inline constexpr std::array<std::string_view, 4> kWeightFiles{"model.safetensors.index.json", "model.safetensors",
+                                                              "pytorch_model.bin.index.json", "pytorch_model.bin"};
 
 /// Whether a file of this name stays inside the folder it is put into: a relative path of at most 1024 bytes whose
 /// parts are neither empty nor "." nor "..", without backslashes and control characters. kCorrupt, with `where` in
 /// front.
 Status check_file_name(std::string_view name, std::string_view where);
+
+/// Appends a file that a hub lists. kCorrupt, with `where` in front, for a bad name, a size below 0 or above
+/// kMaxFileBytes, a checksum that is not `proper_checksum` (that differs from hub to hub), and beyond kMaxFiles.
+Status add_file(RepositoryFile file, bool proper_checksum, std::string_view where, std::vector<RepositoryFile>& files);
 
 /// What to fetch, in this order: small files come first, so that a folder with weights has all the rest.
 struct FileChoice {

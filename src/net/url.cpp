@@ -24,7 +24,10 @@ std::string lowered(std::string_view text) {
   return result;
 }
 
+/// Shows neither a password nor a query, which may hold a signature.
 Status no_url(std::string_view text, std::string_view why) {
+  text = text.substr(0, text.find('?'));
+  if (const std::size_t at = text.rfind('@'); at != std::string_view::npos) text.remove_prefix(at + 1);
   std::string shown;
   for (const char c : text.substr(0, 100)) shown += c < ' ' || c > '~' ? '?' : c;
   return invalid_argument(fmt::format("'{}' is no address that can be fetched: {}", shown, why));

@@ -67,9 +67,15 @@ TEST(Url, RefusesWhatIsNone) {
   EXPECT_FALSE(parse_url("http://" + std::string(300, 'a') + "/").ok());
 }
 
-TEST(Url, NeverRepeatsAPassword) {
-  // The text may be shown, but only as far as it goes; what is refused for its user name is an address with secrets.
-  EXPECT_EQ(parse_url("http://a/\x01").status().message().find('\x01'), std::string::npos);
+TEST(Url, NeverRepeatsSecretsOrControlCharacters) {
+  for (const char* text : {"http://user:secret@a/", "ftp://user:secret@a/", "http://user:se@cret@a:0/x",
+                           "http://a:0/x?signature=secret", "http://a/?secret\x01", "http://a/\x01"}) {
+    const std::string message = parse_url(text).status().message();
+    EXPECT_EQ(message.find("cret"), std::string::npos) << message;
+    EXPECT_EQ(message.find('\x01'), std::string::npos) << message;
+  }
+  EXPECT_EQ(parse_url("http://a:0/x?y").status().message(),
+            "'http://a:0/x' is no address that can be fetched: its port");
 }
 
 TEST(Url, ResolvesReferences) {

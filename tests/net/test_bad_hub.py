@@ -279,6 +279,14 @@ def test_interim_answers_are_passed_over(hub, repo, probe):
     assert done.stdout.startswith("200 ") and done.stdout.endswith("ok"), done.stderr
 
 
+def test_a_listing_that_goes_on_nowhere(hub, repo, probe):
+    hub.page_size = 2
+    hub.fault("/tree/", next_origin="ftp://hub.example")
+    done = probe("find", "org/tiny")
+    assert done.returncode == 1
+    assert f"error corrupt: {hub.url}: the list of files goes on nowhere: 'ftp://hub.example/" in done.stderr
+
+
 def test_a_listing_that_goes_on_elsewhere(hub, repo, probe, environment):
     environment["HF_TOKEN"] = "hf_secret"
     hub.page_size = 2

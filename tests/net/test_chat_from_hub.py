@@ -1,4 +1,4 @@
-"""The story of a user: `lanner chat org/tiny` downloads, talks, and needs no network the second time.
+"""The story of a user: `lanner chat org/tiny` downloads, talks, and needs no network the second time; so does convert.
 
 Needs LANNER_TEST_GGUF, a real model; `make test` sets it.
 """
@@ -110,3 +110,18 @@ def test_the_flags_for_hubs(hub, lanner, tmp_path):
     lanner("chat", "org/my-model", "--revision", "v2", "--download-dir", str(tmp_path / "models"))
     assert (tmp_path / "models/models--org--my-model/snapshots" / commit / "config.json").exists()
     assert "/api/models/org/my-model/revision/v2" in hub.paths()
+
+
+def test_convert_takes_a_model_of_the_hub(hub, lanner, gguf, tmp_path):
+    repo = hub.add("org/tiny", {}, {"tiny-Q4_1.gguf": gguf})
+    commit = repo.move("v2")
+    arguments = ["convert", "llama", "org/tiny", "--revision", "v2", "--download-dir", str(tmp_path / "models"), "--dst-path"]
+    first = lanner(*arguments, str(tmp_path / "first"))
+    assert first.returncode == 0, first.stderr
+    assert f"lanner: note: downloading org/tiny from {hub.url}" in first.stderr.decode()
+    assert "/api/models/org/tiny/revision/v2" in hub.paths()
+    assert (tmp_path / "models/models--org--tiny/snapshots" / commit / "tiny-Q4_1.gguf").exists()
+    hub.stop()
+    second = lanner(*arguments, str(tmp_path / "second"))
+    assert second.returncode == 0 and b"downloading" not in second.stderr
+    assert b"Paris" in lanner("chat", str(tmp_path / "second"), *CHAT).stdout

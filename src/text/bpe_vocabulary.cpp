@@ -27,8 +27,8 @@ Json step_to_json(const PreTokenizerStep& step) {
           {"invert", false}};
 }
 
-Json byte_level(bool add_prefix_space) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"trim_offsets", false}, {"use_regex", false}};
+Json byte_level() {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}};
 }
 
 Json pre_tokenizer_to_json(const PreTokenizer& rules, bool add_prefix_space) {
@@ -38,7 +38,7 @@ Json pre_tokenizer_to_json(const PreTokenizer& rules, bool add_prefix_space) {
     steps.push_back({{"type", "Metaspace"}, {"replacement", " "}, {"prepend_scheme", "first"}, {"split", false}});
   }
   for (const PreTokenizerStep& step : rules.steps) steps.push_back(step_to_json(step));
-  steps.push_back(byte_level(false));
+  steps.push_back(byte_level());
   return {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
 }
 
@@ -153,7 +153,7 @@ Result<std::string> bpe_vocabulary_to_json(const BpeVocabulary& vocabulary) {
                     {"normalizer", rules->normalize_nfc ? Json{{"type", "NFC"}} : Json()},
                     {"pre_tokenizer", pre_tokenizer_to_json(*rules, vocabulary.add_prefix_space)},
                     {"post_processor", std::move(post_processor)},
-                    {"decoder", byte_level(false)}};
+                    {"decoder", byte_level()}};
   tokenizer["model"] = {{"type", "BPE"},
                         {"ignore_merges", rules->ignore_merges},
                         {"vocab", std::move(vocab)},

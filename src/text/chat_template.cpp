@@ -17,21 +17,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kMaxFileBytes = 1 << 20;
-// Deeper messages are refused: writing JSON is recursive, here and in the template's library.
-constexpr int kMaxDepth = 64;
 
 struct ReleaseTemplate {
   void operator()(LannerTemplate* handle) const { lanner_template_free(handle); }
 };
-
-bool deeper_than(const Json& value, int levels) {
-  if (!value.is_structured()) return false;
-  if (levels == 0) return true;
-  for (const Json& item : value) {
-    if (deeper_than(item, levels - 1)) return true;
-  }
-  return false;
-}
 
 Status check_inputs(const ChatTemplateInputs& inputs) {
   if (!inputs.messages.is_array()) return invalid_argument("messages are not a list");
@@ -41,9 +30,9 @@ Status check_inputs(const ChatTemplateInputs& inputs) {
     return invalid_argument("the template's variables are not an object");
   }
   for (const Json* part : {&inputs.messages, &inputs.tools, &inputs.documents, &inputs.extra}) {
-    if (deeper_than(*part, kMaxDepth)) {
-      return invalid_argument(
-          fmt::format("messages, tools, documents or variables are nested deeper than {} levels", kMaxDepth));
+    if (deeper_than(*part, kMaxTemplateInputDepth)) {
+      return invalid_argument(fmt::format("messages, tools, documents or variables are nested deeper than {} levels",
+                                          kMaxTemplateInputDepth));
     }
   }
   return {};

@@ -94,6 +94,21 @@ TEST(ChatTemplate, RefusesBadInput) {
             StatusCode::kInvalidArgument);
 }
 
+TEST(ChatTemplate, RefusesDeepArgumentsOfToolCalls) {
+  // As text they pass the check of the messages; taking them apart must not use up the stack.
+  const std::string deep = R"({"a":)" + std::string(1 << 20, '[') + std::string(1 << 20, ']') + "}";
+  for (const char* name : {"qwen", "internlm2"}) {
+    const auto chat = ChatTemplate::from_name(name, {});
+    ChatTemplateInputs given = inputs(user("Q"));
+    const Json call = Json::object({{"function", Json::object({{"name", "f"}, {"arguments", deep}})}});
+    given.messages.push_back(
+        Json::object({{"role", "assistant"}, {"content", ""}, {"tool_calls", Json::array({call})}}));
+    const Status status = chat->render(given).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(status.message(), "the arguments of a tool call are nested deeper than 64 levels");
+  }
+}
+
 TEST(ChatTemplate, RefusesBadSources) {
   EXPECT_EQ(ChatTemplate::from_jinja("{% if %}", {}, "bad.jinja").status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(ChatTemplate::from_jinja("\xFF", {}, "bad.jinja").status().code(), StatusCode::kInvalidArgument);

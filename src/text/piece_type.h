@@ -14,4 +14,9 @@ enum class PieceType : std::int32_t {
   kByte = 6,  // <0x00> to <0xFF>
 };
 
+/// Spells no text of its own. Such a piece may have the same content as one that does.
+constexpr bool is_reserved(PieceType type) {
+  return type == PieceType::kUnknown || type == PieceType::kControl || type == PieceType::kByte;
+}
+
 }  // namespace lanner

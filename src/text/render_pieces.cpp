@@ -64,6 +64,10 @@ Result<ToolCall> tool_call_of(const Json& entry) {
     call.arguments = text.empty() ? Json::object() : Json::parse(text, nullptr, /*allow_exceptions=*/false);
   }
   if (call.arguments.is_discarded() || !call.arguments.is_object()) return malformed();
+  if (deeper_than(call.arguments, kMaxTemplateInputDepth)) {
+    return invalid_argument(
+        fmt::format("the arguments of a tool call are nested deeper than {} levels", kMaxTemplateInputDepth));
+  }
   return call;
 }
 

@@ -21,10 +21,6 @@ constexpr int kMaxNestedSymbols = 64;
 constexpr int kMaxNestedRules = 32;
 constexpr std::size_t kMaxRuleUnits = 1 << 18;  // the maps that the library brings along have less than a third
 
-bool is_reserved(PieceType type) {
-  return type == PieceType::kUnknown || type == PieceType::kControl || type == PieceType::kByte;
-}
-
 /// A double array of darts-clone, as the library walks it without checks.
 class RuleTrie {
  public:
@@ -176,6 +172,9 @@ int byte_of_piece(std::string_view piece) {
 
 Status check_sentencepiece_model(const SentencePieceModel& model) {
   if (model.pieces.empty()) return corrupt("has no pieces");
+  if (model.pieces.size() > kMaxSentencePieces) {
+    return corrupt(fmt::format("has more than {} pieces", kMaxSentencePieces));
+  }
   std::size_t unknown = 0;
   bool spells = false;
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {

@@ -6,6 +6,7 @@
 //
 // Pure values and pure functions: no ownership or thread rules.
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,8 @@
 #include "text/piece_type.h"
 
 namespace lanner {
+
+inline constexpr std::size_t kMaxSentencePieces = 1 << 22;
 
 struct SentencePiece {
   std::string text;  // "▁" stands for a blank

@@ -62,6 +62,9 @@ TEST(SentencePieceModel, EveryCutFileIsRefusedOrWhole) {
 
 TEST(SentencePieceModel, RefusesBadPieces) {
   EXPECT_EQ(error_of({}), "has no pieces");
+  SentencePieceModel large;
+  large.pieces.resize(kMaxSentencePieces + 1);
+  EXPECT_EQ(error_of(large), "has more than 4194304 pieces");
   EXPECT_EQ(error_with({"", 0, PieceType::kNormal}), "piece 268 is empty");
   EXPECT_EQ(error_with({"ab", 0, PieceType::kNormal}), "pieces 260 and 268 are the same");
   EXPECT_EQ(error_with({"<s>", 0, PieceType::kControl}), "pieces 1 and 268 are the same");
@@ -96,7 +99,7 @@ TEST(SentencePieceModel, RefusesMoreNestedSymbolsThanTheLibraryLooksUp) {
 void append_u32(std::string& out, std::uint32_t value) { out.append(reinterpret_cast<const char*>(&value), 4); }
 
 /// A map of characters whose double array has these units, 256 at a time.
-std::string character_map(std::vector<std::uint32_t> units, std::string_view replacements) {
+std::string character_map(const std::vector<std::uint32_t>& units, std::string_view replacements) {
   std::string map;
   append_u32(map, static_cast<std::uint32_t>(units.size() * 4));
   for (const std::uint32_t unit : units) append_u32(map, unit);

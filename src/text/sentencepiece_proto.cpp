@@ -11,8 +11,6 @@
 namespace lanner {
 namespace {
 
-constexpr std::size_t kMaxPieces = 1 << 22;
-
 // Field numbers of sentencepiece_model.proto.
 constexpr std::uint32_t kModelPieces = 1;
 constexpr std::uint32_t kModelTrainer = 2;
@@ -194,7 +192,9 @@ Result<SentencePieceModel> parse_sentencepiece_model(std::string_view file) {
     if (field.wire != Wire::kBytes) continue;
     switch (field.number) {
       case kModelPieces:
-        if (model.pieces.size() == kMaxPieces) return corrupt(fmt::format("has more than {} pieces", kMaxPieces));
+        if (model.pieces.size() == kMaxSentencePieces) {
+          return corrupt(fmt::format("has more than {} pieces", kMaxSentencePieces));
+        }
         model.pieces.emplace_back();
         LANNER_RETURN_IF_ERROR(read_piece(field.bytes, model.pieces.size() - 1, model.pieces.back()));
         break;

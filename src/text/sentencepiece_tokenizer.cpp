@@ -101,8 +101,7 @@ Status SentencePieceTokenizer::load(SentencePieceModel model, SentencePieceRules
   // A piece may be there twice, as a byte and spelled out: the reserved one counts, as in the library.
   for (const bool reserved : {true, false}) {
     for (std::size_t id = 0; id < pieces_.size(); ++id) {
-      const PieceType type = pieces_[id].type;
-      if (reserved == (type == PieceType::kUnknown || type == PieceType::kControl || type == PieceType::kByte)) {
+      if (is_reserved(pieces_[id].type) == reserved) {
         by_text_.emplace(pieces_[id].text, static_cast<std::int32_t>(id));
       }
     }
@@ -123,13 +122,7 @@ Status SentencePieceTokenizer::encode_stretch(std::string_view text, bool at_beg
 
 Result<std::vector<std::int32_t>> SentencePieceTokenizer::encode(std::string_view utf8,
                                                                  const EncodeOptions& options) const {
-  if (utf8.size() > kMaxTextBytes) {
-    return invalid_argument(
-        fmt::format("a text of {} bytes is longer than the {} allowed", utf8.size(), kMaxTextBytes));
-  }
-  if (const std::size_t good = utf8_prefix(utf8); good != utf8.size()) {
-    return invalid_argument(fmt::format("the text is not UTF-8 at byte {}", good));
-  }
+  LANNER_RETURN_IF_ERROR(check_text(utf8, kMaxTextBytes));
   std::vector<std::int32_t> ids;
   for (const TextStretch& stretch : added_.split(utf8, options.parse_special)) {
     if (stretch.token != nullptr) {

@@ -89,6 +89,15 @@ Result<TemplatePieces> pieces_from_object(const Json& object) {
 
 }  // namespace
 
+bool deeper_than(const Json& value, int levels) {
+  if (!value.is_structured()) return false;
+  if (levels == 0) return true;
+  for (const Json& item : value) {
+    if (deeper_than(item, levels - 1)) return true;
+  }
+  return false;
+}
+
 Result<TemplatePieces> template_pieces_from_json(std::string_view json, std::string_view origin) {
   if (json.size() > kMaxJsonBytes) {
     return with_context(invalid_argument(fmt::format("more than {} bytes", kMaxJsonBytes)), origin);

@@ -18,6 +18,11 @@ namespace lanner {
 
 struct ChatTemplateInputs;
 
+/// Deeper messages are refused: writing JSON is recursive, here and in the library of the templates.
+inline constexpr int kMaxTemplateInputDepth = 64;
+/// Whether lists and objects lie in each other more than `levels` deep.
+bool deeper_than(const nlohmann::ordered_json& value, int levels);
+
 /// How a family writes the list of tools and the model's calls.
 enum class ToolForm {
   kNone,        // it has no form for them

@@ -54,12 +54,11 @@ inline std::string sentencepiece_like_json() {
   vocab["▁Hi"] = 258;
   vocab["Hi"] = 259;
   vocab["你"] = 260;
-  const auto step = [](nlohmann::json value) { return value; };
   nlohmann::json decoders = nlohmann::json::array();
-  decoders.push_back(step({{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}}));
+  decoders.push_back(nlohmann::json::object({{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}}));
   decoders.push_back(nlohmann::json::object({{"type", "ByteFallback"}}));
   decoders.push_back(nlohmann::json::object({{"type", "Fuse"}}));
-  decoders.push_back(step({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}));
+  decoders.push_back(nlohmann::json::object({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}));
   nlohmann::json tokenizer = {{"version", "1.0"}, {"added_tokens", nlohmann::json::array()}};
   tokenizer["decoder"] = {{"type", "Sequence"}, {"decoders", decoders}};
   tokenizer["model"] = {{"type", "BPE"},

@@ -168,13 +168,7 @@ Status TiktokenTokenizer::encode_stretch(std::string_view text, std::vector<std:
 }
 
 Result<std::vector<std::int32_t>> TiktokenTokenizer::encode(std::string_view utf8, const EncodeOptions& options) const {
-  if (utf8.size() > kMaxTextBytes) {
-    return invalid_argument(
-        fmt::format("a text of {} bytes is longer than the {} allowed", utf8.size(), kMaxTextBytes));
-  }
-  if (const std::size_t good = utf8_prefix(utf8); good != utf8.size()) {
-    return invalid_argument(fmt::format("the text is not UTF-8 at byte {}", good));
-  }
+  LANNER_RETURN_IF_ERROR(check_text(utf8, kMaxTextBytes));
   std::string composed;
   if (rules_.normalize_nfc) {
     LannerBuffer text = {nullptr, 0};

@@ -9,7 +9,10 @@ namespace {
 
 using Made = Result<std::shared_ptr<const Tokenizer>>;
 
-Made named(Made made, std::string_view origin) { return made.ok() ? made : with_context(made.status(), origin); }
+Made named(Made made, std::string_view origin) {
+  if (!made.ok()) return with_context(made.status(), origin);
+  return made;
+}
 
 }  // namespace
 

@@ -64,8 +64,8 @@ TEST(Tokenizer, PrefixSpaceGoesInFrontOfTheTextOnly) {
 
 TEST(Tokenizer, FamiliesCutDigitsDifferently) {
   BpeVocabulary vocabulary = testing::tiny_vocabulary();
-  vocabulary.tokens.push_back("123");
-  vocabulary.tokens.push_back("12");
+  vocabulary.tokens.emplace_back("123");
+  vocabulary.tokens.emplace_back("12");
   vocabulary.token_types.insert(vocabulary.token_types.end(), {1, 1});
   vocabulary.merges.insert(vocabulary.merges.end(), {"1 2", "12 3"});
   EXPECT_EQ(encode(*make(vocabulary), "1234"), (Ids{262, '4'}));

@@ -1,5 +1,7 @@
 #include "text/utf8.h"
 
+#include <fmt/format.h>
+
 namespace lanner {
 namespace {
 
@@ -58,6 +60,14 @@ std::size_t utf8_prefix(std::string_view text) {
     at += bytes;
   }
   return at;
+}
+
+Status check_text(std::string_view text, std::size_t max_bytes) {
+  if (text.size() > max_bytes) {
+    return invalid_argument(fmt::format("a text of {} bytes is longer than the {} allowed", text.size(), max_bytes));
+  }
+  const std::size_t good = utf8_prefix(text);
+  return good == text.size() ? Status() : invalid_argument(fmt::format("the text is not UTF-8 at byte {}", good));
 }
 
 void append_lossy(std::string& text, std::string_view bytes) {

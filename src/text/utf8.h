@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "lanner/status.h"
+
 namespace lanner {
 
 /// One code point at the beginning of a text.
@@ -19,6 +21,9 @@ Utf8Character first_character(std::string_view text);
 
 /// How many bytes at the beginning of a text are UTF-8: all of them, or up to the first bad one.
 std::size_t utf8_prefix(std::string_view text);
+
+/// kInvalidArgument for more than `max_bytes`, and for what is not UTF-8: then the message names the first bad byte.
+Status check_text(std::string_view text, std::size_t max_bytes);
 
 /// Bytes to text: what is no UTF-8 becomes U+FFFD, one for each sequence that could have become a character, as
 /// Python's errors="replace" does it.

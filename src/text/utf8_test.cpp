@@ -23,6 +23,13 @@ TEST(Utf8, KnowsWhatIsNone) {
   EXPECT_EQ(first_character("").bytes, 0U);
 }
 
+TEST(Utf8, TextsAreCheckedBeforeUse) {
+  EXPECT_TRUE(check_text("", 0).ok());
+  EXPECT_TRUE(check_text("a\xC3\xA9", 3).ok());
+  EXPECT_EQ(check_text("abc", 2).message(), "a text of 3 bytes is longer than the 2 allowed");
+  EXPECT_EQ(check_text("a\xC3", 2).message(), "the text is not UTF-8 at byte 1");
+}
+
 // What Python's bytes.decode(errors="replace") gives for the same bytes.
 TEST(Utf8, ReplacesAsPythonDoes) {
   const std::string fffd(kReplacementCharacter);

@@ -94,6 +94,8 @@ HOSTILE = {
     "many ands": "{{ 1" + " and 1" * 100000 + " }}",
     "many tests": "{{ 1" + " is string" * 50000 + " }}",
     "many elifs": "{% if 0 %}" + "{% elif 0 %}" * 50000 + "{% endif %}",
+    "searches of a long text": LONG + twice("{% set z = 'ab' in x %}"),
+    "searches of a long list": "{% set x = range(99999)|list %}" + twice("{% set z = -1 in x %}"),
     "comparisons of long texts": LONG + twice("{% set z = x == y %}"),
     "comparisons of long texts in a row": LONG + twice("{% set z = x == y == x %}"),
     "long texts as equal": LONG + twice("{% set z = x is eq y %}"),

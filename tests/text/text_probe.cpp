@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -153,31 +154,31 @@ int render_all(const Options& options) {
   return 0;
 }
 
+std::string* value_of(std::string_view flag, Options& options) {
+  if (flag == "--tokenizer") return &options.tokenizer_path;
+  if (flag == "--sentencepiece") return &options.sentencepiece_path;
+  if (flag == "--gguf") return &options.gguf_path;
+  if (flag == "--folder") return &options.folder;
+  if (flag == "--template") return &options.template_value;
+  return nullptr;
+}
+
 bool parse(int argc, char** argv, Options& options) {
   if (argc < 2) return false;
   options.mode = argv[1];
   for (int i = 2; i < argc; ++i) {
     const std::string_view flag = argv[i];
-    if (flag == "--literal")
+    if (flag == "--literal") {
       options.encode.parse_special = false;
-    else if (flag == "--no-special")
+    } else if (flag == "--no-special") {
       options.encode.add_special_tokens = false;
-    else if (flag == "--skip-special")
+    } else if (flag == "--skip-special") {
       options.skip_special = true;
-    else if (i + 1 == argc)
+    } else if (std::string* const value = value_of(flag, options); value != nullptr && i + 1 < argc) {
+      *value = argv[++i];
+    } else {
       return false;
-    else if (flag == "--tokenizer")
-      options.tokenizer_path = argv[++i];
-    else if (flag == "--sentencepiece")
-      options.sentencepiece_path = argv[++i];
-    else if (flag == "--gguf")
-      options.gguf_path = argv[++i];
-    else if (flag == "--folder")
-      options.folder = argv[++i];
-    else if (flag == "--template")
-      options.template_value = argv[++i];
-    else
-      return false;
+    }
   }
   return options.mode == "encode" || options.mode == "decode" || options.mode == "stream" || options.mode == "render";
 }
@@ -185,7 +186,7 @@ bool parse(int argc, char** argv, Options& options) {
 int run(int argc, char** argv) {
   Options options;
   if (!parse(argc, argv, options)) {
-    fmt::print(stderr, "usage: see the head of tokenize_lines.cpp\n");
+    fmt::print(stderr, "usage: see the head of text_probe.cpp\n");
     return 2;
   }
   if (options.mode == "render") return render_all(options);
@@ -202,4 +203,11 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace lanner
 
-int main(int argc, char** argv) { return lanner::run(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return lanner::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return 1;
+  }
+}

@@ -10,7 +10,6 @@ pub const OK: i32 = 0;
 /// The codes of `lanner_text.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-#[allow(dead_code)] // the list is the header's; not every code has a use yet
 pub enum Code {
     InvalidArgument = 1,
     Corrupt = 2,

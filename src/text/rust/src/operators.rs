@@ -12,7 +12,7 @@ use minijinja::{context, Environment, Error, ErrorKind, Expression, State, Value
 
 use crate::python_text::write_str;
 
-const BYTES_PER_FUEL: usize = 64;
+pub const BYTES_PER_FUEL: usize = 64;
 const ITEMS_PER_FUEL: usize = 2;
 
 static SLICE: LazyLock<Expression<'static, 'static>> = LazyLock::new(|| {

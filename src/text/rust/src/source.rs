@@ -62,7 +62,6 @@ pub fn rewrite(source: &str) -> Result<String, String> {
 
 fn check_operators(source: &str, open: usize, end: usize) -> Result<(), String> {
     let bytes = source[open..end].as_bytes();
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80;
     let mut count = 0;
     let mut at = 2;
     while at < bytes.len() {
@@ -71,7 +70,7 @@ fn check_operators(source: &str, open: usize, end: usize) -> Result<(), String> 
             b'+' | b'-' | b'*' | b'/' | b'%' | b'~' | b'|' | b'.' | b'[' | b'(' | b'{' | b'<'
             | b'>' | b'=' | b'!' => count += 1,
             b if is_word(b) => {
-                let length = bytes[at..].iter().take_while(|b| is_word(**b)).count();
+                let length = word_length(&bytes[at..]);
                 count += usize::from(matches!(
                     &bytes[at..at + length],
                     b"not" | b"and" | b"or" | b"if" | b"else" | b"is" | b"in"
@@ -89,6 +88,15 @@ fn check_operators(source: &str, open: usize, end: usize) -> Result<(), String> 
         ));
     }
     Ok(())
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+/// Of the word at the beginning.
+fn word_length(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|b| is_word(**b)).count()
 }
 
 fn find_open(source: &str, from: usize) -> Option<usize> {
@@ -140,7 +148,7 @@ fn end_of_raw(source: &str, from: usize) -> usize {
     while let Some(i) = source[at..].find("{%") {
         let open = at + i;
         let inner = source[open + 2..]
-            .trim_start_matches(['-', '+'])
+            .trim_start_matches(is_control)
             .trim_start();
         if inner.starts_with("endraw") {
             return open;
@@ -212,7 +220,6 @@ fn checked_loop(text: &str) -> Option<String> {
 /// Where one of the words stands, outside of strings and brackets.
 fn find_word(text: &str, from: usize, words: &[&str]) -> Option<usize> {
     let bytes = text.as_bytes();
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80;
     let mut depth = 0usize;
     let mut at = from;
     while at < bytes.len() {
@@ -221,7 +228,7 @@ fn find_word(text: &str, from: usize, words: &[&str]) -> Option<usize> {
             b'{' | b'[' | b'(' => depth += 1,
             b'}' | b']' | b')' => depth = depth.saturating_sub(1),
             b if is_word(b) => {
-                let length = bytes[at..].iter().take_while(|b| is_word(**b)).count();
+                let length = word_length(&bytes[at..]);
                 // `x.if` is an attribute.
                 let free = at == 0 || bytes[at - 1] != b'.';
                 if depth == 0 && free && words.contains(&&text[at..at + length]) {

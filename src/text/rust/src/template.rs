@@ -11,7 +11,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use crate::budget::{self, Limit};
 use crate::ffi::{guard, Buffer, Code, Failure, Slice};
-use crate::operators::{add_operators, replace_operators};
+use crate::operators::{add_operators, replace_operators, BYTES_PER_FUEL};
 use crate::python_json::{dumps, Options};
 use crate::python_text::write_str;
 use crate::source::{rewrite, CHECK_ITERABLE};
@@ -20,7 +20,6 @@ const MAX_SOURCE_BYTES: usize = 1 << 20;
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
 /// minijinja charges every instruction, and every 64 bytes that a template allocates: this is about 130 MB.
 const FUEL: u64 = 2_000_000;
-const BYTES_PER_FUEL: u64 = 64;
 /// Nested macro calls and includes; each takes some stack of the caller's thread.
 const MAX_RECURSION: usize = 200;
 const NAME: &str = "chat_template";
@@ -158,7 +157,7 @@ fn python_method(
             }),
             _ => text.len(),
         };
-        state.consume_fuel(bytes as u64 / BYTES_PER_FUEL)?;
+        state.consume_fuel((bytes / BYTES_PER_FUEL) as u64)?;
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
 }

@@ -108,8 +108,8 @@ install: build ## install to PREFIX (default ~/.local); DESTDIR is respected
 	DESTDIR='$(DESTDIR)' cmake --install $(BUILD) --prefix '$(abspath $(PREFIX))'
 
 uninstall: ## remove what install put there
-	rm -f '$(DESTDIR)$(PREFIX)/bin/lanner'
-	rm -rf '$(DESTDIR)$(PREFIX)/share/lanner/data/wikitext2'
+	rm -f '$(DESTDIR)$(abspath $(PREFIX))/bin/lanner'
+	rm -rf '$(DESTDIR)$(abspath $(PREFIX))/share/lanner/data/wikitext2'
 
 clean: ## remove everything that was built
 	rm -rf build build-cuda build-debug build-asan build-tsan build-fuzz

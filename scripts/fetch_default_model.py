@@ -119,7 +119,6 @@ def pip_command(folder):
     return [str(environment / "bin" / "python"), "-m", "pip"]
 
 
-
 def cause_of(pip_errors):
     if "No space left on device" in pip_errors:
         return "the disk is full. Free some space, then run this again."

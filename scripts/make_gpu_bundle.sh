@@ -32,7 +32,7 @@ for program in "${programs[@]}"; do
 done
 cp "$root/tests/gpu/run.py" "$root/tests/model/golden_smollm2.json" "$stage/"
 cp -r "$root/tests/gpu/shapes" "$stage/shapes"
-cp "$root/tests/gpu/write_tiny_models.py" "$root"/tests/model/{make_model_folder.py,tiny_models.py,golden_tiny.json} \
+cp "$root/tests/gpu/write_tiny_models.py" "$root"/tests/model/{make_model_folder.py,tiny_checkpoint.py,tiny_models.py,golden_tiny.json} \
   "$stage/python/"
 cp -r "$("$python" -c 'import os, gguf; print(os.path.dirname(gguf.__file__))')" "$stage/python/gguf"
 find "$stage" -name __pycache__ -prune -exec rm -rf {} +

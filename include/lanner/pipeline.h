@@ -2,10 +2,10 @@
 // The one door for text: conversations in, text out. The command line, the Python package and the HTTP server all
 // enter at Pipeline::submit.
 //
-// A Pipeline opens a model (a Hugging Face folder, a GGUF file, or what a hub calls "org/name"), renders the chat
-// template, tokenizes, submits to the Engine, and turns tokens back into text: incrementally, never half a character,
-// cut at stop strings. All methods may be called from any thread. Callbacks run on the engine's thread: return soon, do
-// not throw.
+// A Pipeline opens a model (a Hugging Face folder, a GGUF file, a folder that `lanner convert` wrote, or what a hub
+// calls "org/name"), renders the chat template, tokenizes, submits to the Engine, and turns tokens back into text:
+// incrementally, never half a character, cut at stop strings. All methods may be called from any thread. Callbacks run
+// on the engine's thread: return soon, do not throw.
 //
 //   LANNER_ASSIGN_OR_RETURN(auto pipeline, Pipeline::open("model.gguf", {}));
 //   LANNER_ASSIGN_OR_RETURN(Response answer, pipeline->generate({.messages = {{"user", "Hello"}}}));

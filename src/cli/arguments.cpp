@@ -20,15 +20,6 @@ struct UsageError {
   std::string message;
 };
 
-/// Long names, without dashes, of the flags of one verb.
-std::vector<std::string> flag_names(const CLI::App& app) {
-  std::vector<std::string> names;
-  for (const CLI::Option* option : app.get_options()) {
-    std::ranges::copy(option->get_lnames(), std::back_inserter(names));
-  }
-  return names;
-}
-
 std::string did_you_mean(const std::string& name) {
   return name.empty() ? "" : fmt::format("; did you mean {}?", name);
 }
@@ -127,7 +118,7 @@ class Normalizer {
 
   void take_positional(const std::string& word) {
     std::vector<std::string> verbs;
-    for (const CLI::App* verb : app_->get_subcommands([](const CLI::App*) { return true; })) {
+    for (const CLI::App* verb : verbs_of(*app_)) {
       if (verb->get_name() == word) {
         app_ = verb;
         result_.push_back(word);
@@ -183,6 +174,18 @@ std::string describe(const CLI::ParseError& error) {
 }
 
 }  // namespace
+
+std::vector<std::string> flag_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    std::ranges::copy(option->get_lnames(), std::back_inserter(names));
+  }
+  return names;
+}
+
+std::vector<const CLI::App*> verbs_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
 
 CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::string& value,
                         const std::vector<std::string>& choices, const std::string& description) {

@@ -18,6 +18,14 @@ namespace lanner::cli {
 /// exit code: 0 after help or version on stdout, 2 after a usage error on stderr.
 int parse_arguments(CLI::App& program, std::vector<std::string> arguments);
 
+/// The long names, without dashes, of the flags of one verb.
+std::vector<std::string> flag_names(const CLI::App& app);
+/// The verbs of the program or of a group.
+std::vector<const CLI::App*> verbs_of(const CLI::App& app);
+
+/// The group in --help of what is there for scripts alone.
+inline constexpr const char* kCompatibleGroup = "Accepted for scripts written for LMDeploy";
+
 /// A flag, or an argument, with a few possible values; they are its type in --help.
 CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::string& value,
                         const std::vector<std::string>& choices, const std::string& description);

@@ -125,9 +125,7 @@ Status run_generation(const BenchmarkOptions& options) {
 
   ProgressBar bar("measuring");
   eval::GenerationBenchmarkOptions generation = options.generation;
-  generation.progress = [&bar](std::int64_t done, std::int64_t total) {
-    bar.set(static_cast<double>(done) / static_cast<double>(total));
-  };
+  generation.progress = [&bar](std::int64_t done, std::int64_t total) { bar.set(done, total); };
   auto speeds = eval::measure_generation(subject.engine(), generation);
   bar.clear();
   LANNER_RETURN_IF_ERROR(speeds.status());
@@ -158,12 +156,7 @@ void add_benchmark(CLI::App& program, Run& run) {
         1, 1000);
   verb->add_option("--seed", generation.seed, "Of the random prompts");
   add_benchmark_flags(*verb, options->flags);
-  verb->callback([&run, options] {
-    run = [options] {
-      const Status status = run_generation(*options);
-      return status.ok() ? kExitOk : report(status);
-    };
-  });
+  verb->callback([&run, options] { run = [options] { return exit_code(run_generation(*options)); }; });
 }
 
 }  // namespace lanner::cli

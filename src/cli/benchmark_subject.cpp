@@ -46,8 +46,7 @@ Result<DeviceLimits> cpu_limits(int threads, eval::Products products) {
 }  // namespace
 
 void add_benchmark_flags(CLI::App& verb, BenchmarkFlags& flags) {
-  add_model_argument(verb, flags.engine, /*required=*/false);
-  verb.get_option("MODEL")->description("A Hugging Face model folder or a GGUF file, unless --random-weights is given");
+  verb.add_option("MODEL", flags.engine.model, std::string(kModelHelp) + ", unless --random-weights is given");
   verb.add_option("--random-weights", flags.random_weights,
                   "A folder with only config.json: random weights of that shape, in the place of MODEL")
       ->type_name("FOLDER");

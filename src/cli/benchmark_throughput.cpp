@@ -75,9 +75,7 @@ Status run_throughput(const ThroughputFlags& flags) {
   const EngineOptions engine_options = for_throughput(pipeline_flags.engine, flags, options.requests);
   LANNER_ASSIGN_OR_RETURN(const BenchmarkSubject subject, open_subject(flags.flags, engine_options));
   ProgressBar bar("measuring");
-  options.progress = [&bar](std::int64_t done, std::int64_t total) {
-    bar.set(static_cast<double>(done) / static_cast<double>(total));
-  };
+  options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.set(done, total); };
   auto figures = eval::measure_throughput(subject.engine(), options);
   bar.clear();
   LANNER_RETURN_IF_ERROR(figures.status());
@@ -103,12 +101,7 @@ void add_benchmark_throughput(CLI::App& group, Run& run) {
   limit(verb->add_option("--concurrency", flags->max_batch_size, "Requests that run at once"), 1, 4096);
   verb->add_option("--seed", flags->seed, "Of the random prompts");
   add_benchmark_flags(*verb, flags->flags);
-  verb->callback([&run, flags] {
-    run = [flags] {
-      const Status status = run_throughput(*flags);
-      return status.ok() ? kExitOk : report(status);
-    };
-  });
+  verb->callback([&run, flags] { run = [flags] { return exit_code(run_throughput(*flags)); }; });
 }
 
 }  // namespace lanner::cli

@@ -29,14 +29,13 @@ Status check_old_flags(const ChatFlags& flags) {
   if (!flags.system.empty() && !flags.meta_instruction.empty()) {
     return invalid_argument("--system and --meta-instruction are the same: give one");
   }
-  if (!flags.cap.empty() && flags.cap != "chat") {
-    return unsupported("--cap " + flags.cap + " is not available yet in this version");
-  }
+  if (!flags.cap.empty() && flags.cap != "chat") return not_yet("--cap " + flags.cap);
   if (!flags.model_name.empty()) note("--model-name names the model of a server; in a chat it changes nothing");
   return {};
 }
 
-Status run_chat(const ChatFlags& flags, int& exit_code) {
+/// The exit code of the conversation, or why there was none.
+Result<int> run_chat(const ChatFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_old_flags(flags));
   LANNER_ASSIGN_OR_RETURN(GenerationConfig generation, generation_config(flags.sampling));
   LANNER_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(flags.engine));
@@ -52,8 +51,7 @@ Status run_chat(const ChatFlags& flags, int& exit_code) {
                  .system = flags.system.empty() ? flags.meta_instruction : flags.system,
                  .verbose = flags.verbose,
                  .interactive = interactive});
-  exit_code = loop.run();
-  return {};
+  return loop.run();
 }
 
 }  // namespace
@@ -62,22 +60,20 @@ void add_chat(CLI::App& program, Run& run) {
   const auto flags = std::make_shared<ChatFlags>();
   flags->sampling.max_new_tokens = 4096;  // as LMDeploy's chat has it today
   CLI::App* verb = program.add_subcommand("chat", "Talk to a model in the terminal, or answer what is piped in");
-  add_model_argument(*verb, flags->engine, /*required=*/false);
+  verb->add_option("MODEL", flags->engine.model, std::string(kModelHelp) + "; without it the small default model");
   verb->add_option("--system", flags->system, "System message")->default_str("the chat template's");
   verb->add_flag("--verbose", flags->verbose, "After each answer a line of figures on stderr");
   add_sampling_flags(*verb, flags->sampling);
   add_engine_flags(*verb, flags->engine);
   add_request_flags(*verb, flags->engine);
-  constexpr const char* kCompatibleGroup = "Accepted for scripts written for LMDeploy";
   verb->add_option("--meta-instruction", flags->meta_instruction, "The same as --system")->group(kCompatibleGroup);
   add_choice(*verb, "--cap", flags->cap, {"completion", "infilling", "chat", "python"}, "Only chat so far")
       ->group(kCompatibleGroup);
   verb->add_option("--model-name", flags->model_name, "Without effect")->group(kCompatibleGroup);
   verb->callback([&run, flags] {
     run = [flags] {
-      int exit_code = kExitOk;
-      const Status status = run_chat(*flags, exit_code);
-      return status.ok() ? exit_code : report(status);
+      const Result<int> code = run_chat(*flags);
+      return code.ok() ? *code : report(code.status());
     };
   });
 }

@@ -19,10 +19,6 @@ struct VerbWords {
   const CLI::App* app;
 };
 
-std::vector<const CLI::App*> verbs_of(const CLI::App& app) {
-  return app.get_subcommands([](const CLI::App*) { return true; });
-}
-
 void collect(const CLI::App& app, const std::string& path, std::vector<VerbWords>& all) {
   all.push_back({path, &app});
   for (const CLI::App* verb : verbs_of(app)) {
@@ -30,18 +26,10 @@ void collect(const CLI::App& app, const std::string& path, std::vector<VerbWords
   }
 }
 
-std::vector<std::string> flags_of(const CLI::App& app) {
-  std::vector<std::string> flags;
-  for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
-  }
-  return flags;
-}
-
 std::string words_of(const CLI::App& app) {
   std::string words;
   for (const CLI::App* verb : verbs_of(app)) words += verb->get_name() + " ";
-  for (const std::string& flag : flags_of(app)) words += flag + " ";
+  for (const std::string& flag : flag_names(app)) words += "--" + flag + " ";
   if (!words.empty()) words.pop_back();
   return words;
 }

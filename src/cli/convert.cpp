@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/arguments.h"
+#include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
@@ -22,6 +23,7 @@ namespace {
 
 struct ConvertFlags {
   std::vector<std::string> words;  // MODEL, or LMDeploy's NAME MODEL
+  ModelFlags source;               // its name is the last of the words
   std::string destination = "workspace";
   std::string model_format;
   int threads = 0;
@@ -32,15 +34,10 @@ struct ConvertFlags {
   std::string quant_path;
   std::string chat_template;
   std::string dtype = "auto";
-  std::string revision;
-  std::string download_dir;
 };
 
 Status check_flags(const ConvertFlags& flags) {
-  if (flags.tp != 1) return unsupported(fmt::format("--tp {} is not available yet in this version", flags.tp));
-  if (!flags.revision.empty() || !flags.download_dir.empty()) {
-    return unsupported("downloading from a hub is not available yet in this version");
-  }
+  if (flags.tp != 1) return not_yet(fmt::format("--tp {}", flags.tp));
   if (flags.words.size() == 2)
     note(fmt::format("the name {} is not needed: the model says what it is", flags.words[0]));
   if (flags.group_size != 0) note("--group-size is not needed: the model says it");
@@ -55,9 +52,11 @@ Status check_flags(const ConvertFlags& flags) {
 
 Status run_convert(const ConvertFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_flags(flags));
-  model::ConvertOptions options{
-      .source = flags.words.back(), .destination = flags.destination, .threads = flags.threads};
+  model::ConvertOptions options{.destination = flags.destination, .threads = flags.threads};
   LANNER_ASSIGN_OR_RETURN(options.format, model::model_format(flags.model_format));
+  ModelFlags source = flags.source;
+  source.model = flags.words.back();
+  LANNER_ASSIGN_OR_RETURN(options.source, resolve_model(source));
   {
     ProgressBar bar("converting");
     options.progress = [&bar](double share) { bar.set(share); };
@@ -75,16 +74,13 @@ Status run_convert(const ConvertFlags& flags) {
 void add_convert(CLI::App& program, Run& run) {
   const auto flags = std::make_shared<ConvertFlags>();
   CLI::App* verb = program.add_subcommand("convert", "Write a model in the form that starts fastest on a CPU");
-  verb->add_option("MODEL", flags->words, "A Hugging Face model folder or a GGUF file; in front of it may stand a name")
+  verb->add_option("MODEL", flags->words, std::string(kModelHelp) + "; in front of it may stand a name")
       ->required()
       ->expected(1, 2);
   verb->add_option("--dst-path", flags->destination, "The folder to write; it must not be there, or be empty");
-  add_choice(*verb, "--model-format", flags->model_format,
-             {"hf", "llama", "awq", "gptq", "compressed-tensors", "fp8", "mxfp4"},
-             "How a folder's weights are kept, where its config.json does not say: awq or gptq")
-      ->default_str("as the model says");
+  add_model_format_flag(*verb, flags->model_format);
   limit(verb->add_option("--threads", flags->threads, "Processor threads")->default_str("all"), 0, 1024);
-  constexpr const char* kCompatibleGroup = "Accepted for scripts written for LMDeploy";
+  add_hub_flags(*verb, flags->source);
   std::vector<CLI::Option*> options;
   options.push_back(verb->add_option("--tp", flags->tp, "Devices that share the model; only 1 so far"));
   options.push_back(verb->add_option("--group-size", flags->group_size, "Without effect"));
@@ -93,15 +89,8 @@ void add_convert(CLI::App& program, Run& run) {
   options.push_back(verb->add_option("--chat-template", flags->chat_template, "Without effect"));
   options.push_back(
       add_choice(*verb, "--dtype", flags->dtype, {"auto", "float16", "bfloat16", "float32"}, "Without effect"));
-  options.push_back(verb->add_option("--revision", flags->revision, "Not available yet in this version"));
-  options.push_back(verb->add_option("--download-dir", flags->download_dir, "Not available yet in this version"));
   for (CLI::Option* option : options) option->group(kCompatibleGroup);
-  verb->callback([&run, flags] {
-    run = [flags] {
-      const Status status = run_convert(*flags);
-      return status.ok() ? kExitOk : report(status);
-    };
-  });
+  verb->callback([&run, flags] { run = [flags] { return exit_code(run_convert(*flags)); }; });
 }
 
 }  // namespace lanner::cli

@@ -7,10 +7,6 @@
 
 namespace lanner::cli {
 
-enum class Wait { kReady, kInterrupted, kFailed };
-/// Until stdin can be read, has ended, or Ctrl-C was pressed.
-Wait wait_for_input(Interrupts& interrupts);
-
 /// Null where libedit cannot serve the terminal or the locale has no UTF-8.
 std::unique_ptr<LineReader> make_edit_line_reader(Interrupts& interrupts);
 

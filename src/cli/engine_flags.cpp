@@ -16,12 +16,7 @@ namespace lanner::cli {
 namespace {
 
 constexpr const char* kEngineGroup = "Engine";
-constexpr const char* kCompatibleGroup = "Accepted for scripts written for LMDeploy";
 constexpr const char* kLaterGroup = "Not available yet in this version";
-
-Status not_yet(const std::string& what) {
-  return unsupported(fmt::format("{} is not available yet in this version", what));
-}
 
 void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   std::vector<CLI::Option*> options;
@@ -36,18 +31,11 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                "Where the model runs; auto: CUDA where there is a device"));
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
-  options.push_back(add_choice(verb, "--model-format", flags.model_format,
-                               {"hf", "llama", "awq", "gptq", "compressed-tensors", "fp8", "mxfp4"},
-                               "How a folder's weights are kept, where its config.json does not say: awq or gptq")
-                        ->default_str("as the model says"));
+  options.push_back(add_model_format_flag(verb, flags.model_format));
   options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
   options.push_back(
       verb.add_flag("--deterministic", flags.deterministic,
                     "The same answer whatever else runs beside it (on the CPU always so; on CUDA slower)"));
-  options.push_back(verb.add_option("--revision", flags.revision, "Branch, tag or commit of a model on a hub")
-                        ->default_str("the newest"));
-  options.push_back(verb.add_option("--download-dir", flags.download_dir, "Folder for models from a hub")
-                        ->default_str("the hub's cache"));
   for (CLI::Option* option : options) option->group(kEngineGroup);
 }
 
@@ -144,14 +132,23 @@ Result<ComputeType> compute_type(const std::string& name) {
 
 }  // namespace
 
-void add_model_argument(CLI::App& verb, EngineFlags& flags, bool required) {
-  const std::string what = "A Hugging Face model folder, a GGUF file, or ORG/NAME on a hub";
-  CLI::Option* option = verb.add_option("MODEL", flags.model, what);
-  option->required(required);
-  if (!required) option->description(what + "; without it the small default model");
+void add_hub_flags(CLI::App& verb, ModelFlags& flags) {
+  constexpr const char* kHubGroup = "Models from a hub";
+  verb.add_option("--revision", flags.revision, "Branch, tag or commit")->default_str("the newest")->group(kHubGroup);
+  verb.add_option("--download-dir", flags.download_dir, "Folder for what is downloaded")
+      ->default_str("the hub's cache")
+      ->group(kHubGroup);
+}
+
+CLI::Option* add_model_format_flag(CLI::App& verb, std::string& model_format) {
+  return add_choice(verb, "--model-format", model_format,
+                    {"hf", "llama", "awq", "gptq", "compressed-tensors", "fp8", "mxfp4"},
+                    "How a folder's weights are kept, where its config.json does not say: awq or gptq")
+      ->default_str("as the model says");
 }
 
 void add_engine_flags(CLI::App& verb, EngineFlags& flags) {
+  add_hub_flags(verb, flags);
   add_own_flags(verb, flags);
   add_compatible_flags(verb, flags);
   add_later_flags(verb, flags);

@@ -2,6 +2,7 @@
 // The flags of every verb that opens a model, with the names and meanings of LMDeploy's.
 //
 //   EngineFlags flags;                       // lives until the verb runs
+//   verb->add_option("MODEL", flags.model, kModelHelp);
 //   add_engine_flags(*verb, flags);          // and add_request_flags
 //   …
 //   LANNER_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(flags));
@@ -20,12 +21,19 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace lanner::cli {
 
-struct EngineFlags {
-  std::string model;  // filled by add_model_argument
+/// Which model.
+struct ModelFlags {
+  std::string model;         // a path, or what a hub calls it
+  std::string revision;      // on the hub; empty: the newest
+  std::string download_dir;  // empty: the hub's cache
+};
+
+struct EngineFlags : ModelFlags {
   double cache_max_entry_count = EngineOptions{}.cache_max_entry_count;
   int session_len = 0;
   int max_batch_size = EngineOptions{}.max_batch_size;
@@ -38,8 +46,6 @@ struct EngineFlags {
   bool enable_prefix_caching = false;  // the default already; accepted for scripts
   bool disable_prefix_caching = false;
   std::string chat_template;
-  std::string revision;
-  std::string download_dir;
   // Accepted in one or two values so far; pipeline_options() says what is missing for the others.
   std::string backend;
   std::string quant_policy = "0";
@@ -61,8 +67,13 @@ struct EngineFlags {
   std::string prefix_cache_decode_state_interval;
 };
 
-/// The positional MODEL.
-void add_model_argument(CLI::App& verb, EngineFlags& flags, bool required);
+/// What MODEL may be.
+inline constexpr const char* kModelHelp = "A Hugging Face model folder, a GGUF file, or ORG/NAME on a hub";
+
+/// --revision and --download-dir.
+void add_hub_flags(CLI::App& verb, ModelFlags& flags);
+CLI::Option* add_model_format_flag(CLI::App& verb, std::string& model_format);
+/// What an engine is set up with, those three included.
 void add_engine_flags(CLI::App& verb, EngineFlags& flags);
 /// What only a verb that answers requests leaves to its user: batch size, prefix cache, chat template. A verb that
 /// measures settles them itself.
@@ -74,7 +85,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags);
 
 /// The path of the model to open: of flags.model where that is one or what a hub calls a model, which may be
 /// downloaded, with notes and a progress bar on stderr; when empty, of the default one that `make chat` fetches.
-Result<std::string> resolve_model(const EngineFlags& flags);
+Result<std::string> resolve_model(const ModelFlags& flags);
 
 /// Pipeline::open. `show` (usually: stderr is a terminal, or --verbose): a progress bar while it loads, where stderr is
 /// a terminal, and then the memory plan, both on stderr.

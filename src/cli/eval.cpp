@@ -53,9 +53,7 @@ PipelineOptions for_windows(PipelineOptions options, std::int64_t seqlen) {
 eval::WindowOptions window_options(const EvalOptions& options, ProgressBar& bar) {
   return {.seqlen = options.seqlen,
           .max_windows = options.max_windows,
-          .progress = [&bar](std::int64_t done, std::int64_t total) {
-            bar.set(static_cast<double>(done) / static_cast<double>(total));
-          }};
+          .progress = [&bar](std::int64_t done, std::int64_t total) { bar.set(done, total); }};
 }
 
 nlohmann::ordered_json dataset_json(const EvalOptions& options, std::size_t text_tokens) {
@@ -168,8 +166,6 @@ Status run_compare(const EvalOptions& options) {
   return shown;
 }
 
-int exit_code(const Status& status) { return status.ok() ? kExitOk : report(status); }
-
 }  // namespace
 
 void add_eval(CLI::App& program, Run& run) {
@@ -177,13 +173,13 @@ void add_eval(CLI::App& program, Run& run) {
 
   auto perplexity = std::make_shared<EvalOptions>();
   CLI::App* verb = group->add_subcommand("perplexity", "Perplexity on a text");
-  add_model_argument(*verb, perplexity->engine, /*required=*/true);
+  verb->add_option("MODEL", perplexity->engine.model, kModelHelp)->required();
   add_eval_flags(*verb, *perplexity);
   verb->callback([&run, perplexity] { run = [perplexity] { return exit_code(run_perplexity(*perplexity)); }; });
 
   auto compare = std::make_shared<EvalOptions>();
   verb = group->add_subcommand("compare", "How far a model's predictions are from a reference's, on a text");
-  verb->add_option("REFERENCE", compare->reference, "A Hugging Face model folder or a GGUF file")->required();
+  verb->add_option("REFERENCE", compare->reference, kModelHelp)->required();
   verb->add_option("MODEL", compare->engine.model,
                    "What is compared with it; without it the reference itself, computed as --dtype says");
   add_choice(*verb, "--reference-dtype", compare->reference_dtype, {"auto", "float16", "bfloat16", "float32"},

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <string_view>
 
+#include "cli/arguments.h"
+
 namespace lanner::cli {
 namespace {
 
@@ -52,7 +54,7 @@ std::string full_name(const CLI::App& app) {
 
 std::string usage_line(const CLI::App& app) {
   std::string line = "usage: " + full_name(app);
-  if (!app.get_subcommands([](const CLI::App*) { return true; }).empty()) return line + " VERB ...\n";
+  if (!verbs_of(app).empty()) return line + " VERB ...\n";
   line += " [options]";
   for (const CLI::Option* option : app.get_options()) {
     if (!option->get_positional()) continue;

@@ -1,6 +1,7 @@
 #include "cli/interrupts.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -19,7 +20,7 @@ void on_interrupt(int /*signal*/) {
   const int saved = errno;
   const char byte = 0;
   // A full pipe already says all there is to say.
-  if (::write(write_end, &byte, 1) < 0) errno = saved;
+  [[maybe_unused]] const ssize_t written = ::write(write_end, &byte, 1);
   errno = saved;
 }
 
@@ -47,6 +48,22 @@ Interrupts::Interrupts() {
   LANNER_CHECK(::sigaction(SIGINT, &action, nullptr) == 0);
 }
 
+bool Interrupts::take() {
+  std::array<char, 64> bytes{};
+  bool any = false;
+  while (::read(read_end_, bytes.data(), bytes.size()) > 0) any = true;
+  return any;
+}
+
+Wait wait_for_input(Interrupts& interrupts) {
+  std::array<pollfd, 2> watched{{{STDIN_FILENO, POLLIN, 0}, {interrupts.descriptor(), POLLIN, 0}}};
+  while (::poll(watched.data(), watched.size(), -1) < 0) {
+    if (errno != EINTR && errno != EAGAIN) return Wait::kFailed;
+  }
+  if (watched[1].revents != 0 && interrupts.take()) return Wait::kInterrupted;
+  return Wait::kReady;
+}
+
 InterruptFlag::InterruptFlag() : before_{} {
   interrupt_flag = false;
   struct sigaction action{};
@@ -66,13 +83,6 @@ void InterruptFlag::end_program() {
   ::sigaction(SIGINT, &action, nullptr);
   ::raise(SIGINT);
   std::_Exit(130);  // what a shell makes of it, should SIGINT be blocked
-}
-
-bool Interrupts::take() {
-  std::array<char, 64> bytes{};
-  bool any = false;
-  while (::read(read_end_, bytes.data(), bytes.size()) > 0) any = true;
-  return any;
 }
 
 }  // namespace lanner::cli

@@ -24,6 +24,10 @@ class Interrupts {
   int read_end_ = -1;
 };
 
+enum class Wait { kReady, kInterrupted, kFailed };
+/// Until stdin can be read, has ended, or Ctrl-C was pressed.
+Wait wait_for_input(Interrupts& interrupts);
+
 /// For work that wants a flag: as long as this lives, Ctrl-C sets it instead of ending the program. There is one at a
 /// time, and none while an Interrupts is installed.
 class InterruptFlag {

@@ -1,6 +1,5 @@
 #include "cli/line_reader.h"
 
-#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -55,15 +54,6 @@ class PlainLineReader final : public LineReader {
 };
 
 }  // namespace
-
-Wait wait_for_input(Interrupts& interrupts) {
-  std::array<pollfd, 2> watched{{{STDIN_FILENO, POLLIN, 0}, {interrupts.descriptor(), POLLIN, 0}}};
-  while (::poll(watched.data(), watched.size(), -1) < 0) {
-    if (errno != EINTR && errno != EAGAIN) return Wait::kFailed;
-  }
-  if (watched[1].revents != 0 && interrupts.take()) return Wait::kInterrupted;
-  return Wait::kReady;
-}
 
 std::unique_ptr<LineReader> make_line_reader(Interrupts& interrupts) {
   if (!stdin_is_terminal()) return std::make_unique<PlainLineReader>(interrupts, false);

@@ -28,9 +28,7 @@ Result<std::string> default_model() {
   std::error_code error;
   if (std::filesystem::exists(path, error)) return path;
   return not_found(
-      fmt::format("the default model is not there ({}): run `make chat` to fetch it, or give the path of a "
-                  "model folder or GGUF file",
-                  path));
+      fmt::format("the default model is not there ({}): run `make chat` to fetch it, or give a MODEL", path));
 }
 
 /// 1234567 as 1,234,567; not negative.
@@ -54,7 +52,7 @@ void print_opened(const std::string& model, const std::string& architecture, con
 
 }  // namespace
 
-Result<std::string> resolve_model(const EngineFlags& flags) {
+Result<std::string> resolve_model(const ModelFlags& flags) {
   if (flags.model.empty()) return default_model();
   ProgressBar bar("downloading");
   InterruptFlag interrupt;

@@ -83,7 +83,13 @@ int report(const Status& status) {
   return kExitFailure;
 }
 
+int exit_code(const Status& status) { return status.ok() ? kExitOk : report(status); }
+
 void warn(std::string_view message) { say("warning", message); }
 void note(std::string_view message) { say("note", message); }
+
+Status not_yet(const std::string& what) {
+  return unsupported(fmt::format("{} is not available yet in this version", what));
+}
 
 }  // namespace lanner::cli

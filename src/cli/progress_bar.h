@@ -8,6 +8,7 @@
 // Threads: one at a time.
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 namespace lanner::cli {
@@ -20,6 +21,8 @@ class ProgressBar {
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void set(double share);
+  /// For work that is counted.
+  void set(std::int64_t done, std::int64_t total) { set(static_cast<double>(done) / static_cast<double>(total)); }
   /// Wipes the line; set() would bring it back.
   void clear();
 

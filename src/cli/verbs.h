@@ -20,6 +20,7 @@
 // called without a subcommand prints its help and ends with 0 when it sets no `run`.
 
 #include <functional>
+#include <string>
 #include <string_view>
 
 #include "lanner/status.h"
@@ -40,9 +41,15 @@ inline constexpr int kExitInterrupted = 130;
 
 /// Prints "lanner: error: MESSAGE" on stderr and returns kExitFailure.
 int report(const Status& status);
+/// How a verb that ended so exits: kExitOk, or report().
+int exit_code(const Status& status);
 /// Prints "lanner: warning: MESSAGE" or "lanner: note: MESSAGE" on stderr.
 void warn(std::string_view message);
 void note(std::string_view message);
+
+/// kUnsupported for what LMDeploy can do and this program cannot yet; `what` is the flag, with its value where that
+/// matters.
+Status not_yet(const std::string& what);
 
 void add_chat(CLI::App& program, Run& run);
 void add_eval(CLI::App& program, Run& run);

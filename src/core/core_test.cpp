@@ -30,7 +30,7 @@ namespace {
 
 TEST(Status, IsOkUnlessItSaysWhyNot) {
   EXPECT_TRUE(Status().ok());
-  EXPECT_TRUE(Status::ok_status().ok());
+  EXPECT_TRUE(Status().ok());
   const Status failure = not_found("model.gguf: no such file");
   EXPECT_FALSE(failure.ok());
   EXPECT_EQ(failure.code(), StatusCode::kNotFound);

@@ -4,7 +4,7 @@
 #include <random>
 #include <utility>
 
-#include "pipeline/utf8.h"
+#include "pipeline/check_utf8.h"
 
 namespace lanner {
 namespace {
@@ -67,7 +67,7 @@ Result<StopRules> resolve_stops(const GenerationConfig& config, const std::vecto
   for (const std::int32_t id : config.stop_ids) add_once(rules.ids, id);
   for (const std::string& word : config.stop) {
     if (word.empty()) return invalid_argument("a stop string is empty");
-    if (first_invalid_utf8(word)) return invalid_argument("a stop string is not UTF-8");
+    LANNER_RETURN_IF_ERROR(check_utf8(word, "a stop string"));
     add_word(word);
   }
   return rules;
@@ -78,7 +78,7 @@ Result<std::vector<std::vector<std::int32_t>>> resolve_bad_words(const std::vect
   std::vector<std::vector<std::int32_t>> sequences;
   for (const std::string& word : words) {
     if (word.empty()) return invalid_argument("a bad word is empty");
-    if (first_invalid_utf8(word)) return invalid_argument("a bad word is not UTF-8");
+    LANNER_RETURN_IF_ERROR(check_utf8(word, "a bad word"));
     for (const std::string& spelling : {word, " " + word}) {
       LANNER_ASSIGN_OR_RETURN(auto ids, tokenizer.encode(spelling, {.add_special_tokens = false}));
       if (!ids.empty()) add_once(sequences, std::move(ids));

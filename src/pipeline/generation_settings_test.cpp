@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "pipeline/pipeline_test_support.h"
-#include "pipeline/utf8.h"
 
 namespace lanner {
 namespace {
@@ -99,19 +98,7 @@ TEST(ResolveBadWords, BothSpellings) {
   ASSERT_TRUE(words.ok());
   EXPECT_EQ(*words, (std::vector<std::vector<std::int32_t>>{{'n', 'o'}, {' ', 'n', 'o'}}));
   EXPECT_EQ(resolve_bad_words({""}, *tokenizer).status().code(), StatusCode::kInvalidArgument);
-}
-
-TEST(Utf8, FirstInvalidByte) {
-  EXPECT_EQ(first_invalid_utf8(""), std::nullopt);
-  EXPECT_EQ(first_invalid_utf8("aé上😀"), std::nullopt);
-  EXPECT_EQ(first_invalid_utf8("\xF4\x8F\xBF\xBF"), std::nullopt);
-  EXPECT_EQ(first_invalid_utf8("ab\xFF"), 2U);
-  EXPECT_EQ(first_invalid_utf8("a\xC0\x80"), 1U);         // overlong
-  EXPECT_EQ(first_invalid_utf8("a\xE0\x9F\xBF"), 1U);     // overlong
-  EXPECT_EQ(first_invalid_utf8("\xED\xA0\x80"), 0U);      // surrogate
-  EXPECT_EQ(first_invalid_utf8("\xF4\x90\x80\x80"), 0U);  // beyond U+10FFFF
-  EXPECT_EQ(first_invalid_utf8("abc\xE4\xB8"), 3U);       // cut off
-  EXPECT_EQ(first_invalid_utf8("\x80"), 0U);
+  EXPECT_EQ(resolve_bad_words({"\xFF"}, *tokenizer).status().code(), StatusCode::kInvalidArgument);
 }
 
 }  // namespace

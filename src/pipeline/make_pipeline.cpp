@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "pipeline/answer.h"
+#include "pipeline/check_utf8.h"
 #include "pipeline/generation_settings.h"
 #include "pipeline/template_inputs.h"
-#include "pipeline/utf8.h"
 
 namespace lanner {
 namespace {

@@ -345,7 +345,7 @@ TEST(Pipeline, RefusesWithoutCallingBack) {
     script.refusal = resource_exhausted("the queue is full");
     return script;
   });
-  const auto never = [](Chunk) { FAIL() << "a refused request called back"; };
+  const auto never = [](const Chunk&) { FAIL() << "a refused request called back"; };
   const auto refuse = [&](GenerationRequest request) {
     const auto id = test.pipeline->submit(std::move(request), never);
     EXPECT_FALSE(id.ok());

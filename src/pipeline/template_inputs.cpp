@@ -2,11 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <optional>
 #include <string>
 #include <utility>
 
-#include "pipeline/utf8.h"
+#include "pipeline/check_utf8.h"
 
 namespace lanner {
 namespace {
@@ -70,12 +69,6 @@ Status take_flag(Json& variables, const char* name, bool& flag) {
 }
 
 }  // namespace
-
-Status check_utf8(std::string_view text, std::string_view what) {
-  const std::optional<std::size_t> offset = first_invalid_utf8(text);
-  if (!offset) return {};
-  return invalid_argument(fmt::format("{} is not UTF-8: byte {} is wrong", what, *offset));
-}
 
 Result<ChatTemplateInputs> template_inputs(const GenerationRequest& request) {
   ChatTemplateInputs inputs;

@@ -1,8 +1,6 @@
 #pragma once
 // What a request gives the chat template: its messages and the JSON that came with them, checked. Pure functions.
 
-#include <string_view>
-
 #include "lanner/pipeline.h"
 #include "text/chat_template.h"
 
@@ -10,8 +8,5 @@ namespace lanner {
 
 /// kInvalidArgument, naming the message or the field, for text that is not UTF-8 and JSON of another shape.
 Result<ChatTemplateInputs> template_inputs(const GenerationRequest& request);
-
-/// `what` names the text in the error.
-Status check_utf8(std::string_view text, std::string_view what);
 
 }  // namespace lanner

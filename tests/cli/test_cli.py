@@ -270,9 +270,24 @@ def test_list(run):
     done = run("list")
     assert done.returncode == 0
     lines = done.stdout.decode().splitlines()
-    assert any(line.startswith("LlamaForCausalLM  (model_type llama): ") and "Transformers" in line for line in lines)
-    assert any(line.startswith("InternLM2ForCausalLM  ") and "GGUF (internlm2)" in line for line in lines)
-    assert b"The supported chat template names are:" in done.stdout and b"internlm2" in done.stdout
+    assert max(map(len, lines)) <= 100
+    templates = lines.index("The supported chat template names are:")
+    assert "internlm2" in lines[templates + 1:]
+    section, rows = None, {}
+    for line in lines[:templates]:
+        if line.startswith("Compared: "):
+            section = line.removeprefix("Compared: ")
+        elif line.startswith("  "):
+            name, model_type, forms = line.split(maxsplit=2)
+            rows[name] = (model_type, forms, section, line.index(f" {model_type} "), line.index(forms))
+    llama, internlm2, internlm = (rows[f"{name}ForCausalLM"] for name in ("Llama", "InternLM2", "InternLM"))
+    assert llama[:2] == ("llama", "Hugging Face folder, GGUF (llama)")
+    assert "the real SmolLM2-135M" in llama[2] and "Transformers" in llama[2]
+    assert internlm2[:2] == ("internlm2", "Hugging Face folder, GGUF (internlm2)")
+    assert internlm[:2] == ("internlm", "Hugging Face folder")
+    assert internlm2[2] == internlm[2] and "published code" in internlm[2]
+    assert len(rows) >= 20
+    assert len({row[3] for row in rows.values()}) == len({row[4] for row in rows.values()}) == 1  # columns
 
 
 @pytest.mark.parametrize("line, expected", [

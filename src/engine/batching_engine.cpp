@@ -137,7 +137,7 @@ void BatchingEngine::finish(Sequence& sequence, FinishReason reason, Status stat
   const std::shared_ptr<RequestState> request = removed->request;
   request->reasons[static_cast<std::size_t>(removed->choice)] = reason;
   if (reason == FinishReason::kError) {
-    ++corrupted_;
+    if (request->status.ok()) ++corrupted_;  // once, however many choices
     request->status = std::move(status);
   }
   if (--request->unfinished > 0) return;

@@ -482,6 +482,10 @@ TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
   EXPECT_EQ(record.finals[0].status.code(), StatusCode::kInternal);
   expect_no_leak(*engine);  // which also waits until the counters have been published
   EXPECT_EQ(engine->stats().corrupted_requests, 1);
+  const auto choices = run(*engine, {{.prompt = {1, 2, 3}, .n = 3}})[0];
+  EXPECT_EQ(choices.finals[0].reasons, std::vector<FinishReason>(3, FinishReason::kError));
+  expect_no_leak(*engine);
+  EXPECT_EQ(engine->stats().corrupted_requests, 2);  // a request counts once, whatever its choices
 }
 
 TEST(OpenEngine, RefusesOptionsAndMemoryThatCannotBe) {

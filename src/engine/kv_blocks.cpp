@@ -12,7 +12,9 @@ KvBlocks::KvBlocks(std::int64_t count, bool keep_finished) : total_(count), keep
   std::iota(free_.rbegin(), free_.rend(), 0);  // the lowest first, so that a small load touches little memory
 }
 
-KvBlocks::~KvBlocks() = default;
+KvBlocks::~KvBlocks() {
+  while (!leaves_.empty()) evict_one();  // from the leaves up: a long context is too deep a tree for recursion
+}
 
 KvBlocks::Key KvBlocks::key_at(std::span<const std::int32_t> tokens, std::size_t block) {
   Key key;

@@ -62,7 +62,6 @@ class KvBlocks {
   /// Gives everything back; the table is empty afterwards.
   void release(Table& table);
 
-  std::int64_t total() const { return total_; }
   /// Blocks that extend() could hand out now: free ones and evictable ones.
   std::int64_t available() const { return static_cast<std::int64_t>(free_.size()) + unreferenced_; }
   std::int64_t cached() const { return unreferenced_; }

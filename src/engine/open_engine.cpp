@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "engine/batching_engine.h"
@@ -209,7 +210,11 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
     opened.notes.push_back(fmt::format("a context of {} tokens was asked for; the model was trained for {}",
                                        options.session_len, longest));
   }
-  opened.engine = std::make_unique<BatchingEngine>(std::move(parts));
+  try {
+    opened.engine = std::make_unique<BatchingEngine>(std::move(parts));
+  } catch (const std::system_error& error) {
+    return resource_exhausted(fmt::format("the engine's thread cannot be started: {}", error.what()));
+  }
   return opened;
 }
 

@@ -110,7 +110,10 @@ Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vecto
                                                   static_cast<std::size_t>(engine.vocab_size()), add_row));
   }
   LANNER_RETURN_IF_ERROR(read_rows(engine, prompts, readers));
-  for (std::size_t i = 0; i < prompts.size(); ++i) sums[i] /= static_cast<double>(prompts[i].size() - 1);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    if (!std::isfinite(sums[i])) return internal_error("the model's logits are not finite (NaN or infinity)");
+    sums[i] /= static_cast<double>(prompts[i].size() - 1);
+  }
   return sums;
 }
 
@@ -129,6 +132,8 @@ Result<std::vector<std::vector<float>>> get_embeddings(Engine& engine,
   LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests)));
   for (std::vector<float>& embedding : embeddings) {
     if (embedding.empty()) return internal_error("the engine did not deliver a hidden state");
+    const bool finite = std::ranges::all_of(embedding, [](float value) { return std::isfinite(value); });
+    if (!finite) return internal_error("the model's hidden state is not finite (NaN or infinity)");
     if (normalize) scale_to_length_one(embedding);
   }
   return embeddings;

@@ -34,7 +34,7 @@ Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> pr
 
 /// Of each prompt the mean cross-entropy, in nats, of its tokens 1.. given those before them: what LMDeploy's get_ppl
 /// returns, whose exponential is the perplexity. The prompts run together. kInvalidArgument for one of fewer than two
-/// tokens or with a token that the model lacks.
+/// tokens or with a token that the model lacks, kInternal where the model's logits are not finite.
 Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts);
 
 enum class Pooling : std::uint8_t {
@@ -42,6 +42,7 @@ enum class Pooling : std::uint8_t {
   kMean,  // the mean over the prompt's tokens
 };
 /// An embedding, (hidden), of each prompt; `normalize` scales it to Euclidean length 1. The prompts run together.
+/// kInternal where one is not finite.
 Result<std::vector<std::vector<float>>> get_embeddings(Engine& engine,
                                                        const std::vector<std::vector<std::int32_t>>& prompts,
                                                        Pooling pooling, bool normalize);

@@ -100,5 +100,15 @@ TEST(GetEmbeddings, MeanOfTheLastStatesOfAllPrefixes) {
   }
 }
 
+TEST(PromptOutputs, FailWhereTheModelComputesNoNumber) {
+  auto opened =
+      open_engine(make_random_checkpoint({.poisoned_tensor = "model.layers.1.post_attention_layernorm.weight"}),
+                  {.dtype = ComputeType::kFloat32, .session_len = 256}, nullptr);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  EXPECT_EQ(get_ppl(*opened->engine, {{1, 2, 3}}).status().code(), StatusCode::kInternal);
+  const auto embeddings = get_embeddings(*opened->engine, {{1, 2, 3}}, Pooling::kMean, /*normalize=*/false);
+  EXPECT_EQ(embeddings.status().code(), StatusCode::kInternal);
+}
+
 }  // namespace
 }  // namespace lanner

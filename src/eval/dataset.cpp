@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string_view>
 #include <utility>
 
+#include "core/mapped_file.h"
 #include "core/user_folders.h"
 
 namespace lanner::eval {
@@ -20,25 +20,11 @@ namespace fs = std::filesystem;
 
 // Only wikitext2 ships with the program.
 constexpr std::array<std::string_view, 4> kNamedSets{"wikitext2", "ptb", "c4", "pileval"};
-constexpr std::uintmax_t kMaxBytes = std::uintmax_t{1} << 30;
+constexpr std::int64_t kMaxBytes = std::int64_t{1} << 30;
 
 bool is_within(const fs::path& path, const fs::path& folder) {
   const auto [end, unused] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
   return end == folder.end();
-}
-
-Result<std::string> read_file(const fs::path& path) {
-  std::error_code error;
-  const std::uintmax_t bytes = fs::file_size(path, error);
-  if (error) return io_error(fmt::format("{}: {}", path.string(), error.message()));
-  if (bytes > kMaxBytes) {
-    return invalid_argument(fmt::format("{}: {} bytes are too many for one text; cut it", path.string(), bytes));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream content;
-  if (bytes > 0) content << file.rdbuf();
-  if (!file || !content) return io_error(fmt::format("{}: cannot be read", path.string()));
-  return std::move(content).str();
 }
 
 Result<std::string> join_json_lines(const std::string& lines, const std::string& path) {
@@ -62,11 +48,11 @@ Result<std::string> join_json_lines(const std::string& lines, const std::string&
 
 Result<Dataset> read_named_set(const std::string& name, const std::vector<fs::path>& folders) {
   for (const fs::path& folder : folders) {
-    const fs::path path = folder / name / "test.txt";
+    const std::string path = (folder / name / "test.txt").string();
     std::error_code ignored;
     if (!fs::is_regular_file(path, ignored)) continue;
-    LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path));
-    return Dataset{.path = path.string(), .text = std::move(text)};
+    LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path, kMaxBytes));
+    return Dataset{.path = path, .text = std::move(text)};
   }
   const std::string place = folders.empty() ? "" : (folders.front() / name / "test.txt").string();
   return not_found(fmt::format("the data set {} is not here: put its text into {}, or name a file", name, place));
@@ -97,7 +83,7 @@ Result<Dataset> read_dataset(const std::string& name_or_file, const std::vector<
     return not_found(
         fmt::format("{}: neither a file nor a data set by name ({})", name_or_file, fmt::join(kNamedSets, ", ")));
   }
-  LANNER_ASSIGN_OR_RETURN(std::string text, read_file(name_or_file));
+  LANNER_ASSIGN_OR_RETURN(std::string text, read_file(name_or_file, kMaxBytes));
   if (fs::path(name_or_file).extension() == ".jsonl") {
     LANNER_ASSIGN_OR_RETURN(text, join_json_lines(text, name_or_file));
   }

@@ -56,8 +56,9 @@ class Timer {
     const auto start = std::chrono::steady_clock::now();
     LANNER_RETURN_IF_ERROR(run_requests(engine_, std::move(requests)));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    if (generated != std::int64_t{batch} * output) {
-      return internal_error(fmt::format("{} tokens were generated instead of {}", generated, batch * output));
+    const std::int64_t wanted = std::int64_t{batch} * output;
+    if (generated != wanted) {
+      return internal_error(fmt::format("{} tokens were generated instead of {}", generated, wanted));
     }
     return elapsed.count();
   }

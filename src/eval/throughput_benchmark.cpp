@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <random>
 #include <span>
 #include <utility>
 
 #include "core/mapped_file.h"
 #include "engine/run_requests.h"
+#include "eval/token_scores.h"
 #include "model/json_reader.h"
 
 namespace lanner::eval {
@@ -82,14 +82,9 @@ Result<std::vector<RequestLengths>> read_request_lengths(const std::string& path
   return requests;
 }
 
-Percentiles percentiles_of(std::vector<double> values) {
+Percentiles percentiles_of(const std::vector<double>& values) {
   if (values.empty()) return {};
-  std::ranges::sort(values);
-  const auto at = [&](double share) {
-    const auto rank = static_cast<std::size_t>(std::ceil(share * static_cast<double>(values.size())));
-    return values[std::max<std::size_t>(rank, 1) - 1];
-  };
-  return {.p50 = at(0.50), .p90 = at(0.90), .p99 = at(0.99)};
+  return {.p50 = percentile(values, 50), .p90 = percentile(values, 90), .p99 = percentile(values, 99)};
 }
 
 Result<Throughput> measure_throughput(Engine& engine, const ThroughputOptions& options) {
@@ -131,8 +126,8 @@ Result<Throughput> measure_throughput(Engine& engine, const ThroughputOptions& o
       tpot.push_back(seconds_between(times[i].first, times[i].last) / static_cast<double>(times[i].tokens - 1));
     }
   }
-  result.ttft_s = percentiles_of(std::move(ttft));
-  result.tpot_s = percentiles_of(std::move(tpot));
+  result.ttft_s = percentiles_of(ttft);
+  result.tpot_s = percentiles_of(tpot);
   return result;
 }
 

@@ -37,7 +37,7 @@ struct Percentiles {
 };
 
 /// By nearest rank; zeros where there are no values.
-Percentiles percentiles_of(std::vector<double> values);
+Percentiles percentiles_of(const std::vector<double>& values);
 
 struct Throughput {
   double seconds = 0;

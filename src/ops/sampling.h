@@ -1,9 +1,14 @@
 #pragma once
 // From logits to a token: the order of spec'd filters that every engine of this family applies.
 //
-//   1 repetition penalty over the prompt's and the output's tokens    2 presence and frequency penalty over the
-//   output's 3 logit bias, banned tokens (bad words, and stop tokens before min_new_tokens) 4 temperature    5 top-k 6
-//   top-p    7 min-p    8 renormalize and draw by inverse CDF
+//   1. repetition penalty over the prompt's and the output's tokens
+//   2. presence and frequency penalty over the output's
+//   3. logit bias, then banned tokens (bad words, and stop tokens before min_new_tokens)
+//   4. temperature
+//   5. top-k
+//   6. top-p
+//   7. min-p
+//   8. renormalize and draw by inverse CDF
 //
 // One uniform number is drawn per token from a counter-based generator keyed by (seed, position in the output), so
 // that a request repeats whatever else runs beside it and survives preemption.
@@ -31,7 +36,8 @@ struct LogitBias {
   float bias = 0;
 };
 
-/// One row to sample. The spans point to host memory that outlives the call.
+/// One row to sample. The spans point to host memory that outlives the call; for Backend::sample, `logits` is in the
+/// backend's.
 struct SampleRow {
   std::span<const float> logits;  // (vocab), as norm_head wrote them
   const SamplingParams* params = nullptr;

@@ -250,8 +250,8 @@ static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panel
   if constexpr (kSinglePanels > 1) {
     if (panels == kSinglePanels && rows == 1) return multiply_tile<kSinglePanels, 1>(w, panel, input, row, tile);
   }
-  if constexpr (kDensePanels > 1) {
-    if (panels == kDensePanels) return multiply_rows<kDensePanels>(w, panel, input, row, rows, tile);
+  if constexpr (kTilePanels > 1) {
+    if (panels == kTilePanels) return multiply_rows<kTilePanels>(w, panel, input, row, rows, tile);
   }
   __builtin_trap();  // callers cut panels as the table's constants say
 }
@@ -433,20 +433,15 @@ static void merge(float* out, float a, const float* chunk, float b, std::int64_t
   }
 }
 
-static_assert(kTileRows <= kMaxTileRows && kSinglePanels <= kMaxTilePanels && kScoreQueries <= kMaxScoreQueries);
+static_assert(kTileRows <= kMaxTileRows && kTilePanels <= kMaxTilePanels && kSinglePanels <= kMaxTilePanels &&
+              kScoreQueries <= kMaxScoreQueries);
 
 const Kernels& kernels() {
   static constexpr Kernels kTable{
-#if defined(__AVX512F__)
-      .isa = CpuIsa::kAvx512,
-#elif defined(__AVX2__)
-      .isa = CpuIsa::kAvx2,
-#else
-      .isa = CpuIsa::kGeneric,
-#endif
+      .isa = kIsa,
       .tile_rows = kTileRows,
       .single_panels = kSinglePanels,
-      .tile_panels = kDensePanels,
+      .tile_panels = kTilePanels,
       .score_queries = kScoreQueries,
       .rms_norm = rms_norm,
       .layer_norm = layer_norm,

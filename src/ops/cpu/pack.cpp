@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
 #include "core/float16.h"
-#include "core/thread_pool.h"
 
 namespace lanner::ops::cpu {
 namespace {
@@ -22,13 +22,6 @@ bool exact_in_half(const std::vector<float>& values) {
 
 std::int64_t unit_columns(std::int64_t group) { return group % kActivationGroup == 0 ? kActivationGroup : kSumGroup; }
 
-std::int64_t quantized_panel_bytes(const WeightView& view) {
-  const std::int64_t code_bytes =
-      view.format == WeightFormat::kInt4 ? view.group * kPanelRows / 2 : view.group * kPanelRows;
-  const std::int64_t meta_bytes = (view.has_offsets ? 2 : 1) * kPanelRows * (view.half_scales ? 2 : 4);
-  return view.cols / view.group * (code_bytes + meta_bytes);
-}
-
 /// kUnsupported for columns and groups that no kernel takes.
 Status check_groups(WeightFormat format, std::int64_t cols, std::int64_t group) {
   if (group > 0 && cols % group == 0 && cols % kActivationGroup == 0 && group % unit_columns(group) == 0 &&
@@ -37,20 +30,6 @@ Status check_groups(WeightFormat format, std::int64_t cols, std::int64_t group) 
   }
   return unsupported(
       fmt::format("{} weights with {} columns in groups of {}", weight_format_name(format), cols, group));
-}
-
-/// The layout that pack_weight will write. Offsets that a kernel has no variant without are written as zeros.
-WeightView plan_quantized(const WeightSource& source) {
-  WeightView view;
-  view.format = source.format;
-  view.cols = source.cols;
-  view.group = source.group;
-  const bool small_groups = unit_columns(source.group) != kActivationGroup;
-  view.has_offsets = source.format == WeightFormat::kInt4 || small_groups || !source.offsets.empty();
-  const bool half_variant = source.format == WeightFormat::kInt4 || !view.has_offsets;
-  view.half_scales = half_variant && exact_in_half(source.scales) && exact_in_half(source.offsets);
-  view.panel_bytes = quantized_panel_bytes(view);
-  return view;
 }
 
 /// Where things of one group lie within a panel.
@@ -69,6 +48,27 @@ struct GroupPlace {
   std::int64_t scale_byte(std::int64_t lane) const { return code_bytes + lane * scale_bytes; }
   std::int64_t offset_byte(std::int64_t lane) const { return code_bytes + (kPanelRows + lane) * scale_bytes; }
 };
+
+std::int64_t quantized_panel_bytes(const WeightView& view) { return view.cols / view.group * GroupPlace{view}.bytes; }
+
+/// The layout that pack_weight will write. Offsets that a kernel has no variant without are written as zeros.
+WeightView plan_quantized(const WeightSource& source) {
+  WeightView view;
+  view.format = source.format;
+  view.cols = source.cols;
+  view.group = source.group;
+  const bool small_groups = unit_columns(source.group) != kActivationGroup;
+  view.has_offsets = source.format == WeightFormat::kInt4 || small_groups || !source.offsets.empty();
+  const bool half_variant = source.format == WeightFormat::kInt4 || !view.has_offsets;
+  view.half_scales = half_variant && exact_in_half(source.scales) && exact_in_half(source.offsets);
+  view.panel_bytes = quantized_panel_bytes(view);
+  return view;
+}
+
+/// Rows of the weight in this panel. The lanes behind them stay zero: their scales are, whatever codes of zero mean.
+std::int64_t used_lanes(const WeightSource& source, std::int64_t panel) {
+  return std::min(kPanelRows, source.rows - panel * kPanelRows);
+}
 
 void write_scale(std::byte* place, float value, bool half) {
   if (half) {
@@ -94,12 +94,8 @@ void pack_quantized_panel(const WeightSource& source, const WeightView& view, st
   const GroupPlace place{view};
   const std::int64_t groups = source.cols / source.group;
   const bool nibbles = source.format == WeightFormat::kInt4;
-  for (std::int64_t lane = 0; lane < kPanelRows; ++lane) {
+  for (std::int64_t lane = 0; lane < used_lanes(source, panel); ++lane) {
     const std::int64_t row = panel * kPanelRows + lane;
-    if (row >= source.rows) {
-      // Codes of zero and scales of zero; for bytes the stored excess must still mean zero, and scale 0 sees to it.
-      continue;
-    }
     for (std::int64_t g = 0; g < groups; ++g) {
       std::byte* group = out + g * place.bytes;
       const std::uint8_t* codes = source.codes.data() + row * source.cols + g * source.group;
@@ -125,9 +121,8 @@ void pack_quantized_panel(const WeightSource& source, const WeightView& view, st
 
 template <typename T>
 void pack_dense_panel(const WeightSource& source, std::int64_t panel, std::byte* out) {
-  for (std::int64_t lane = 0; lane < kPanelRows; ++lane) {
+  for (std::int64_t lane = 0; lane < used_lanes(source, panel); ++lane) {
     const std::int64_t row = panel * kPanelRows + lane;
-    if (row >= source.rows) continue;
     const std::byte* in = source.dense + row * source.cols * static_cast<std::int64_t>(sizeof(T));
     for (std::int64_t column = 0; column < source.cols; ++column) {
       std::memcpy(out + (column * kPanelRows + lane) * static_cast<std::int64_t>(sizeof(T)),
@@ -139,9 +134,8 @@ void pack_dense_panel(const WeightSource& source, std::int64_t panel, std::byte*
 void pack_widened_panel(const WeightSource& source, std::int64_t panel, std::byte* out) {
   const std::int64_t groups = source.cols / source.group;
   auto* values = reinterpret_cast<float*>(out);
-  for (std::int64_t lane = 0; lane < kPanelRows; ++lane) {
+  for (std::int64_t lane = 0; lane < used_lanes(source, panel); ++lane) {
     const std::int64_t row = panel * kPanelRows + lane;
-    if (row >= source.rows) continue;
     for (std::int64_t column = 0; column < source.cols; ++column) {
       const auto group = static_cast<std::size_t>(row * groups + column / source.group);
       const std::uint8_t code = source.codes[static_cast<std::size_t>(row * source.cols + column)];
@@ -187,7 +181,7 @@ Result<WeightView> image_view(const WeightSource& source) {
     if (image.half_scales && !nibbles && image.has_offsets) return wrong("scales of 16 bits beside offsets");
     view.panel_bytes = quantized_panel_bytes(view);
   }
-  const std::int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
+  const std::int64_t panels = panels_of(source.rows);
   if (static_cast<std::int64_t>(image.bytes.size()) != panels * view.panel_bytes) {
     return wrong(fmt::format("{} bytes, not {}", image.bytes.size(), panels * view.panel_bytes));
   }
@@ -230,7 +224,7 @@ Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithm
       view = plan_quantized(source);
     }
   }
-  const std::int64_t panels = (source.rows + kPanelRows - 1) / kPanelRows;
+  const std::int64_t panels = panels_of(source.rows);
   LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(panels * view.panel_bytes, "weights"));
   view.data = buffer.data();
   pool.run([&](ThreadPool::Worker& worker) {

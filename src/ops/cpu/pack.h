@@ -10,6 +10,8 @@
 
 namespace lanner::ops::cpu {
 
+inline std::int64_t panels_of(std::int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
+
 class CpuWeight final : public PackedWeight {
  public:
   /// The panels are at view.data, which `owner` keeps.
@@ -19,7 +21,7 @@ class CpuWeight final : public PackedWeight {
   std::int64_t cols() const override { return view_.cols; }
   WeightFormat format() const override { return view_.format; }
   std::int64_t bytes() const override { return view_.panel_bytes * panels(); }
-  std::int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
+  std::int64_t panels() const { return panels_of(rows_); }
   const WeightView& view() const { return view_; }
   /// What a later pack_weight() takes as WeightSource::packed.
   PackedImage image() const;

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "core/cpu_info.h"
+
 #define LANNER_INLINE static inline __attribute__((always_inline))
 
 namespace lanner::ops::cpu::avx2 {
@@ -19,8 +21,10 @@ struct Codes {
   __m256i a, b;
 };
 
+inline constexpr CpuIsa kIsa = CpuIsa::kAvx2;
+
 inline constexpr int kTileRows = 4;
-inline constexpr int kDensePanels = 1;
+inline constexpr int kTilePanels = 1;
 inline constexpr int kSinglePanels = 4;
 inline constexpr int kScoreQueries = 2;
 inline constexpr int kScoreVectors = 2;

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "core/cpu_info.h"
+
 #define LANNER_INLINE static inline __attribute__((always_inline))
 
 namespace lanner::ops::cpu::avx512 {
@@ -23,9 +25,11 @@ struct Codes {
   __m512i v;
 };
 
+inline constexpr CpuIsa kIsa = CpuIsa::kAvx512;
+
 // How many accumulators fit the 32 registers.
 inline constexpr int kTileRows = 8;      // rows of one product tile
-inline constexpr int kDensePanels = 2;   // panels of a dense tile with several rows
+inline constexpr int kTilePanels = 2;    // panels of a tile with several rows
 inline constexpr int kSinglePanels = 4;  // panels walked together for a single row: enough streams for the bus
 inline constexpr int kScoreQueries = 4;  // queries that share one load of keys or values
 inline constexpr int kScoreVectors = 4;  // vectors of tokens, or of head elements, in flight a query

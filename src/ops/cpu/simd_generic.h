@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/cpu_info.h"
 #include "core/float16.h"
 
 #define LANNER_INLINE static inline __attribute__((always_inline))
@@ -23,8 +24,10 @@ struct Codes {
   std::uint8_t v[64];
 };
 
+inline constexpr CpuIsa kIsa = CpuIsa::kGeneric;
+
 inline constexpr int kTileRows = 4;
-inline constexpr int kDensePanels = 1;
+inline constexpr int kTilePanels = 1;
 inline constexpr int kSinglePanels = 1;
 inline constexpr int kScoreQueries = 1;
 inline constexpr int kScoreVectors = 2;

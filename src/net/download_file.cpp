@@ -119,9 +119,8 @@ class PartialFile {
 
 /// False where the text is anything but a number that `value` holds.
 bool read_number(std::string_view text, std::int64_t& value) {
-  const char* const end = text.data() + text.size();
-  const auto [read, error] = std::from_chars(text.data(), end, value);
-  return error == std::errc() && read == end;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
 }
 
 /// "bytes 100-199/200" as (100, 200); a total of -1 is unknown.

@@ -178,7 +178,7 @@ Status check_options(const EngineOptions& options, const OptionName& name_of) {
 }
 
 Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkpoint, const EngineOptions& options,
-                                 const std::function<void(double)>& progress) {
+                                 const std::function<void(double)>& progress, const WrapBackend& wrap) {
   LANNER_RETURN_IF_ERROR(check_options(options, nullptr));
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   OpenedEngine opened;
@@ -187,6 +187,7 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   const auto longest = static_cast<std::int32_t>(spec.max_position);
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
   LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, spec, opened.notes));
+  if (wrap) device.backend = wrap(std::move(device.backend));
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, device.numbers, device.backend->available_bytes()));
   LANNER_ASSIGN_OR_RETURN(parts.decoder, model::Decoder::load(*checkpoint, spec, *device.backend,
                                                               {.arithmetic = device.numbers.arithmetic,

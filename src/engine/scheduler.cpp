@@ -44,11 +44,6 @@ std::vector<Sequence*> Scheduler::all() const {
   return result;
 }
 
-void Scheduler::computed(Sequence& sequence, std::int64_t rows) {
-  sequence.computed += rows;
-  blocks_.publish(sequence.tokens, sequence.computed, sequence.table);
-}
-
 Scheduler::Step Scheduler::plan() {
   Step step;
   rows_left_ = limits_.max_rows;
@@ -62,7 +57,7 @@ Scheduler::Step Scheduler::plan() {
 void Scheduler::plan_decode(Step& step) {
   for (auto it = running_.begin(); it != running_.end(); ++it) {
     Sequence& sequence = **it;
-    if (sequence.state != SequenceState::kDecode) continue;
+    if (sequence.state != SequenceState::kDecode || sequence.full()) continue;
     bool room = blocks_.extend(sequence.size(), sequence.table);
     while (!room && std::prev(running_.end()) != it) {
       preempt(std::prev(running_.end()));  // younger than this one, and not in the step yet

@@ -88,7 +88,8 @@ void BatchingEngine::loop() {
     }
     // Where the device answers late, this is the step before; the one just started goes on meanwhile.
     while (runner_.due() || (step.items.empty() && runner_.busy())) {
-      for (StepResult& ended : runner_.collect(scheduler_)) finish(*ended.sequence, ended.reason, std::move(ended.status));
+      for (StepResult& ended : runner_.collect(scheduler_))
+        finish(*ended.sequence, ended.reason, std::move(ended.status));
     }
     publish_stats();
   }

@@ -63,7 +63,7 @@ class LateBackend final : public ops::Backend {
     inner_->norm_rows(norm, x, cols, wanted, out);
   }
 
-  /// Log-probabilities are answered at once, as by a device that leaves them to the host.
+  /// Steps with log-probabilities are answered at once, so that both ways meet in one run.
   bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
     std::vector<std::vector<std::int32_t>> outputs;
     std::vector<SampleRow> known(rows.begin(), rows.end());
@@ -107,7 +107,7 @@ class LateBackend final : public ops::Backend {
   }
 
   std::unique_ptr<ops::Backend> inner_;
-  std::vector<std::int32_t> newest_;                  // tokens of the last sample()
+  std::vector<std::int32_t> newest_;                   // tokens of the last sample()
   std::deque<std::vector<SampledToken>> uncollected_;  // oldest first
 };
 

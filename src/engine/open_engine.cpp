@@ -66,6 +66,10 @@ Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkp
     return unsupported(fmt::format("{}: heads of {} elements; CUDA computes with up to {}", checkpoint.path(),
                                    spec.head_dim, ops::kCudaMaxHeadDim));
   }
+  if (spec.vocab > ops::kCudaMaxVocabulary) {
+    return unsupported(fmt::format("{}: a vocabulary of {} tokens; CUDA samples from up to {}", checkpoint.path(),
+                                   spec.vocab, ops::kCudaMaxVocabulary));
+  }
   ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
                                                                   .dense = chosen.numbers.dense,

@@ -53,8 +53,8 @@ struct Sequence {
   std::vector<std::int32_t> banned;   // for the row being sampled
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
-  /// Nothing more is to be generated, whatever the steps under way bring.
-  bool full() const { return size() >= most_tokens; }
+  /// It decodes, and the step under way brings the last token that it may have, if not a stop token.
+  bool awaits_last_token() const { return state == SequenceState::kDecode && size() >= most_tokens; }
   std::int64_t pending() const { return size() - computed; }
   std::int64_t prompt_size() const { return static_cast<std::int64_t>(request->request.prompt.size()); }
   std::int64_t generated() const { return size() - prompt_size(); }

@@ -2,8 +2,8 @@
 // Steps, from the scheduler's items to what each sequence gained: build the batch, forward, sample, hand out.
 //
 // A device may answer late (ops/backend.h). start() then leaves names in place of tokens, which only the device knows
-// (ops::sampled_token), and the scheduler plans the next step as if every sequence went on; collect() puts the tokens in,
-// sends them, and finds out who has ended. Who has, had a row too many in the step that was started meanwhile: its
+// (ops::sampled_token), and the scheduler plans the next step as if every sequence went on; collect() puts the tokens
+// in, sends them, and finds out who has ended. Who has, had a row too many in the step that was started meanwhile: its
 // result is dropped, by forget(). At most one step is under way when another is started.
 //
 // Nobody runs ahead of a step whose results the host must have to build the next one, or reads before they are
@@ -40,8 +40,8 @@ class StepRunner {
   /// A step is under way. With due(), collect() comes before the next start().
   bool busy() const { return under_way_ > 0; }
   bool due() const;
-  /// Waits for the oldest step under way and sends its token events. Sequences that have ended are still the scheduler's,
-  /// for the caller to remove.
+  /// Waits for the oldest step under way and sends its token events. Sequences that have ended are still the
+  /// scheduler's, for the caller to remove.
   std::vector<StepResult> collect(Scheduler& scheduler);
   /// To be called before a sequence goes: what is under way of it is dropped.
   void forget(const Sequence& sequence);

@@ -160,11 +160,12 @@ struct CudaBackendOptions {
   bool deterministic = false;
   /// What dense weights are converted to, kF16 or kBF16; nothing: they stay as they are.
   std::optional<DType> dense{};
-  int threads = 0;  // of the host, for packing weights and sampling; 0: as many as help
+  int threads = 0;  // of the host, for packing weights; 0: as many as help
 };
 
-/// Elements of the longest head that attention on CUDA computes with.
+/// Elements of the longest head that attention on CUDA computes with, and the largest vocabulary that it samples from.
 inline constexpr std::int64_t kCudaMaxHeadDim = 256;
+inline constexpr std::int64_t kCudaMaxVocabulary = 1 << 19;
 
 /// What this build and this machine have of CUDA.
 struct CudaSupport {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -18,7 +17,6 @@ namespace {
 constexpr int kMaxHostThreads = 16;
 constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what the driver and cuBLASLt take later
 constexpr std::int64_t kAlignment = 256;
-constexpr std::int64_t kLogitsBytes = std::int64_t{16} << 20;  // of one buffer of logits on their way to the host
 constexpr int kLeastCapability = 80;
 constexpr std::int32_t kMostDeterministicRows = 64;  // of a graph: each slab of 8 rows has launches of its own
 
@@ -94,7 +92,6 @@ Status CudaBackend::set_up() {
     return unsupported(fmt::format("{}: its compute capability {}.{} is below 8.0", properties.name, properties.major,
                                    properties.minor));
   }
-  sample_scratch_.resize(static_cast<std::size_t>(pool_->size()));
   LANNER_ASSIGN_OR_RETURN(staging_, Staging::create(*pool_, stream_.get()));
   context_.stream = stream_.get();
   context_.multiprocessors = properties.multiProcessorCount;
@@ -117,6 +114,7 @@ Status CudaBackend::set_up() {
   }
   description_ = fmt::format("cuda {}, {}", properties.name, products);
   LANNER_RETURN_IF_ERROR(sampler_.set_up());
+  LANNER_RETURN_IF_ERROR(cuda_status(prepare_sampling(), "the kernels cannot be loaded"));
   return cuda_status(prepare_kernels(context_), "the kernels cannot be loaded");
 }
 
@@ -251,7 +249,7 @@ std::int64_t CudaBackend::places_of(std::int64_t rows) const {
 const std::int32_t* CudaBackend::uploaded_order(const std::vector<std::int32_t>& order) {
   if (order.empty()) return nullptr;
   UploadedOrder& uploaded = orders_[order.data()];
-  if (uploaded.order != order) {  // not seen yet, or another Linear's memory before
+  if (uploaded.order != order) {         // not seen yet, or another Linear's memory before
     LANNER_CHECK(!graphs_.recording());  // the step was launched once before
     const auto bytes = static_cast<std::int64_t>(order.size() * sizeof(std::int32_t));
     auto buffer = DeviceBuffer::allocate(bytes, "the order of a weight's columns");
@@ -343,8 +341,8 @@ void CudaBackend::norm_head(const Linear& linear, const float* x, std::span<cons
   check_norm_head(linear);
   const std::int32_t* const rows = wanted_rows(wanted);
   const auto count = static_cast<std::int64_t>(wanted.size());
-  LANNER_CUDA_CHECK(cuda::norm_head(context_, on_device(linear), x, rows, rows == nullptr ? places_of(count) : count,
-                                    logits));
+  LANNER_CUDA_CHECK(
+      cuda::norm_head(context_, on_device(linear), x, rows, rows == nullptr ? places_of(count) : count, logits));
 }
 
 void CudaBackend::norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
@@ -380,90 +378,14 @@ void CudaBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int
   read(device + count, count, values);
 }
 
-bool CudaBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
+bool CudaBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> /*tokens*/) {
   enter();
   if (rows.empty()) return true;
-  host_rows_.clear();
-  std::ranges::copy_if(rows, std::back_inserter(host_rows_), [](const auto& row) { return !Sampler::takes(row); });
-  if (host_rows_.empty()) {
-    sampler_.start(context_, rows);
-    return false;
-  }
-  name_tokens(host_rows_);
-  const bool shared = host_rows_.size() < rows.size();
-  if (shared) sampler_.start(context_, rows);
-  host_tokens_.assign(host_rows_.size(), {});
-  sample_on_host(host_rows_, host_tokens_);
-  if (shared) sampler_.collect_newest(tokens);
-  auto next = host_tokens_.begin();
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (!Sampler::takes(rows[i])) tokens[i] = std::move(*next++);
-  }
-  return true;
-}
-
-// Only the last token of an output can be one that has not been collected yet.
-void CudaBackend::name_tokens(std::span<SampleRow> rows) {
-  histories_.clear();
-  for (SampleRow& row : rows) {
-    if (row.output_tokens.empty() || row.output_tokens.back() >= 0) continue;
-    std::vector<std::int32_t>& history = histories_.emplace_back(row.output_tokens.begin(), row.output_tokens.end());
-    history.back() = sampler_.newest_token(sampled_token(history.back()));  // which is its own inverse
-    row.output_tokens = history;
-  }
+  sampler_.start(context_, rows);
+  return false;
 }
 
 void CudaBackend::collect(std::span<SampledToken> tokens) { sampler_.collect(tokens); }
-
-// While one buffer of logits is being sampled, the next is on its way.
-void CudaBackend::sample_on_host(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
-  const auto row_bytes = static_cast<std::int64_t>(rows.front().logits.size_bytes());
-  const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kLogitsBytes / row_bytes));
-  const auto piece = [&](std::size_t first) { return rows.subspan(first, std::min(at_once, rows.size() - first)); };
-  copy_logits(piece(0), logits_[0]);
-  int turn = 0;
-  for (std::size_t first = 0; first < rows.size(); first += at_once, turn = 1 - turn) {
-    if (first + at_once < rows.size()) copy_logits(piece(first + at_once), logits_[1 - turn]);
-    const std::span<const SampleRow> now = piece(first);
-    sample_copied(now, logits_[turn], tokens.subspan(first, now.size()));
-  }
-}
-
-void CudaBackend::copy_logits(std::span<const SampleRow> rows, LogitsBuffer& buffer) {
-  const std::size_t row_bytes = rows.front().logits.size_bytes();
-  const auto bytes = static_cast<std::int64_t>(row_bytes * rows.size());
-  if (buffer.memory.bytes() < bytes) {
-    auto memory = PinnedBuffer::allocate(std::max(bytes, kLogitsBytes), "logits on the host");
-    LANNER_CHECK(memory.ok());
-    buffer.memory = *std::move(memory);
-  }
-  // Rows that lie one after another go together.
-  for (std::size_t first = 0; first < rows.size();) {
-    std::size_t end = first + 1;
-    while (end < rows.size() && rows[end].logits.data() == rows[end - 1].logits.data() + rows[end - 1].logits.size()) {
-      ++end;
-    }
-    LANNER_CUDA_CHECK(cudaMemcpyAsync(buffer.memory.data() + first * row_bytes, rows[first].logits.data(),
-                                      (end - first) * row_bytes, cudaMemcpyDeviceToHost, stream_.get()));
-    first = end;
-  }
-  buffer.copied.record(stream_.get());
-}
-
-void CudaBackend::sample_copied(std::span<const SampleRow> rows, const LogitsBuffer& buffer,
-                                std::span<SampledToken> tokens) {
-  buffer.copied.wait();
-  const auto* logits = reinterpret_cast<const float*>(buffer.memory.data());
-  pool_->run([&](ThreadPool::Worker& worker) {
-    const auto [begin, end] = worker.share(static_cast<std::int64_t>(rows.size()));
-    for (std::int64_t i = begin; i < end; ++i) {
-      const auto index = static_cast<std::size_t>(i);
-      SampleRow row = rows[index];
-      row.logits = {logits + index * row.logits.size(), row.logits.size()};
-      tokens[index] = sample_row(row, sample_scratch_[static_cast<std::size_t>(worker.index())]);
-    }
-  });
-}
 
 }  // namespace cuda
 

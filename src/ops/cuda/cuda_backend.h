@@ -3,8 +3,7 @@
 //
 // begin_step(), or embed() where that was not called, uploads the batch in one transfer, and the operations that follow
 // find it there. Steps that decode are recorded as graphs and replayed (step_graphs.h). All work of a backend is on one
-// stream, in order. The host waits in read(), read_kv() and collect(), and in sample() for rows that the device does not
-// sample (sampling.h).
+// stream, in order. The host waits in read(), read_kv() and collect() alone.
 
 #include <cuda_runtime_api.h>
 
@@ -67,11 +66,6 @@ class CudaBackend final : public Backend {
     std::vector<std::int32_t> order;
     DeviceBuffer device;
   };
-  /// Rows of logits on their way to the host, where they are sampled.
-  struct LogitsBuffer {
-    PinnedBuffer memory;
-    DeviceEvent copied;
-  };
 
   CudaBackend(const CudaBackendOptions& options, Stream stream, std::unique_ptr<ThreadPool> pool)
       : options_(options), stream_(std::move(stream)), pool_(std::move(pool)) {}
@@ -87,15 +81,10 @@ class CudaBackend final : public Backend {
   const std::int32_t* wanted_rows(std::span<const std::int32_t> wanted);
   DeviceLinear on_device(const Linear& linear);
   const std::int32_t* uploaded_order(const std::vector<std::int32_t>& order);
-  /// Puts tokens where output_tokens hold names of them.
-  void name_tokens(std::span<SampleRow> rows);
-  void sample_on_host(std::span<const SampleRow> rows, std::span<SampledToken> tokens);
-  void copy_logits(std::span<const SampleRow> rows, LogitsBuffer& buffer);
-  void sample_copied(std::span<const SampleRow> rows, const LogitsBuffer& buffer, std::span<SampledToken> tokens);
 
   const CudaBackendOptions options_;
   Stream stream_;
-  std::unique_ptr<ThreadPool> pool_;  // packs weights, samples
+  std::unique_ptr<ThreadPool> pool_;  // packs weights
   std::unique_ptr<Staging> staging_;
   std::string description_;
   KernelContext context_;
@@ -113,18 +102,13 @@ class CudaBackend final : public Backend {
   DeviceBuffer partials_;
 
   StepUpload upload_;
-  DeviceBatch batch_;           // of the step that began last
+  DeviceBatch batch_;            // of the step that began last
   std::int32_t batch_rows_ = 0;  // of the host's batch; it has batch_.rows places
-  bool announced_ = false;      // by begin_step(), up to end_step()
+  bool announced_ = false;       // by begin_step(), up to end_step()
   StepGraphs graphs_;
   std::unordered_map<const std::int32_t*, UploadedOrder> orders_;
 
   Sampler sampler_;
-  LogitsBuffer logits_[2];
-  std::vector<std::vector<TokenLogprob>> sample_scratch_;  // one a worker
-  std::vector<SampleRow> host_rows_;                       // of a sample() in which some are the host's
-  std::vector<SampledToken> host_tokens_;
-  std::vector<std::vector<std::int32_t>> histories_;  // outputs of host_rows_, where the last token had a name only
 };
 
 }  // namespace lanner::ops::cuda

@@ -150,8 +150,7 @@ cudaError_t norm_rows(const KernelContext& context, const DeviceNorm& norm, cons
 
 cudaError_t embed(const KernelContext& context, const DeviceWeight& table, const DeviceBatch& batch, float scale,
                   float* x) {
-  return launch(context, embed_rows, grid_of(batch.rows), kThreads, 0, table, batch.tokens, batch.sampled, scale,
-                x);
+  return launch(context, embed_rows, grid_of(batch.rows), kThreads, 0, table, batch.tokens, batch.sampled, scale, x);
 }
 
 cudaError_t rope_angles(const KernelContext& context, const float* inverse_frequencies, std::int64_t half, float scale,

@@ -24,8 +24,8 @@ bool is_penalized(const SamplingParams& params) {
 bool are_plain(std::span<const SampleRow> rows) {
   const float* place = rows.front().logits.data();
   for (const SampleRow& row : rows) {
-    const bool plain = row.logits.data() == place && Sampler::takes(row) && is_greedy(*row.params) &&
-                       !is_penalized(*row.params) && row.banned_tokens.empty() && row.logit_bias.empty();
+    const bool plain = row.logits.data() == place && is_greedy(*row.params) && !is_penalized(*row.params) &&
+                       row.banned_tokens.empty() && row.logit_bias.empty() && row.params->logprobs < 0;
     if (!plain) return false;
     place += row.logits.size();
   }
@@ -66,6 +66,15 @@ SamplingTask task_of(const SampleRow& row, std::vector<std::int32_t>& ints) {
   return task;
 }
 
+/// Room for `bytes`; to free what was there is to wait for whoever uses it.
+template <typename Buffer>
+void grow(Buffer& buffer, std::int64_t bytes, const char* what) {
+  if (buffer.bytes() >= bytes) return;
+  auto larger = Buffer::allocate(std::max(bytes, 2 * buffer.bytes()), what);
+  LANNER_CHECK(larger.ok());
+  buffer = *std::move(larger);
+}
+
 bool is_edited(const SamplingTask& task) {
   return task.history.count > 0 || task.banned.count > 0 || task.biased.count > 0;
 }
@@ -81,35 +90,74 @@ Status Sampler::set_up() {
   return {};
 }
 
-bool Sampler::takes(const SampleRow& row) {
-  return row.params->logprobs < 0 && static_cast<std::int64_t>(row.logits.size()) <= kMaxSampledVocabulary;
-}
-
-void Sampler::describe(std::span<const SampleRow> rows, cudaStream_t stream, SamplingCall* call) {
+void Sampler::describe(std::span<const SampleRow> rows, cudaStream_t stream, Slot& slot, SamplingCall* call) {
   tasks_.clear();
   ints_.clear();
   edited_.clear();
+  reported_.clear();
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    tasks_.push_back(takes(rows[i]) ? task_of(rows[i], ints_) : SamplingTask{});
+    tasks_.push_back(task_of(rows[i], ints_));
     if (is_edited(tasks_.back())) edited_.push_back(static_cast<std::int32_t>(i));
+    if (rows[i].params->logprobs >= 0) reported_.push_back(static_cast<std::int32_t>(i));
   }
-  const auto task_bytes = static_cast<std::int64_t>(tasks_.size() * sizeof(SamplingTask));
-  const auto int_bytes = static_cast<std::int64_t>(ints_.size() * sizeof(std::int32_t));
-  const auto edited_bytes = static_cast<std::int64_t>(edited_.size() * sizeof(std::int32_t));
-  const std::int64_t ints_at = aligned(task_bytes);
-  const std::int64_t edited_at = ints_at + aligned(int_bytes);
-  const std::int64_t bytes = edited_at + aligned(edited_bytes);
+  if (!reported_.empty()) give_room(rows, slot, call);
+  upload(stream, call);
+}
+
+/// For log-probabilities.
+void Sampler::give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCall* call) {
+  const auto vocab = static_cast<std::int64_t>(rows.front().logits.size());
+  std::int64_t copies = 0;
+  std::int32_t reports = 0;
+  for (const std::int32_t row : reported_) {
+    SamplingTask& task = tasks_[static_cast<std::size_t>(row)];
+    const std::int64_t wanted = rows[static_cast<std::size_t>(row)].params->logprobs;
+    task.best_count = static_cast<std::int32_t>(std::min({wanted, vocab, std::int64_t{kMostLogprobs}}));
+    task.first_report = reports;
+    slot.reported.push_back({row, reports, task.best_count});
+    reports += 1 + task.best_count;
+    if (is_edited(task)) ++copies;
+  }
+  grow(raw_, copies * vocab * 4, "logits before penalties");
+  grow(slot.reports, reports * static_cast<std::int64_t>(sizeof(TokenReport)), "log-probabilities");
+  call->reports = reinterpret_cast<TokenReport*>(slot.reports.data());
+  auto* copy = raw_.as<float>();
+  for (const std::int32_t row : reported_) {
+    SamplingTask& task = tasks_[static_cast<std::size_t>(row)];
+    if (!is_edited(task)) continue;
+    task.raw = copy;
+    copy += vocab;
+  }
+}
+
+void Sampler::upload(cudaStream_t stream, SamplingCall* call) {
+  const auto place = [](const auto& list, std::int64_t* bytes) {
+    const std::int64_t offset = *bytes;
+    *bytes += aligned(static_cast<std::int64_t>(std::span(list).size_bytes()));
+    return offset;
+  };
+  std::int64_t bytes = 0;
+  const std::int64_t tasks_at = place(tasks_, &bytes);
+  const std::int64_t ints_at = place(ints_, &bytes);
+  const std::int64_t edited_at = place(edited_, &bytes);
+  const std::int64_t reported_at = place(reported_, &bytes);
   auto host = upload_.open(bytes);
   LANNER_CHECK(host.ok());
-  std::memcpy(*host, tasks_.data(), static_cast<std::size_t>(task_bytes));
-  if (int_bytes > 0) std::memcpy(*host + ints_at, ints_.data(), static_cast<std::size_t>(int_bytes));
-  if (edited_bytes > 0) std::memcpy(*host + edited_at, edited_.data(), static_cast<std::size_t>(edited_bytes));
+  const auto write = [&](const auto& list, std::int64_t at) {
+    if (!list.empty()) std::memcpy(*host + at, list.data(), std::span(list).size_bytes());
+  };
+  write(tasks_, tasks_at);
+  write(ints_, ints_at);
+  write(edited_, edited_at);
+  write(reported_, reported_at);
   upload_.send(bytes, stream);
   const std::byte* device = upload_.device();
-  call->tasks = reinterpret_cast<const SamplingTask*>(device);
+  call->tasks = reinterpret_cast<const SamplingTask*>(device + tasks_at);
   call->ints = reinterpret_cast<const std::int32_t*>(device + ints_at);
   call->edited = reinterpret_cast<const std::int32_t*>(device + edited_at);
   call->edited_count = static_cast<std::int32_t>(edited_.size());
+  call->reported = reinterpret_cast<const std::int32_t*>(device + reported_at);
+  call->reported_count = static_cast<std::int32_t>(reported_.size());
 }
 
 void Sampler::start(const KernelContext& context, std::span<const SampleRow> rows) {
@@ -117,22 +165,19 @@ void Sampler::start(const KernelContext& context, std::span<const SampleRow> row
   Slot& slot = slots_[next_];
   next_ = (next_ + 1) % kMostUncollected;
   ++under_way_;
+  slot.reported.clear();
   const auto vocab = static_cast<std::int64_t>(rows.front().logits.size());
+  LANNER_CHECK(vocab <= kCudaMaxVocabulary);
   SamplingCall call;
   call.rows = static_cast<std::int32_t>(rows.size());
   call.vocab = static_cast<std::int32_t>(vocab);
   if (are_plain(rows)) {
     call.logits = const_cast<float*>(rows.front().logits.data());
   } else {
-    describe(rows, context.stream, &call);
+    describe(rows, context.stream, slot, &call);
   }
   const std::int64_t chunks = (vocab + kScanChunk - 1) / kScanChunk;
-  const std::int64_t scan_bytes = call.rows * chunks * static_cast<std::int64_t>(sizeof(ScanResult));
-  if (scans_.bytes() < scan_bytes) {
-    auto buffer = DeviceBuffer::allocate(std::max(scan_bytes, 2 * scans_.bytes()), "scans of logits");
-    LANNER_CHECK(buffer.ok());
-    scans_ = *std::move(buffer);
-  }
+  grow(scans_, call.rows * chunks * static_cast<std::int64_t>(sizeof(ScanResult)), "scans of logits");
   call.scans = scans_.as<ScanResult>();
   call.sampled = sampled_.as<std::int32_t>();
   call.results = reinterpret_cast<int2*>(slot.results.data());
@@ -142,28 +187,22 @@ void Sampler::start(const KernelContext& context, std::span<const SampleRow> row
 
 void Sampler::collect(std::span<SampledToken> tokens) {
   LANNER_CHECK(under_way_ > 0);
-  wait_and_read(slot(under_way_), tokens);
+  const Slot& slot = slots_[(next_ - under_way_ + kMostUncollected) % kMostUncollected];
   --under_way_;
-}
-
-void Sampler::collect_newest(std::span<SampledToken> tokens) {
-  LANNER_CHECK(under_way_ > 0);
-  wait_and_read(slot(1), tokens);
-  --under_way_;
-  next_ = (next_ + kMostUncollected - 1) % kMostUncollected;
-}
-
-std::int32_t Sampler::newest_token(std::int32_t row) const {
-  slot(1).done.wait();
-  return reinterpret_cast<const int2*>(slot(1).results.data())[row].x;
-}
-
-void Sampler::wait_and_read(const Slot& slot, std::span<SampledToken> tokens) {
   slot.done.wait();
   const auto* results = reinterpret_cast<const int2*>(slot.results.data());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     tokens[i].finite = results[i].y != 0;
     tokens[i].token = results[i].x;
+  }
+  const auto* reports = reinterpret_cast<const TokenReport*>(slot.reports.data());
+  for (const Report& report : slot.reported) {
+    SampledToken& token = tokens[static_cast<std::size_t>(report.row)];
+    if (!token.finite) continue;
+    token.logprob = reports[report.first].logprob;
+    for (const TokenReport& best : std::span(reports + report.first + 1, static_cast<std::size_t>(report.best))) {
+      token.top.push_back({best.token, best.logprob});
+    }
   }
 }
 

@@ -24,38 +24,42 @@ class Sampler {
   static constexpr std::int64_t kMaxRows = 8192;  // of one sampling
 
   Status set_up();
-  /// Whether the device can; the others belong to the host.
-  static bool takes(const SampleRow& row);
   /// The tokens of the last sampling by its rows, in device memory; the place is the same for good.
   const std::int32_t* sampled() const { return sampled_.as<const std::int32_t>(); }
 
-  /// Puts the rows that takes() accepts to work and leaves the others alone.
+  /// Puts the sampling of the rows on the context's stream.
   void start(const KernelContext& context, std::span<const SampleRow> rows);
-  /// Waits for the oldest start() that was not collected, or for the newest. What they say of rows that were left alone
-  /// means nothing.
+  /// Waits for the oldest start() that was not collected.
   void collect(std::span<SampledToken> tokens);
-  void collect_newest(std::span<SampledToken> tokens);
-  /// Waits for the newest start() and looks: what sampled_token(row) stands for.
-  std::int32_t newest_token(std::int32_t row) const;
 
  private:
+  /// Where a row's log-probabilities are among a slot's reports: the sampled token's, then `best` more.
+  struct Report {
+    std::int32_t row;
+    std::int32_t first;
+    std::int32_t best;
+  };
   struct Slot {
     PinnedBuffer results;  // (kMaxRows) int2
+    PinnedBuffer reports;  // TokenReport
+    std::vector<Report> reported;
     DeviceEvent done;
   };
-  const Slot& slot(int back) const { return slots_[(next_ - back + kMostUncollected) % kMostUncollected]; }
-  static void wait_and_read(const Slot& slot, std::span<SampledToken> tokens);
-  void describe(std::span<const SampleRow> rows, cudaStream_t stream, SamplingCall* call);
+  void describe(std::span<const SampleRow> rows, cudaStream_t stream, Slot& slot, SamplingCall* call);
+  void give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCall* call);
+  void upload(cudaStream_t stream, SamplingCall* call);
 
   DeviceBuffer sampled_;  // (kMaxRows)
   DeviceBuffer scans_;    // (rows, chunks) ScanResult
+  DeviceBuffer raw_;      // (rows that are edited and want log-probabilities, vocab)
   Slot slots_[kMostUncollected];
   int next_ = 0;       // the slot that the next start() takes
   int under_way_ = 0;  // starts that were not collected
   MirroredBuffer upload_;
   std::vector<SamplingTask> tasks_;
   std::vector<std::int32_t> ints_;
-  std::vector<std::int32_t> edited_;
+  std::vector<std::int32_t> edited_;    // rows
+  std::vector<std::int32_t> reported_;  // rows
 };
 
 }  // namespace lanner::ops::cuda

@@ -1,16 +1,18 @@
-// Sampling: three launches for a step's rows.
+// Sampling: two to four launches for a step's rows.
 //
-//   edit_logits     a block a row that has penalties, biases or bans; writes into the row. A bitmap of the vocabulary in
+//   edit_logits     a block a row that has penalties, biases or bans; writes into the row. A bitmap of the vocabulary
+//   in
 //                   shared memory tells which thread is the first to meet a token
-//   scan_logits     a block a chunk of 4,096 logits: the best, the least, and whether all are finite
+//   scan_logits     a block a chunk of 4,096 or 16,384 logits: the best, the least, and whether all are finite
 //   choose_tokens   a block a row: the best of its chunks; for a draw, the walk below
+//   report_logprobs a block a row that wants log-probabilities, of the logits before they were edited
 //
 // Bound: reading the logits, once for greedy rows, three to six times for a draw, from the second-level cache then.
 //
 // THE WALK. The candidates in order (higher logit first, lower id first) are a line of weights; top-k, top-p and the
 // draw each ask for the candidate at which the count or the weight of all up to it passes a target. One pass puts all
-// candidates into 2,048 bins by their distance from the best, which keeps the order; running sums over the bins name the
-// bin in which the target lies; a second pass gathers that bin's few candidates, each of which adds up what comes
+// candidates into 2,048 bins by their distance from the best, which keeps the order; running sums over the bins name
+// the bin in which the target lies; a second pass gathers that bin's few candidates, each of which adds up what comes
 // before it. A bin of more than kGathered (many equal logits, high temperatures) is halved bit by bit instead, eight
 // bits of (logit, id) a pass. So nothing is sorted, and every sum is of integers.
 
@@ -27,10 +29,12 @@ using Weight = unsigned long long;
 
 constexpr int kEditThreads = 512;
 constexpr int kScanThreads = 256;
+constexpr int kManyRows = 32;
 constexpr int kChooseThreads = 1024;
 constexpr int kBins = 2048;
 constexpr int kBinsPerThread = kBins / kChooseThreads;
 constexpr int kGathered = 1024;
+static_assert(kGathered >= kMostLogprobs);
 constexpr int kDigits = 256;
 constexpr double kUnitWeight = 17592186044416.0;  // 2^44, that of the best candidate; a Weight holds 2^20 of them
 constexpr float kBannedLogit = -FLT_MAX;          // where the host writes -infinity: finite, and of no weight
@@ -101,14 +105,20 @@ __global__ void __launch_bounds__(kEditThreads) edit_logits(const __grid_constan
   let_next_start();
   const SamplingTask task = call.tasks[load_fresh(call.edited + blockIdx.x)];
   const Lists lists = {call.ints, call.sampled};
+  if (task.raw != nullptr) {  // a place of its own, since the row is edited
+    for (int i = static_cast<int>(threadIdx.x); i < call.vocab; i += kEditThreads) {
+      task.raw[i] = load_fresh(task.logits + i);
+    }
+    __syncthreads();
+  }
   if (task.repetition_penalty != 1.0F) {
     clear(bitmap, call.vocab);
     for (int i = static_cast<int>(threadIdx.x); i < task.history.count; i += kEditThreads) {
       const std::int32_t token = lists.token(task.history, i);
       if (!first_to_mark(bitmap, token)) continue;
       const float raw = load_fresh(task.logits + token);
-      edit(task.logits + token, raw < 0 ? __fmul_rn(raw, task.repetition_penalty)
-                                        : __fdiv_rn(raw, task.repetition_penalty));
+      edit(task.logits + token,
+           raw < 0 ? __fmul_rn(raw, task.repetition_penalty) : __fdiv_rn(raw, task.repetition_penalty));
     }
   }
   if (task.presence_penalty != 0.0F || task.frequency_penalty != 0.0F) {
@@ -136,10 +146,9 @@ __device__ __forceinline__ void take_better(ScanResult& mine, const ScanResult& 
 __device__ ScanResult warp_best(ScanResult mine) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
-    const ScanResult other = {__shfl_xor_sync(kAllLanes, mine.best, offset),
-                              __shfl_xor_sync(kAllLanes, mine.least, offset),
-                              __shfl_xor_sync(kAllLanes, mine.token, offset),
-                              __shfl_xor_sync(kAllLanes, mine.finite, offset)};
+    const ScanResult other = {
+        __shfl_xor_sync(kAllLanes, mine.best, offset), __shfl_xor_sync(kAllLanes, mine.least, offset),
+        __shfl_xor_sync(kAllLanes, mine.token, offset), __shfl_xor_sync(kAllLanes, mine.finite, offset)};
     take_better(mine, other);
   }
   return mine;
@@ -152,16 +161,15 @@ __device__ const float* logits_of(const SamplingCall& call, int row) {
   return call.logits + static_cast<std::int64_t>(row) * call.vocab;
 }
 
-/// Grid: (chunks, rows).
+/// Grid: (chunks, rows). A thread takes kEach logits, all of which it asks for before it looks at the first.
+template <int kEach>
 __global__ void __launch_bounds__(kScanThreads) scan_logits(const __grid_constant__ SamplingCall call) {
   __shared__ ScanResult room[kScanThreads / kWarp];
   wait_for_previous();
   let_next_start();
   const int row = static_cast<int>(blockIdx.y);
   const float* logits = logits_of(call, row);
-  if (logits == nullptr) return;
-  constexpr int kEach = static_cast<int>(kScanChunk) / kScanThreads;
-  const int first = static_cast<int>(blockIdx.x * kScanChunk + threadIdx.x);
+  const int first = static_cast<int>(blockIdx.x) * kEach * kScanThreads + static_cast<int>(threadIdx.x);
   float values[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
@@ -226,6 +234,8 @@ struct ChooseRoom {
   };
   Weight warp_weights[kChooseThreads / kWarp];
   unsigned warp_counts[kChooseThreads / kWarp];
+  ScanResult warp_scans[kChooseThreads / kWarp];
+  double warp_sums[kChooseThreads / kWarp];
   ScanResult scan;
   int bin;
   unsigned gathered;
@@ -424,6 +434,19 @@ __device__ Weight weight_from(const DrawRow& row, float least, ChooseRoom& room)
   return room.sum;
 }
 
+/// Bins are 1/64 nat wide, or narrower where the row does not fill them. `least`: of those that count.
+__device__ DrawRow draw_row(const float* logits, int vocab, float best, float least, double inverse_temperature) {
+  const auto nats = static_cast<float>(inverse_temperature);
+  const float widest = 64 * nats;
+  const float range = least < best ? best - least : 0.0F;
+  return {.logits = logits,
+          .vocab = vocab,
+          .best = best,
+          .inverse_temperature = inverse_temperature,
+          .nats_per_logit = nats,
+          .bins_per_logit = range > 0 ? fmaxf(widest, (kBins - 2) / range) : widest};
+}
+
 __device__ Weight below(Weight target, Weight total) { return target < total ? target : total - 1; }
 
 __device__ std::int32_t draw(const SamplingTask& task, const DrawRow& row, ChooseRoom& room) {
@@ -452,7 +475,6 @@ __global__ void __launch_bounds__(kChooseThreads) choose_tokens(const __grid_con
   let_next_start();
   const int row = static_cast<int>(blockIdx.x);
   const float* logits = logits_of(call, row);
-  if (logits == nullptr) return;
   if (threadIdx.x < kWarp) {
     ScanResult mine = nothing_seen();
     for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks; chunk += kWarp) {
@@ -466,18 +488,10 @@ __global__ void __launch_bounds__(kChooseThreads) choose_tokens(const __grid_con
   __syncthreads();
   const ScanResult scan = room.scan;
   std::int32_t token = scan.finite != 0 ? scan.token : 0;
-  if (call.tasks != nullptr && scan.finite != 0 && call.tasks[row].inverse_temperature > 0) {
+  const bool drawn = call.tasks != nullptr && call.tasks[row].inverse_temperature > 0;
+  if (drawn && scan.finite != 0 && scan.best > kBannedLogit) {
     const SamplingTask task = call.tasks[row];
-    const float range = fminf(scan.least, scan.best) < scan.best ? scan.best - scan.least : 0.0F;
-    // Bins of 1/64 nat, or narrower ones where the row does not fill them.
-    const auto nats = static_cast<float>(task.inverse_temperature);
-    const float widest = 64 * nats;
-    const DrawRow line = {.logits = logits,
-                          .vocab = call.vocab,
-                          .best = scan.best,
-                          .inverse_temperature = task.inverse_temperature,
-                          .nats_per_logit = nats,
-                          .bins_per_logit = range > 0 ? fmaxf(widest, (kBins - 2) / range) : widest};
+    const DrawRow line = draw_row(logits, call.vocab, scan.best, scan.least, task.inverse_temperature);
     token = draw(task, line, room);
   }
   if (threadIdx.x == 0) {
@@ -486,20 +500,110 @@ __global__ void __launch_bounds__(kChooseThreads) choose_tokens(const __grid_con
   }
 }
 
+// --- log-probabilities ----------------------------------------------------------------------------------------------
+
+/// A ScanResult of the whole row in every thread, and log(sum(exp(logit))).
+__device__ double log_sum_exp(const float* logits, int vocab, ChooseRoom& room, ScanResult* scan) {
+  const int thread = static_cast<int>(threadIdx.x);
+  ScanResult mine = nothing_seen();
+#pragma unroll 4
+  for (int token = thread; token < vocab; token += kChooseThreads) {
+    const float value = load_fresh(logits + token);
+    take_better(mine, {value, value, token, fabsf(value) <= FLT_MAX ? 1 : 0});
+  }
+  mine = warp_best(mine);
+  if (thread % kWarp == 0) room.warp_scans[thread / kWarp] = mine;
+  __syncthreads();
+  mine = room.warp_scans[0];
+  for (int warp = 1; warp < kChooseThreads / kWarp; ++warp) take_better(mine, room.warp_scans[warp]);
+  double sum = 0;
+#pragma unroll 4
+  for (int token = thread; token < vocab; token += kChooseThreads) {
+    sum += exp(static_cast<double>(load_fresh(logits + token)) - static_cast<double>(mine.best));
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+  if (thread % kWarp == 0) room.warp_sums[thread / kWarp] = sum;
+  __syncthreads();
+  sum = 0;
+  for (const double part : room.warp_sums) sum += part;
+  __syncthreads();
+  *scan = mine;
+  return static_cast<double>(mine.best) + log(sum);
+}
+
+/// Gathers the first `count` candidates, in any order.
+__device__ void gather_best(const DrawRow& row, int count, ChooseRoom& room) {
+  Weight last = ~Weight{0};
+  if (count < row.vocab) {
+    count_bins(row, room);
+    const std::int32_t token = find(row, true, static_cast<Weight>(count - 1), room).token;
+    last = place_of(load_fresh(row.logits + token), token);
+  }
+  if (threadIdx.x == 0) room.gathered = 0;
+  __syncthreads();
+  for (int token = static_cast<int>(threadIdx.x); token < row.vocab; token += kChooseThreads) {
+    const float logit = load_fresh(row.logits + token);
+    if (place_of(logit, token) <= last) room.candidates[atomicAdd(&room.gathered, 1U)] = {logit, token};
+  }
+  __syncthreads();
+}
+
+/// Grid: (rows that want them).
+__global__ void __launch_bounds__(kChooseThreads) report_logprobs(const __grid_constant__ SamplingCall call) {
+  __shared__ ChooseRoom room;
+  wait_for_previous();
+  let_next_start();
+  const int row = load_fresh(call.reported + blockIdx.x);
+  const SamplingTask task = call.tasks[row];
+  const float* logits = task.raw != nullptr ? task.raw : task.logits;
+  ScanResult scan;
+  const double total = log_sum_exp(logits, call.vocab, room, &scan);
+  if (scan.finite == 0) return;
+  const auto logprob = [&](float logit) { return static_cast<float>(static_cast<double>(logit) - total); };
+  TokenReport* const out = call.reports + task.first_report;
+  const std::int32_t token = load_fresh(call.sampled + row);
+  if (threadIdx.x == 0) out[0] = {token, logprob(load_fresh(logits + token))};
+  if (task.best_count == 0) return;
+  gather_best(draw_row(logits, call.vocab, scan.best, scan.least, 1.0), task.best_count, room);
+  for (int i = static_cast<int>(threadIdx.x); i < task.best_count; i += kChooseThreads) {
+    const Candidate mine = room.candidates[i];
+    int rank = 0;
+    for (int j = 0; j < task.best_count; ++j) {
+      const Candidate other = room.candidates[j];
+      if (place_of(other.logit, other.token) < place_of(mine.logit, mine.token)) ++rank;
+    }
+    out[1 + rank] = {mine.token, logprob(mine.logit)};
+  }
+}
+
+std::size_t bitmap_bytes(std::int64_t vocab) { return static_cast<std::size_t>(ceil_div(vocab, 32) * 4); }
+
 }  // namespace
+
+cudaError_t prepare_sampling() {
+  return cudaFuncSetAttribute(edit_logits, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bitmap_bytes(kCudaMaxVocabulary)));
+}
 
 cudaError_t sample_rows(const KernelContext& context, const SamplingCall& call) {
   if (call.rows == 0) return cudaSuccess;
+  const auto grid_of = [](std::int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); };
   if (call.edited_count > 0) {
-    const auto bitmap_bytes = static_cast<std::size_t>(ceil_div(call.vocab, 32) * 4);
-    LANNER_RETURN_IF_CUDA_ERROR(launch(context, edit_logits, dim3(static_cast<unsigned>(call.edited_count)),
-                                       kEditThreads, bitmap_bytes, call));
+    LANNER_RETURN_IF_CUDA_ERROR(
+        launch(context, edit_logits, grid_of(call.edited_count), kEditThreads, bitmap_bytes(call.vocab), call));
   }
-  const auto chunks = static_cast<unsigned>(ceil_div(call.vocab, kScanChunk));
+  // Few rows need many blocks to be read fast; many rows would have more than the device runs at once.
+  const bool few = call.rows < kManyRows;
+  const std::int64_t chunk = few ? kScanChunk : 4 * kScanChunk;
+  const auto chunks = static_cast<unsigned>(ceil_div(call.vocab, chunk));
+  constexpr int kEach = static_cast<int>(kScanChunk) / kScanThreads;
+  LANNER_RETURN_IF_CUDA_ERROR(launch(context, few ? scan_logits<kEach> : scan_logits<4 * kEach>,
+                                     dim3(chunks, static_cast<unsigned>(call.rows)), kScanThreads, 0, call));
   LANNER_RETURN_IF_CUDA_ERROR(
-      launch(context, scan_logits, dim3(chunks, static_cast<unsigned>(call.rows)), kScanThreads, 0, call));
-  return launch(context, choose_tokens, dim3(static_cast<unsigned>(call.rows)), kChooseThreads, 0, call,
-                static_cast<int>(chunks));
+      launch(context, choose_tokens, grid_of(call.rows), kChooseThreads, 0, call, static_cast<int>(chunks)));
+  if (call.reported_count == 0) return cudaSuccess;
+  return launch(context, report_logprobs, grid_of(call.reported_count), kChooseThreads, 0, call);
 }
 
 }  // namespace lanner::ops::cuda

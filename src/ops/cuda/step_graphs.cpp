@@ -60,23 +60,33 @@ StepGraphs::Action StepGraphs::begin(const StepPlan& plan, const StepPlaces& pla
   }
   // Of this thread alone: others may go on allocating.
   LANNER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  recording_ = &found->second;
+  recording_ = key;
   stream_ = stream;
   return Action::kRecordOperations;
 }
 
 void StepGraphs::finish() {
-  if (recording_ == nullptr) return;
+  if (!recording_) return;
   cudaGraph_t graph = nullptr;
   LANNER_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
-  LANNER_CUDA_CHECK(cudaGraphInstantiate(recording_, graph, 0));
+  const Key key = *recording_;
+  recording_.reset();
+  cudaGraphExec_t made = nullptr;
+  cudaError_t error = cudaGraphInstantiate(&made, graph, 0);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    LANNER_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    clear();
+    error = cudaGraphInstantiate(&made, graph, 0);
+  }
+  LANNER_CUDA_CHECK(error);
   LANNER_CUDA_CHECK(cudaGraphDestroy(graph));
-  LANNER_CUDA_CHECK(cudaGraphLaunch(*recording_, stream_));
-  recording_ = nullptr;
+  graphs_[key] = made;
+  LANNER_CUDA_CHECK(cudaGraphLaunch(made, stream_));
 }
 
 void StepGraphs::clear() {
-  LANNER_CHECK(recording_ == nullptr);
+  LANNER_CHECK(!recording_);
   for (const auto& [key, graph] : graphs_) {
     if (graph != nullptr) static_cast<void>(cudaGraphExecDestroy(graph));
   }

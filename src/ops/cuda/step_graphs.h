@@ -1,16 +1,17 @@
 #pragma once
 // Steps that the device repeats: their launches, recorded once as a CUDA graph and replayed.
 //
-// A graph is made for a number of places and a bound of the contexts (StepPlaces), and stands for every batch of one row
-// a sequence that fits: what differs from step to step is read from memory that always lies in the same place. Whether
-// a step may be repeated, and in how many places, is plan_places()'s to say.
+// A graph is made for a number of places and a bound of the contexts (StepPlaces), and stands for every batch of one
+// row a sequence that fits: what differs from step to step is read from memory that always lies in the same place.
+// Whether a step may be repeated, and in how many places, is plan_places()'s to say.
 //
 //   a shape is seen    what is done
 //   once               its operations are launched as they come: libraries load and choose what they need
 //   again              they are recorded, and the graph is launched
 //   ever after         the graph is launched
 //
-// Graphs hold addresses: whoever moves what they read calls clear().
+// Graphs hold addresses: whoever moves what they read calls clear(). Where there is no memory for one more graph, the
+// others make room.
 
 #include <cuda_runtime_api.h>
 
@@ -39,7 +40,7 @@ class StepGraphs {
   /// After kRecordOperations what is put on the stream is not done but recorded, up to finish().
   Action begin(const StepPlan& plan, const StepPlaces& places, cudaStream_t stream);
   void finish();
-  bool recording() const { return recording_ != nullptr; }
+  bool recording() const { return recording_.has_value(); }
   void clear();
 
  private:
@@ -54,11 +55,11 @@ class StepGraphs {
     std::size_t operator()(const Key& key) const;
   };
 
-  static constexpr std::size_t kMostGraphs = 512;  // each holds some hundred kilobytes of the host and the device
+  static constexpr std::size_t kMostGraphs = 256;  // each holds some hundred kilobytes of the host and the device
 
   std::unordered_map<Key, cudaGraphExec_t, KeyHash> graphs_;  // null: seen once
-  cudaGraphExec_t* recording_ = nullptr;                      // its place in graphs_
-  cudaStream_t stream_ = nullptr;                             // on which it is recorded
+  std::optional<Key> recording_;
+  cudaStream_t stream_ = nullptr;  // on which it is recorded
 };
 
 }  // namespace lanner::ops::cuda

@@ -55,8 +55,7 @@ Result<std::byte*> MirroredBuffer::open(std::int64_t bytes) {
   turn_ = 1 - turn_;
   Side& side = sides_[turn_];
   side.copied.wait();
-  const auto room =
-      static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
+  const auto room = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
   if (bytes > side.memory.bytes()) {
     LANNER_ASSIGN_OR_RETURN(side.memory, PinnedBuffer::allocate(room, "a step's lists"));
   }

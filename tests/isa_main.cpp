@@ -1,6 +1,6 @@
-// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cuda, cuda-deterministic) and,
-// on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this machine lacks ends the program with 77, which
-// ctest shows as skipped.
+// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cpu-late, cuda,
+// cuda-deterministic) and, on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this machine lacks ends the
+// program with 77, which ctest shows as skipped.
 
 #include <gtest/gtest.h>
 
@@ -15,7 +15,7 @@
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   constexpr int kNotRun = 77;
-  if (lanner::test_device() != lanner::TestDevice::kCpu) {
+  if (lanner::is_cuda(lanner::test_device())) {
     const lanner::ops::CudaSupport support = lanner::ops::cuda_support();
     if (!support.problem.empty()) {
       std::printf("NOT RUN: no CUDA device to test (%s)\n", support.problem.c_str());

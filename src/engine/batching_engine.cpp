@@ -28,7 +28,7 @@ BatchingEngine::BatchingEngine(EngineParts parts)
     : parts_(std::move(parts)),
       blocks_(parts_.plan.kv_blocks, parts_.options.enable_prefix_caching),
       scheduler_(parts_.limits, blocks_),
-      runner_(*parts_.decoder, *parts_.backend, parts_.cache, parts_.options.session_len),
+      runner_(*parts_.decoder, *parts_.backend, parts_.cache),
       thread_([this] { loop(); }) {}
 
 BatchingEngine::~BatchingEngine() {
@@ -79,12 +79,17 @@ void BatchingEngine::loop() {
   while (receive()) {
     const Scheduler::Step step = scheduler_.plan();
     for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
-    for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
+    if (!runner_.busy()) {  // what is under way may end it otherwise, or free blocks
+      for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
+    }
     if (!step.items.empty()) {
-      for (StepResult& result : runner_.run(step, scheduler_)) {
-        if (result.finished) finish(*result.sequence, result.reason, std::move(result.status));
-      }
+      runner_.start(step);
       ++steps_;
+    }
+    // Where the device answers late, this is the step before; the one just started goes on meanwhile.
+    while (runner_.due() || (step.items.empty() && runner_.busy())) {
+      for (StepResult& ended : runner_.collect(scheduler_))
+        finish(*ended.sequence, ended.reason, std::move(ended.status));
     }
     publish_stats();
   }
@@ -119,6 +124,8 @@ void BatchingEngine::start(const std::shared_ptr<RequestState>& request) {
     sequence->request = request;
     sequence->choice = choice;
     sequence->tokens = request->request.prompt;
+    sequence->most_tokens =
+        std::min<std::int64_t>(sequence->size() + request->request.max_new_tokens, parts_.options.session_len);
     sequence->sampling = request->sampling;
     sequence->sampling.seed += static_cast<std::uint64_t>(choice) * 0x9E3779B97F4A7C15U;  // a stream of its own
     scheduler_.add(std::move(sequence));
@@ -132,6 +139,7 @@ void BatchingEngine::finish_all(RequestState& request) {
 }
 
 void BatchingEngine::finish(Sequence& sequence, FinishReason reason, Status status) {
+  runner_.forget(sequence);
   const std::unique_ptr<Sequence> removed = scheduler_.remove(sequence);
   removed->state = SequenceState::kFinished;
   const std::shared_ptr<RequestState> request = removed->request;

@@ -12,6 +12,7 @@
 #include <random>
 #include <thread>
 
+#include "engine/late_backend.h"
 #include "engine/open_engine.h"
 #include "engine/random_checkpoint.h"
 #include "engine/test_engine_options.h"
@@ -27,7 +28,8 @@ std::vector<std::int32_t> random_prompt(std::mt19937& random, std::size_t length
 }
 
 std::unique_ptr<Engine> open(const EngineOptions& options, const RandomModel& shape = {}) {
-  auto opened = open_engine(make_random_checkpoint(shape), options, nullptr);
+  const WrapBackend wrap = test_device() == TestDevice::kCpuLate ? answering_late : WrapBackend();
+  auto opened = open_engine(make_random_checkpoint(shape), options, nullptr, wrap);
   EXPECT_TRUE(opened.ok()) << opened.status().message();
   return opened.ok() ? std::move(opened->engine) : nullptr;
 }
@@ -133,6 +135,11 @@ std::vector<Request> mixed_requests(std::size_t count, unsigned seed, bool answe
       request.sampling = {.temperature = 0.9F, .top_k = 20, .top_p = 0.95F, .seed = i};
     }
     if (i % 5 == 2) request.sampling.repetition_penalty = 1.2F;
+    if (i % 5 == 3) request.sampling.frequency_penalty = 0.3F;
+    if (i % 6 == 1) request.stop_ids = {own[0], static_cast<std::int32_t>(random() % 96)};
+    if (i % 7 == 3) request.bad_words = {{own[0]}, random_prompt(random, 2), random_prompt(random, 2)};
+    if (i % 11 == 4) request.sampling.logprobs = 2;
+    if (i % 13 == 6) request.wants.logits = RequestWants::Logits::kGenerated;
     requests.push_back(std::move(request));
   }
   return requests;
@@ -507,7 +514,7 @@ TEST(OpenEngine, SaysWhereItRunsAndThatThereIsNoCuda) {
   EngineOptions options = small_options();
   const auto opened = open_engine(make_random_checkpoint({}), options, nullptr);
   ASSERT_TRUE(opened.ok()) << opened.status().message();
-  const bool cuda = test_device() != TestDevice::kCpu;
+  const bool cuda = is_cuda(test_device());
   EXPECT_EQ(opened->ran_on, cuda ? Device::kCuda : Device::kCpu);
   EXPECT_TRUE(opened->device.starts_with(cuda ? "cuda " : "cpu ")) << opened->device;
   EXPECT_TRUE(opened->notes.empty());

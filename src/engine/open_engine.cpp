@@ -67,6 +67,10 @@ Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkp
     return unsupported(fmt::format("{}: heads of {} elements; CUDA computes with up to {}", checkpoint.path(),
                                    spec.head_dim, ops::kCudaMaxHeadDim));
   }
+  if (spec.vocab > ops::kCudaMaxVocabulary) {
+    return unsupported(fmt::format("{}: a vocabulary of {} tokens; CUDA samples from up to {}", checkpoint.path(),
+                                   spec.vocab, ops::kCudaMaxVocabulary));
+  }
   ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
                                                                   .dense = chosen.numbers.dense,
@@ -179,7 +183,7 @@ Status check_options(const EngineOptions& options, const OptionName& name_of) {
 }
 
 Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkpoint, const EngineOptions& options,
-                                 const std::function<void(double)>& progress) {
+                                 const std::function<void(double)>& progress, const WrapBackend& wrap) {
   LANNER_RETURN_IF_ERROR(check_options(options, nullptr));
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   OpenedEngine opened;
@@ -188,6 +192,7 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   const auto longest = static_cast<std::int32_t>(spec.max_position);
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
   LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, spec, opened.notes));
+  if (wrap) device.backend = wrap(std::move(device.backend));
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, device.numbers, device.backend->available_bytes()));
   LANNER_ASSIGN_OR_RETURN(parts.decoder, model::Decoder::load(*checkpoint, spec, *device.backend,
                                                               {.arithmetic = device.numbers.arithmetic,

@@ -9,6 +9,7 @@
 
 #include "lanner/engine.h"
 #include "model/checkpoint.h"
+#include "ops/backend.h"
 
 namespace lanner {
 
@@ -26,10 +27,13 @@ using OptionName = std::function<std::string(std::string_view option)>;
 /// Refuses numbers out of range, as open_engine() does before all else; an empty `name_of` leaves the names.
 Status check_options(const EngineOptions& options, const OptionName& name_of);
 
+/// For tests: puts something between the engine and its device.
+using WrapBackend = std::function<std::unique_ptr<ops::Backend>(std::unique_ptr<ops::Backend>)>;
+
 /// Checks the configuration, loads the weights, plans and reserves memory, starts the engine's thread.
 /// `progress` (may be empty) is called on this thread with the share of the weights that is loaded.
 /// kResourceExhausted, with what is needed and what is free, when memory does not suffice.
 Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkpoint, const EngineOptions& options,
-                                 const std::function<void(double)>& progress);
+                                 const std::function<void(double)>& progress, const WrapBackend& wrap = nullptr);
 
 }  // namespace lanner

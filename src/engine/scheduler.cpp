@@ -44,11 +44,6 @@ std::vector<Sequence*> Scheduler::all() const {
   return result;
 }
 
-void Scheduler::computed(Sequence& sequence, std::int64_t rows) {
-  sequence.computed += rows;
-  blocks_.publish(sequence.tokens, sequence.computed, sequence.table);
-}
-
 Scheduler::Step Scheduler::plan() {
   Step step;
   rows_left_ = limits_.max_rows;
@@ -62,7 +57,7 @@ Scheduler::Step Scheduler::plan() {
 void Scheduler::plan_decode(Step& step) {
   for (auto it = running_.begin(); it != running_.end(); ++it) {
     Sequence& sequence = **it;
-    if (sequence.state != SequenceState::kDecode) continue;
+    if (sequence.state != SequenceState::kDecode || sequence.awaits_last_token()) continue;
     bool room = blocks_.extend(sequence.size(), sequence.table);
     while (!room && std::prev(running_.end()) != it) {
       preempt(std::prev(running_.end()));  // younger than this one, and not in the step yet
@@ -88,8 +83,12 @@ void Scheduler::plan_prefill(Step& step) {
 }
 
 void Scheduler::admit(Step& step) {
-  while (!waiting_.empty() && running() < limits_.max_sequences && rows_left_ > 0 && output_rows_left_ > 0) {
+  // Whoever waits for its last token alone takes no part in a step any more.
+  std::int64_t going_on =
+      std::ranges::count_if(running_, [](const auto& sequence) { return !sequence->awaits_last_token(); });
+  while (!waiting_.empty() && going_on < limits_.max_sequences && rows_left_ > 0 && output_rows_left_ > 0) {
     if (!try_admit(*waiting_.front())) return;
+    ++going_on;
     std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
     waiting_.pop_front();
     Sequence& admitted = *sequence;

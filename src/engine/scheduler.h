@@ -4,7 +4,9 @@
 // Decode rows first, one for each running sequence that has its prompt behind it; then prompt chunks, oldest first, up
 // to the token budget; then sequences that wait are admitted in order of arrival while blocks and slots last. When a
 // decoding sequence needs a block and none is left, the youngest running sequence gives up its own and waits again.
-// Admission takes the blocks of the whole prompt at once, so that chunks cannot run out half way.
+// Admission takes the blocks of the whole prompt at once, so that chunks cannot run out half way. A step may be planned
+// while the one before is under way: sequences go on as if that did not end them, unless it is the last that they may
+// have; what a preempted one is still given, it keeps.
 //
 // Used by the engine's thread alone.
 
@@ -42,8 +44,8 @@ class Scheduler {
   Step plan();
   /// Takes a sequence out, whatever its state, and gives its blocks back.
   std::unique_ptr<Sequence> remove(const Sequence& sequence);
-  /// Rows of a step have been computed: makes full blocks available to others.
-  void computed(Sequence& sequence, std::int64_t rows);
+  /// Makes full blocks available to others; the sequence's computed tokens are all known.
+  void publish(Sequence& sequence) { blocks_.publish(sequence.tokens, sequence.computed, sequence.table); }
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
   std::int64_t running() const { return static_cast<std::int64_t>(running_.size()); }

@@ -3,7 +3,7 @@
 //
 //   state     becomes    when
 //   waiting   prefill    the scheduler finds room for it
-//   prefill   decode     the last of its tokens has been computed, and one more sampled
+//   prefill   decode     the step that computes the last of its tokens has been started, and samples one more
 //   decode    finished   a stop token, a length, or an error
 //   prefill   finished   nothing is to be generated, or an error
 //   prefill   waiting    preempted: an older sequence needs its blocks; its tokens stay, its KV is computed again
@@ -42,8 +42,10 @@ struct Sequence {
   std::shared_ptr<RequestState> request;
   std::int32_t choice = 0;
   SequenceState state = SequenceState::kWaiting;
-  std::vector<std::int32_t> tokens;  // prompt, then what was generated
-  std::int64_t computed = 0;         // of tokens, whose KV is in the cache
+  std::vector<std::int32_t> tokens;  // prompt, then what was generated; the last one or two may be names for tokens of
+                                     // steps under way (ops::sampled_token)
+  std::int64_t computed = 0;         // of tokens, whose KV is in the cache or will be after the steps under way
+  std::int64_t most_tokens = 0;      // that it may come to: max_new_tokens and the context
   KvBlocks::Table table;
   ops::SamplingParams sampling;       // with this choice's seed
   std::int64_t logits_delivered = 0;  // rows of logits that were handed out, so that preemption repeats none
@@ -51,6 +53,8 @@ struct Sequence {
   std::vector<std::int32_t> banned;   // for the row being sampled
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
+  /// It decodes, and the step under way brings the last token that it may have, if not a stop token.
+  bool awaits_last_token() const { return state == SequenceState::kDecode && size() >= most_tokens; }
   std::int64_t pending() const { return size() - computed; }
   std::int64_t prompt_size() const { return static_cast<std::int64_t>(request->request.prompt.size()); }
   std::int64_t generated() const { return size() - prompt_size(); }

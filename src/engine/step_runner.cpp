@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/check.h"
+
 namespace lanner {
 namespace {
 
@@ -23,30 +25,68 @@ bool wants_every_logits_row(const Sequence& sequence) {
 
 }  // namespace
 
-std::vector<StepResult> StepRunner::run(const Scheduler::Step& step, Scheduler& scheduler) {
-  build(step);
+void StepRunner::start(const Scheduler::Step& step) {
+  LANNER_CHECK(under_way_ < ops::kMostUncollected);
+  newest_ = (newest_ + 1) % ops::kMostUncollected;
+  ++under_way_;
+  Started& started = started_[newest_];
+  build(step, started);
   const ops::Batch batch{
       .rows = static_cast<std::int32_t>(tokens_.size()), .tokens = tokens_, .positions = positions_, .slices = slices_};
   const model::StepOutput output =
       decoder_.forward(batch, cache_, {.logits = wanted_logits_, .hidden = wanted_hidden_});
-  sample(output);
-  std::vector<StepResult> results;
-  for (const Place& place : places_) {
+  for (const Place& place : started.places) {  // before sampling: it overwrites logits
     deliver_logits(place, output);
     deliver_hidden(place, output);
-    scheduler.computed(*place.item.sequence, place.item.rows);
-    results.push_back(advance(place));
   }
-  return results;
+  sample(output, started);
+  for (Place& place : started.places) move_on(place);
 }
 
-void StepRunner::build(const Scheduler::Step& step) {
+bool StepRunner::due() const {
+  const Started& newest = started_[newest_];
+  return under_way_ == ops::kMostUncollected || (under_way_ > 0 && (newest.answered || newest.awaited));
+}
+
+std::vector<StepResult> StepRunner::collect(Scheduler& scheduler) {
+  LANNER_CHECK(under_way_ > 0);
+  Started& started = started_[(newest_ + 1 - under_way_ + ops::kMostUncollected) % ops::kMostUncollected];
+  if (!started.answered) backend_.collect(started.sampled);
+  --under_way_;
+  std::vector<StepResult> ended;
+  for (const Place& place : started.places) {
+    if (place.item.sequence == nullptr) continue;
+    Sequence& sequence = *place.item.sequence;
+    if (place.sample >= 0) {
+      if (auto result = take_token(place, started.sampled[static_cast<std::size_t>(place.sample)])) {
+        ended.push_back(*std::move(result));
+        if (ended.back().reason == FinishReason::kError) continue;  // nobody else is to find its keys and values
+      }
+    } else if (place.ends) {
+      ended.push_back({.sequence = &sequence, .reason = FinishReason::kLength});
+    }
+    if (place.sample >= 0 || place.ends) sequence.request->prompt_computed = true;
+    scheduler.publish(sequence);
+  }
+  return ended;
+}
+
+void StepRunner::forget(const Sequence& sequence) {
+  for (Started& started : started_) {
+    for (Place& place : started.places) {
+      if (place.item.sequence == &sequence) place.item.sequence = nullptr;
+    }
+  }
+}
+
+void StepRunner::build(const Scheduler::Step& step, Started& started) {
   tokens_.clear();
   positions_.clear();
   slices_.clear();
-  places_.clear();
   wanted_logits_.clear();
   wanted_hidden_.clear();
+  started.places.clear();
+  started.awaited = false;
   for (const Scheduler::Item& item : step.items) {
     const Sequence& sequence = *item.sequence;
     Place place{.item = item,
@@ -65,8 +105,16 @@ void StepRunner::build(const Scheduler::Step& step) {
                        .first_position = static_cast<std::int32_t>(sequence.computed),
                        .blocks = sequence.table.blocks()});
     add_wanted(place);
-    places_.push_back(place);
+    started.awaited = started.awaited || awaited(place);
+    started.places.push_back(place);
   }
+}
+
+bool StepRunner::awaited(const Place& place) const {
+  const Request& request = place.item.sequence->request->request;
+  if (place.ends || place.hidden_rows > 0 || request.wants.logits != RequestWants::Logits::kNone) return true;
+  // Whether a word of several tokens is about to be completed shows in the last of them.
+  return place.sample >= 0 && std::ranges::any_of(request.bad_words, [](const auto& word) { return word.size() > 1; });
 }
 
 void StepRunner::add_wanted(Place& place) {
@@ -81,6 +129,7 @@ void StepRunner::add_wanted(Place& place) {
   }
   place.logits_rows = wanted_logits_.size() - place.first_logits;
   if (generates) place.sample = 0;  // numbered in sample()
+  place.ends = last && !generates;
   const RequestWants::Hidden hidden = sequence.request->request.wants.hidden;
   if (!sequence.wants_prompt_rows() || hidden == RequestWants::Hidden::kNone) return;
   for (std::int32_t i = hidden == RequestWants::Hidden::kMean ? 0 : rows - 1; i < rows; ++i) {
@@ -89,10 +138,10 @@ void StepRunner::add_wanted(Place& place) {
   place.hidden_rows = wanted_hidden_.size() - place.first_hidden;
 }
 
-void StepRunner::sample(const model::StepOutput& output) {
+void StepRunner::sample(const model::StepOutput& output, Started& started) {
   const auto vocab = static_cast<std::size_t>(decoder_.spec().vocab);
   sample_rows_.clear();
-  for (Place& place : places_) {
+  for (Place& place : started.places) {
     if (place.sample < 0) continue;
     Sequence& sequence = *place.item.sequence;
     ban_tokens(sequence);
@@ -106,8 +155,18 @@ void StepRunner::sample(const model::StepOutput& output) {
                             .banned_tokens = sequence.banned,
                             .logit_bias = sequence.request->logit_bias});
   }
-  sampled_.assign(sample_rows_.size(), {});
-  if (!sample_rows_.empty()) backend_.sample(sample_rows_, sampled_);
+  started.sampled.assign(sample_rows_.size(), {});
+  started.answered = sample_rows_.empty() || backend_.sample(sample_rows_, started.sampled);
+}
+
+void StepRunner::move_on(Place& place) {
+  Sequence& sequence = *place.item.sequence;
+  if (sequence.state == SequenceState::kPrefill) prompt_tokens_ += place.item.rows;
+  sequence.computed += place.item.rows;
+  if (place.sample < 0) return;
+  place.token = sequence.tokens.size();
+  sequence.tokens.push_back(ops::sampled_token(place.sample));
+  sequence.state = SequenceState::kDecode;
 }
 
 void StepRunner::ban_tokens(Sequence& sequence) const {
@@ -170,40 +229,30 @@ void StepRunner::deliver_hidden(const Place& place, const model::StepOutput& out
   send(sequence, event);
 }
 
-StepResult StepRunner::advance(const Place& place) {
+std::optional<StepResult> StepRunner::take_token(const Place& place, const ops::SampledToken& sampled) {
   Sequence& sequence = *place.item.sequence;
-  if (sequence.state == SequenceState::kPrefill) prompt_tokens_ += place.item.rows;
-  if (sequence.pending() > 0) return {.sequence = &sequence};
-  sequence.request->prompt_computed = true;
-  if (place.sample < 0) return {.sequence = &sequence, .finished = true, .reason = FinishReason::kLength};
-  return append_token(sequence, sampled_[static_cast<std::size_t>(place.sample)]);
-}
-
-StepResult StepRunner::append_token(Sequence& sequence, const ops::SampledToken& sampled) {
   if (!sampled.finite) {
-    return {.sequence = &sequence,
-            .finished = true,
-            .reason = FinishReason::kError,
-            .status = internal_error("the model's logits are not finite (NaN or infinity)")};
+    return StepResult{.sequence = &sequence,
+                      .reason = FinishReason::kError,
+                      .status = internal_error("the model's logits are not finite (NaN or infinity)")};
   }
   RequestState& request = *sequence.request;
-  sequence.state = SequenceState::kDecode;
-  sequence.tokens.push_back(sampled.token);
+  sequence.tokens[place.token] = sampled.token;
   ++request.generated_tokens;
   ++generated_tokens_;
-  std::vector<TokenLogprob> top;
-  for (const ops::TokenLogprob& entry : sampled.top) top.push_back({entry.token, entry.logprob});
+  top_.clear();
+  for (const ops::TokenLogprob& entry : sampled.top) top_.push_back({entry.token, entry.logprob});
   Event event = event_of(sequence, Event::Kind::kToken);
   event.token = sampled.token;
   event.logprob = sampled.logprob;
-  event.top = top;
+  event.top = top_;
   send(sequence, event);
   const std::vector<std::int32_t>& stops = request.request.stop_ids;
   if (std::find(stops.begin(), stops.end(), sampled.token) != stops.end()) {
-    return {.sequence = &sequence, .finished = true, .reason = FinishReason::kStop};
+    return StepResult{.sequence = &sequence, .reason = FinishReason::kStop};
   }
-  const bool full = sequence.generated() >= request.request.max_new_tokens || sequence.size() >= session_len_;
-  return {.sequence = &sequence, .finished = full, .reason = FinishReason::kLength};
+  if (static_cast<std::int64_t>(place.token) + 1 < sequence.most_tokens) return std::nullopt;
+  return StepResult{.sequence = &sequence, .reason = FinishReason::kLength};
 }
 
 }  // namespace lanner

@@ -1,9 +1,18 @@
 #pragma once
-// One step, from the scheduler's items to what each sequence gained: build the batch, forward, sample, hand out.
+// Steps, from the scheduler's items to what each sequence gained: build the batch, forward, sample, hand out.
+//
+// A device may answer late (ops/backend.h). start() then leaves names in place of tokens, which only the device knows
+// (ops::sampled_token), and the scheduler plans the next step as if every sequence went on; collect() puts the tokens
+// in, sends them, and finds out who has ended. Who has, had a row too many in the step that was started meanwhile: its
+// result is dropped, by forget(). At most one step is under way when another is started.
+//
+// Nobody runs ahead of a step whose results the host must have to build the next one, or reads before they are
+// overwritten: due() says so. A device that answers at once is never ahead.
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -14,22 +23,28 @@
 
 namespace lanner {
 
-/// What became of a sequence in a step.
+/// A sequence that has ended in a step.
 struct StepResult {
   Sequence* sequence = nullptr;
-  bool finished = false;
   FinishReason reason = FinishReason::kStop;
   Status status{};  // not ok with kError
 };
 
 class StepRunner {
  public:
-  StepRunner(model::Decoder& decoder, ops::Backend& backend, const ops::KvCacheView& cache, std::int64_t session_len)
-      : decoder_(decoder), backend_(backend), cache_(cache), session_len_(session_len) {}
+  StepRunner(model::Decoder& decoder, ops::Backend& backend, const ops::KvCacheView& cache)
+      : decoder_(decoder), backend_(backend), cache_(cache) {}
 
-  /// Computes the step and sends token, logits and hidden events. Sequences that it says are finished are still
-  /// the scheduler's, for the caller to remove.
-  std::vector<StepResult> run(const Scheduler::Step& step, Scheduler& scheduler);
+  /// Puts a step to work. Sends logits and hidden events.
+  void start(const Scheduler::Step& step);
+  /// A step is under way. With due(), collect() comes before the next start().
+  bool busy() const { return under_way_ > 0; }
+  bool due() const;
+  /// Waits for the oldest step under way and sends its token events. Sequences that have ended are still the
+  /// scheduler's, for the caller to remove.
+  std::vector<StepResult> collect(Scheduler& scheduler);
+  /// To be called before a sequence goes: what is under way of it is dropped.
+  void forget(const Sequence& sequence);
 
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
   std::int64_t generated_tokens() const { return generated_tokens_; }
@@ -44,34 +59,48 @@ class StepRunner {
     std::size_t first_hidden;
     std::size_t hidden_rows;
     std::int64_t sample = -1;  // index among the sampled rows; -1: its prompt goes on, or nothing is to be generated
+    std::size_t token = 0;     // index in the sequence's tokens of what is sampled
+    bool ends = false;         // with the prompt: nothing is to be generated
+  };
+  /// A step that was started.
+  struct Started {
+    std::vector<Place> places;  // item.sequence null: forgotten
+    std::vector<ops::SampledToken> sampled;
+    bool answered = false;  // sampled holds the tokens
+    bool awaited = false;   // the next step cannot be built without
   };
 
-  void build(const Scheduler::Step& step);
+  void build(const Scheduler::Step& step, Started& started);
   void add_wanted(Place& place);
-  void sample(const model::StepOutput& output);
+  bool awaited(const Place& place) const;
+  void sample(const model::StepOutput& output, Started& started);
+  /// The sequence as it is when the step's rows are computed.
+  void move_on(Place& place);
   void ban_tokens(Sequence& sequence) const;
   /// A copy of backend memory, good until the next call.
   std::span<const float> on_host(const float* values, std::size_t count);
   void deliver_logits(const Place& place, const model::StepOutput& output);
   void deliver_hidden(const Place& place, const model::StepOutput& output);
-  StepResult advance(const Place& place);
-  StepResult append_token(Sequence& sequence, const ops::SampledToken& sampled);
+  /// Puts in the token that the place's name stood for and sends it; the result if the sequence has ended with it.
+  std::optional<StepResult> take_token(const Place& place, const ops::SampledToken& sampled);
 
   model::Decoder& decoder_;
   ops::Backend& backend_;
   const ops::KvCacheView cache_;
-  const std::int64_t session_len_;
 
-  // Of the current step; kept for their memory.
+  Started started_[ops::kMostUncollected];
+  int newest_ = 0;     // the last that was started
+  int under_way_ = 0;  // started and not collected
+
+  // Of the step that is being built; kept for their memory.
   std::vector<std::int32_t> tokens_;
   std::vector<std::int32_t> positions_;
   std::vector<ops::SequenceSlice> slices_;
-  std::vector<Place> places_;
   std::vector<std::int32_t> wanted_logits_;
   std::vector<std::int32_t> wanted_hidden_;
   std::vector<ops::SampleRow> sample_rows_;
-  std::vector<ops::SampledToken> sampled_;
   std::vector<float> host_values_;
+  std::vector<TokenLogprob> top_;
 
   std::int64_t prompt_tokens_ = 0;
   std::int64_t generated_tokens_ = 0;

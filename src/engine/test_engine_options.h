@@ -8,7 +8,7 @@ namespace lanner {
 
 inline EngineOptions test_engine_options() {
   EngineOptions options;
-  options.device = test_device() == TestDevice::kCpu ? Device::kCpu : Device::kCuda;
+  options.device = is_cuda(test_device()) ? Device::kCuda : Device::kCpu;
   options.deterministic = test_device() == TestDevice::kCudaDeterministic;
   return options;
 }

@@ -117,6 +117,19 @@ Status Decoder::reserve(const StepLimits& limits) {
 
 StepOutput Decoder::forward(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants) {
   LANNER_CHECK(batch.rows <= limits_.rows);
+  LANNER_CHECK(static_cast<std::int64_t>(std::max(wants.logits.size(), wants.hidden.size())) <= limits_.output_rows);
+  const bool repeated = backend_.begin_step({.model = this,
+                                             .batch = batch,
+                                             .cache = cache,
+                                             .logits = wants.logits,
+                                             .hidden = wants.hidden,
+                                             .most_rows = std::min(limits_.rows, limits_.output_rows)});
+  if (!repeated) run_step(batch, cache, wants);
+  backend_.end_step();
+  return {.logits = logits_, .hidden = hidden_};
+}
+
+void Decoder::run_step(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants) {
   backend_.embed(*embedding_, batch, static_cast<float>(spec_.embedding_scale), x_);
   for (const StepRope& rope : ropes_) backend_.rope_angles(rope.rope, batch, rope.angles);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
@@ -148,10 +161,8 @@ StepOutput Decoder::forward(const ops::Batch& batch, const ops::KvCacheView& cac
     if (spec_.parallel_layers) backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
     backend_.linear_add(layer.down, mlp_, batch.rows, x_);
   }
-  LANNER_CHECK(static_cast<std::int64_t>(std::max(wants.logits.size(), wants.hidden.size())) <= limits_.output_rows);
   if (!wants.logits.empty()) backend_.norm_head(head_, x_, wants.logits, logits_);
   if (!wants.hidden.empty()) backend_.norm_rows(head_.norm, x_, spec_.hidden, wants.hidden, hidden_);
-  return {.logits = logits_, .hidden = hidden_};
 }
 
 }  // namespace lanner::model

@@ -86,6 +86,7 @@ class Decoder {
   static Result<Layer> load_layer(WeightLoader& loader, const LayerSpec& layer, std::int64_t head_dim);
   std::int64_t max_cols() const;
   std::int64_t angle_cols() const;
+  void run_step(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants);
 
   DecoderSpec spec_;
   ops::Backend& backend_;

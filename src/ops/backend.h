@@ -6,8 +6,11 @@
 // are checked once, at the door of an operation, by the functions of check_arguments.h; bodies trust them.
 //
 // A backend belongs to one thread at a time. Packed weights and vectors outlive nothing but themselves: they may be
-// released in any order. Pointers to activations are in backend memory, row major, fp32. embed() begins a step: what
-// follows, up to the next embed(), is called with the same batch.
+// released in any order. Pointers to activations are in backend memory, row major, fp32. begin_step() or else embed()
+// begins a step: what follows, up to the next one, is called with the same batch.
+//
+// A device may work behind the host: sample() may answer before the tokens are known, and the next step may be put to
+// work meanwhile, with rows whose tokens are those that are not known yet (Batch::tokens). collect() waits for them.
 
 #include <cstdint>
 #include <memory>
@@ -66,6 +69,20 @@ struct AttentionArgs {
   float* out = nullptr;  // (rows, heads, head_dim)
 };
 
+/// A whole step, from embed() to norm_head() and norm_rows(), as its caller announces it. What is called for a step of
+/// one model depends on these fields alone.
+struct StepPlan {
+  const void* model = nullptr;  // whose operations follow: tells the steps of several models apart
+  Batch batch;
+  KvCacheView cache;
+  std::span<const std::int32_t> logits;  // rows of the batch whose logits are wanted, and whose hidden states
+  std::span<const std::int32_t> hidden;
+  std::int64_t most_rows = 0;  // rows for which activations and logits have room
+};
+
+/// Calls of Backend::sample() whose tokens have not been collected: one of the step before and one of this step.
+inline constexpr int kMostUncollected = 2;
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -83,6 +100,12 @@ class Backend {
   virtual Status reserve(std::int64_t rows, std::int64_t max_cols) = 0;
   /// What that takes, with the weights that are packed by now.
   virtual std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const = 0;
+
+  /// Announces a step. True: the device has done a step of this shape before and repeats it with the plan's contents;
+  /// the caller leaves out the operations and goes on with end_step(). Between the two calls nothing but the plan's
+  /// operations may be called. Who announces nothing begins with embed().
+  virtual bool begin_step(const StepPlan& plan);
+  virtual void end_step() {}
 
   // Before the layers: x[row] = scale * table[token[row]]; and the cosines and sines of the step's positions.
   virtual void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) = 0;
@@ -102,8 +125,12 @@ class Backend {
   /// out[i] = norm(x[wanted[i]]), (wanted, cols): hidden states for whoever asks for them.
   virtual void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                          float* out) = 0;
-  /// The rows' logits are in backend memory, where norm_head wrote them; the tokens come to the host.
-  virtual void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) = 0;
+  /// The rows' logits are in backend memory, where norm_head wrote them, and may be overwritten. True: `tokens` are
+  /// there. False: collect() brings them; until then a batch may name them, and output_tokens may hold such names.
+  virtual bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) = 0;
+  /// Waits for the tokens of the oldest sample() that answered false and was not collected. At most kMostUncollected
+  /// are under way.
+  virtual void collect(std::span<SampledToken> tokens);
 
   /// `count` floats between backend memory and the host's, in order with the operations before and after. read()
   /// returns when they are there.
@@ -133,11 +160,12 @@ struct CudaBackendOptions {
   bool deterministic = false;
   /// What dense weights are converted to, kF16 or kBF16; nothing: they stay as they are.
   std::optional<DType> dense{};
-  int threads = 0;  // of the host, for packing weights and sampling; 0: as many as help
+  int threads = 0;  // of the host, for packing weights; 0: as many as help
 };
 
-/// Elements of the longest head that attention on CUDA computes with.
+/// Elements of the longest head that attention on CUDA computes with, and the largest vocabulary that it samples from.
 inline constexpr std::int64_t kCudaMaxHeadDim = 256;
+inline constexpr std::int64_t kCudaMaxVocabulary = 1 << 19;
 
 /// What this build and this machine have of CUDA.
 struct CudaSupport {

@@ -30,6 +30,12 @@ void check_no_epilogue(const Epilogue& epilogue) {
 
 }  // namespace
 
+bool Backend::begin_step(const StepPlan& /*plan*/) { return false; }
+
+void Backend::collect(std::span<SampledToken> /*tokens*/) {
+  LANNER_CHECK(false);  // of a backend that answers at once
+}
+
 void check_batch(const Batch& batch) {
   LANNER_CHECK(batch.rows > 0);
   LANNER_CHECK(batch.tokens.size() == static_cast<std::size_t>(batch.rows));

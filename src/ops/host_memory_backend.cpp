@@ -133,8 +133,8 @@ class HostMemoryBackend final : public Backend {
     inner_->norm_rows(norm, in, cols, wanted, result);
     inner_->read(result, count, out);
   }
-  void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
-    if (rows.empty()) return;
+  bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
+    if (rows.empty()) return true;
     const auto width = static_cast<std::int64_t>(rows.front().logits.size());
     float* logits = in_.take(*inner_, static_cast<std::int64_t>(rows.size()) * width);
     std::vector<SampleRow> device(rows.begin(), rows.end());
@@ -143,7 +143,8 @@ class HostMemoryBackend final : public Backend {
       inner_->write(rows[i].logits.data(), width, place);
       device[i].logits = {place, rows[i].logits.size()};
     }
-    inner_->sample(device, tokens);
+    if (!inner_->sample(device, tokens)) inner_->collect(tokens);
+    return true;
   }
   void read(const float* from, std::int64_t count, float* to) override { std::copy_n(from, count, to); }
   void write(const float* from, std::int64_t count, float* to) override { std::copy_n(from, count, to); }

@@ -20,16 +20,17 @@ constexpr std::int64_t kScratchRows = 1100;
 constexpr std::int64_t kScratchCols = 2048;
 constexpr std::int64_t kFusedRows = 8;  // more rows go through 16-bit matrix products on CUDA
 
+std::unique_ptr<Backend> make_bare_device(int threads) {
+  if (!is_cuda(test_device())) return *make_cpu_backend({.threads = threads});
+  auto made = make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic});
+  if (!made.ok()) std::fprintf(stderr, "%s\n", made.status().message().c_str());
+  LANNER_CHECK(made.ok());
+  return *std::move(made);
+}
+
 std::unique_ptr<Backend> make_device(int threads) {
-  std::unique_ptr<Backend> backend;
-  if (test_device() == TestDevice::kCpu) {
-    backend = *make_cpu_backend({.threads = threads});
-  } else {
-    auto made = make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic});
-    if (!made.ok()) std::fprintf(stderr, "%s\n", made.status().message().c_str());
-    LANNER_CHECK(made.ok());
-    backend = on_host_memory(*std::move(made));
-  }
+  std::unique_ptr<Backend> backend = make_bare_device(threads);
+  if (is_cuda(test_device())) backend = on_host_memory(std::move(backend));
   LANNER_CHECK(backend->reserve(kScratchRows, kScratchCols).ok());
   return backend;
 }
@@ -95,11 +96,20 @@ double product_roundings(const HostLinear& host) {
 Backend& device(int threads) {
   static const std::vector<std::unique_ptr<Backend>> devices = [] {
     std::vector<std::unique_ptr<Backend>> made;
-    const int counts = test_device() == TestDevice::kCpu ? kMaxThreads : 1;
+    const int counts = is_cuda(test_device()) ? 1 : kMaxThreads;
     for (int count = 1; count <= counts; ++count) made.push_back(make_device(count));
     return made;
   }();
   return *devices[std::min(static_cast<std::size_t>(threads), devices.size()) - 1];
+}
+
+Backend& bare_device() {
+  static const std::unique_ptr<Backend> backend = [] {
+    std::unique_ptr<Backend> made = make_bare_device(1);
+    LANNER_CHECK(made->reserve(kScratchRows, kScratchCols).ok());
+    return made;
+  }();
+  return *backend;
 }
 
 Backend& reference() {

@@ -27,6 +27,8 @@ inline constexpr int kMaxThreads = 3;
 /// enough scratch. Both take pointers to host memory.
 Backend& device(int threads);
 Backend& reference();
+/// The device under test as it is: pointers are to its own memory.
+Backend& bare_device();
 
 /// Numbers from a fixed seed. Equal on every machine: only the engine's bits are used.
 class Random {

@@ -78,7 +78,7 @@ void filter_candidates(const SamplingParams& params, std::vector<TokenLogprob>& 
   if (params.top_k > 0) count = std::min(count, static_cast<std::size_t>(params.top_k));
   const auto end = candidates.begin() + static_cast<std::ptrdiff_t>(count);
   std::partial_sort(candidates.begin(), end, candidates.end(), better);
-  candidates.resize(count);
+  candidates.resize(candidates.front().logprob == kBanned ? 1 : count);  // where all are banned, the lowest id comes
   const double inverse_temperature = 1.0 / (static_cast<double>(params.temperature) + 1e-6);
   const double best = static_cast<double>(candidates.front().logprob);
   double sum = 0;

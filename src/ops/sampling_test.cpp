@@ -1,13 +1,17 @@
-// From logits to a token: each filter by hand-worked cases, the draw by its distribution.
+// From logits to a token, on the device under test: each filter by hand-worked cases, the draw by its distribution, and
+// all together by what the host samples.
 
 #include "ops/sampling.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
 #include <tuple>
+
+#include "ops/ops_test_support.h"
 
 namespace lanner::ops {
 namespace {
@@ -21,23 +25,32 @@ struct Request {
   std::vector<std::int32_t> banned;
   std::vector<LogitBias> bias;
 
-  SampledToken sample() const {
-    std::vector<TokenLogprob> scratch;
-    return sample_row({.logits = logits,
-                       .params = &params,
-                       .prompt_tokens = prompt,
-                       .output_tokens = output,
-                       .banned_tokens = banned,
-                       .logit_bias = bias},
-                      scratch);
+  SampleRow row() const {
+    return {.logits = logits,
+            .params = &params,
+            .prompt_tokens = prompt,
+            .output_tokens = output,
+            .banned_tokens = banned,
+            .logit_bias = bias};
   }
+  SampledToken sample() const { return sample_all({row()}).front(); }
   /// The tokens that 2,000 seeds give.
-  std::set<std::int32_t> support() {
-    std::set<std::int32_t> tokens;
-    for (std::uint64_t seed = 0; seed < 2000; ++seed) {
-      params.seed = seed;
-      tokens.insert(sample().token);
+  std::set<std::int32_t> support() const {
+    std::vector<SamplingParams> seeded(2000, params);
+    std::vector<SampleRow> rows;
+    for (std::size_t i = 0; i < seeded.size(); ++i) {
+      seeded[i].seed = i;
+      rows.push_back(row());
+      rows.back().params = &seeded[i];
     }
+    std::set<std::int32_t> tokens;
+    for (const SampledToken& sampled : sample_all(rows)) tokens.insert(sampled.token);
+    return tokens;
+  }
+
+  static std::vector<SampledToken> sample_all(const std::vector<SampleRow>& rows) {
+    std::vector<SampledToken> tokens(rows.size());
+    EXPECT_TRUE(testing::device(1).sample(rows, tokens));  // whoever answers late is waited for
     return tokens;
   }
 };
@@ -153,6 +166,15 @@ TEST(BannedTokens, MayLeaveASingleOne) {
   EXPECT_TRUE(request.sample().finite);
 }
 
+TEST(BannedTokens, AreNoBarWhereAllAreBanned) {
+  for (const float temperature : {0.0F, 1.0F}) {
+    Request request = random_draw({1, 2, 3}, temperature);
+    request.banned = {2, 0, 1};
+    EXPECT_EQ(request.sample().token, 0);
+    EXPECT_TRUE(request.sample().finite);
+  }
+}
+
 TEST(TopK, KeepsTheKBestAndTheLowerIdAtTheBorder) {
   Request request = random_draw({1, 2, 2, 2, 0}, 10.0F);
   request.params.top_k = 2;
@@ -199,12 +221,17 @@ TEST(Temperature, ComesBeforeTopP) {
 }
 
 /// Draws with one seed and a growing output, as a request does.
-std::vector<double> counts_of_draws(Request request, int draws) {
+std::vector<double> counts_of_draws(const Request& request, std::size_t draws) {
+  constexpr std::size_t kAtOnce = 4000;
+  const std::vector<std::int32_t> output(draws, 0);
   std::vector<double> counts(request.logits.size());
-  request.output.clear();
-  for (int i = 0; i < draws; ++i) {
-    ++counts[static_cast<std::size_t>(request.sample().token)];
-    request.output.push_back(0);
+  for (std::size_t first = 0; first < draws; first += kAtOnce) {
+    std::vector<SampleRow> rows;
+    for (std::size_t i = first; i < std::min(draws, first + kAtOnce); ++i) {
+      rows.push_back(request.row());
+      rows.back().output_tokens = std::span(output).first(i);
+    }
+    for (const SampledToken& sampled : Request::sample_all(rows)) ++counts[static_cast<std::size_t>(sampled.token)];
   }
   return counts;
 }
@@ -322,6 +349,81 @@ TEST(Scratch, MayBeReusedForAnotherVocabulary) {
                        scratch)
                 .token,
             0);
+}
+
+/// A request with everything that a request may ask for, at random.
+Request random_request(std::int32_t vocab, testing::Random& random) {
+  const auto one_of = [&](std::initializer_list<float> values) {
+    return values.begin()[random.below(static_cast<std::int64_t>(values.size()))];
+  };
+  const auto tokens = [&](std::int64_t most) {
+    std::vector<std::int32_t> list(static_cast<std::size_t>(random.below(most + 1)));
+    for (std::int32_t& token : list) token = static_cast<std::int32_t>(random.below(vocab));
+    return list;
+  };
+  Request request;
+  const float spread = one_of({0.01F, 3.0F, 12.0F});
+  request.logits = random.vector(vocab, -spread, spread);
+  if (random.below(2) == 0) {
+    for (float& logit : request.logits) logit = std::round(logit * 16) / 16;  // many are equal
+  }
+  request.params = {.temperature = one_of({0.0F, 0.4F, 1.0F, 1.0F, 7.0F, 300.0F}),
+                    .top_k = static_cast<std::int32_t>(one_of({0, 0, 1, 2, 40, 3000})),
+                    .top_p = one_of({1.0F, 1.0F, 0.95F, 0.5F, 0.0F}),
+                    .min_p = one_of({0.0F, 0.0F, 0.02F, 1.0F}),
+                    .repetition_penalty = one_of({1.0F, 1.0F, 1.3F, 0.7F}),
+                    .presence_penalty = one_of({0.0F, 0.0F, 0.9F}),
+                    .frequency_penalty = one_of({0.0F, 0.0F, 0.3F, -0.2F}),
+                    .seed = static_cast<std::uint64_t>(random.below(1 << 30)),
+                    .logprobs = static_cast<std::int32_t>(one_of({-1, -1, -1, 0, 5, 1024}))};
+  request.prompt = tokens(100);
+  request.output = tokens(60);
+  if (random.below(2) == 0) request.banned = tokens(5);
+  if (random.below(2) == 0) {
+    for (const std::int32_t token : tokens(40)) request.bias.push_back({token, random.uniform(-9, 9)});
+  }
+  return request;
+}
+
+TEST(Sampling, EveryRowOfAStepGetsTheTokenThatTheHostSamples) {
+  testing::Random random(77);
+  for (const std::int32_t vocab : {1, 2, 31, 1000, 4097, 50257, 151936}) {
+    std::vector<Request> requests;
+    std::vector<SampleRow> rows;
+    for (int i = 0; i < 40; ++i) requests.push_back(random_request(vocab, random));
+    requests[3].logits.back() = std::numeric_limits<float>::quiet_NaN();
+    for (const Request& request : requests) rows.push_back(request.row());
+    const std::vector<SampledToken> sampled = Request::sample_all(rows);
+    std::vector<TokenLogprob> scratch;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const SampledToken expected = sample_row(rows[i], scratch);
+      const SamplingParams& params = *rows[i].params;
+      ASSERT_EQ(sampled[i].finite, expected.finite) << "row " << i << " of " << vocab;
+      if (!expected.finite) continue;
+      EXPECT_EQ(sampled[i].token, expected.token)
+          << "row " << i << " of " << vocab << ": temperature " << params.temperature << ", top-k " << params.top_k
+          << ", top-p " << params.top_p << ", min-p " << params.min_p;
+      EXPECT_NEAR(sampled[i].logprob, expected.logprob, 1e-6F * (1 + std::abs(expected.logprob)));
+      ASSERT_EQ(sampled[i].top.size(), expected.top.size());
+      for (std::size_t j = 0; j < expected.top.size(); ++j) {
+        ASSERT_EQ(sampled[i].top[j].token, expected.top[j].token) << "row " << i << " of " << vocab << ", best " << j;
+        const float logprob = expected.top[j].logprob;
+        ASSERT_NEAR(sampled[i].top[j].logprob, logprob, 1e-6F * (1 + std::abs(logprob)));
+      }
+    }
+  }
+}
+
+TEST(Sampling, EqualLogitsAreDrawnInOrderOfTheirIds) {
+  Request request = random_draw(std::vector<float>(20000, 1.5F));
+  for (const std::int32_t top_k : {0, 3, 15000}) {
+    request.params.top_k = top_k;
+    const double count = top_k == 0 ? 20000 : top_k;
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+      request.params.seed = seed;
+      EXPECT_EQ(request.sample().token, static_cast<std::int32_t>(uniform_at(seed, 0) * count));
+    }
+  }
 }
 
 TEST(UniformAt, IsSpreadOverTheUnitIntervalForNeighbouringSeedsAndPositions) {

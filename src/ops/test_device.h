@@ -10,6 +10,7 @@ namespace lanner {
 
 enum class TestDevice : std::uint8_t {
   kCpu,                // cpu, or nothing
+  kCpuLate,            // cpu-late: for the engine's tests, a CPU that answers late (engine/late_backend.h)
   kCuda,               // cuda: as fast as it goes
   kCudaDeterministic,  // cuda-deterministic: as --deterministic does
 };
@@ -17,9 +18,14 @@ enum class TestDevice : std::uint8_t {
 inline TestDevice test_device() {
   const char* value = std::getenv("LANNER_TEST_DEVICE");
   const std::string_view name = value == nullptr ? "" : value;
+  if (name == "cpu-late") return TestDevice::kCpuLate;
   if (name == "cuda") return TestDevice::kCuda;
   if (name == "cuda-deterministic") return TestDevice::kCudaDeterministic;
   return TestDevice::kCpu;
+}
+
+inline bool is_cuda(TestDevice device) {
+  return device == TestDevice::kCuda || device == TestDevice::kCudaDeterministic;
 }
 
 }  // namespace lanner

@@ -112,7 +112,7 @@ void CpuBackend::norm_rows(const Norm& norm, const float* x, std::int64_t cols, 
   }
 }
 
-void CpuBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
+bool CpuBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
   pool_->run([&](Worker& worker) {
     const auto [begin, end] = worker.share(static_cast<std::int64_t>(rows.size()));
     for (std::int64_t i = begin; i < end; ++i) {
@@ -120,6 +120,7 @@ void CpuBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken>
       tokens[row] = sample_row(rows[row], sample_scratch_[static_cast<std::size_t>(worker.index())]);
     }
   });
+  return true;
 }
 
 void CpuBackend::read(const float* from, std::int64_t count, float* to) {

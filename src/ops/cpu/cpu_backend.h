@@ -40,7 +40,7 @@ class CpuBackend final : public Backend {
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;
-  void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
+  bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
   void read(const float* from, std::int64_t count, float* to) override;
   void write(const float* from, std::int64_t count, float* to) override;
   void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,

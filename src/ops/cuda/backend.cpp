@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "core/check.h"
@@ -16,8 +17,8 @@ namespace {
 constexpr int kMaxHostThreads = 16;
 constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what the driver and cuBLASLt take later
 constexpr std::int64_t kAlignment = 256;
-constexpr std::int64_t kLogitsBytes = std::int64_t{16} << 20;  // of one buffer of logits on their way to the host
 constexpr int kLeastCapability = 80;
+constexpr std::int32_t kMostDeterministicRows = 64;  // of a graph: each slab of 8 rows has launches of its own
 
 class CudaVector final : public DeviceVector {
  public:
@@ -91,7 +92,6 @@ Status CudaBackend::set_up() {
     return unsupported(fmt::format("{}: its compute capability {}.{} is below 8.0", properties.name, properties.major,
                                    properties.minor));
   }
-  sample_scratch_.resize(static_cast<std::size_t>(pool_->size()));
   LANNER_ASSIGN_OR_RETURN(staging_, Staging::create(*pool_, stream_.get()));
   context_.stream = stream_.get();
   context_.multiprocessors = properties.multiProcessorCount;
@@ -113,6 +113,8 @@ Status CudaBackend::set_up() {
     }
   }
   description_ = fmt::format("cuda {}, {}", properties.name, products);
+  LANNER_RETURN_IF_ERROR(sampler_.set_up());
+  LANNER_RETURN_IF_ERROR(cuda_status(prepare_sampling(), "the kernels cannot be loaded"));
   return cuda_status(prepare_kernels(context_), "the kernels cannot be loaded");
 }
 
@@ -139,6 +141,7 @@ std::int64_t CudaBackend::available_bytes() const {
 Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource source, Arithmetic arithmetic) {
   enter();
   LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_));
+  graphs_.clear();  // they may hold the address of a weight that was in its place
   widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));
   if (reserved_rows_ > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());
   return weight;
@@ -178,6 +181,7 @@ std::int64_t CudaBackend::reserve_bytes(std::int64_t rows, std::int64_t max_cols
 
 Status CudaBackend::allocate_scratch() {
   finish();
+  graphs_.clear();
   const auto fit = [](DeviceBuffer& buffer, std::int64_t bytes) -> Status {
     if (buffer.bytes() >= bytes) return {};
     buffer = {};
@@ -202,15 +206,51 @@ Status CudaBackend::allocate_scratch() {
 
 // --- operations -----------------------------------------------------------------------------------------------------
 
+bool CudaBackend::begin_step(const StepPlan& plan) {
+  check_batch(plan.batch);
+  LANNER_CHECK(!announced_);
+  enter();
+  announced_ = true;
+  std::optional<StepPlaces> places = plan_places(plan);
+  if (options_.deterministic && plan.batch.rows > kMostDeterministicRows) places.reset();
+  if (!places) {
+    upload_batch(plan.batch, {.rows = plan.batch.rows, .max_context = longest_context(plan.batch)});
+    return false;
+  }
+  const std::byte* const before = upload_.device();
+  upload_batch(plan.batch, *places);
+  if (upload_.device() != before) graphs_.clear();
+  return graphs_.begin(plan, *places, stream_.get()) == StepGraphs::Action::kReplayed;
+}
+
+void CudaBackend::end_step() {
+  LANNER_CHECK(announced_);
+  announced_ = false;
+  graphs_.finish();
+}
+
+void CudaBackend::upload_batch(const Batch& batch, const StepPlaces& places) {
+  auto uploaded = upload_.batch(batch, places, stream_.get());
+  LANNER_CHECK(uploaded.ok());
+  batch_ = *uploaded;
+  batch_.sampled = sampler_.sampled();
+  batch_rows_ = batch.rows;
+}
+
 const DeviceBatch& CudaBackend::current(const Batch& batch) const {
-  LANNER_CHECK(batch_.rows == batch.rows);  // embed() came first
+  LANNER_CHECK(batch_rows_ == batch.rows);  // begin_step() or embed() came first
   return batch_;
+}
+
+std::int64_t CudaBackend::places_of(std::int64_t rows) const {
+  return announced_ && rows == batch_rows_ ? batch_.rows : rows;
 }
 
 const std::int32_t* CudaBackend::uploaded_order(const std::vector<std::int32_t>& order) {
   if (order.empty()) return nullptr;
   UploadedOrder& uploaded = orders_[order.data()];
-  if (uploaded.order != order) {  // not seen yet, or another Linear's memory before
+  if (uploaded.order != order) {         // not seen yet, or another Linear's memory before
+    LANNER_CHECK(!graphs_.recording());  // the step was launched once before
     const auto bytes = static_cast<std::int64_t>(order.size() * sizeof(std::int32_t));
     auto buffer = DeviceBuffer::allocate(bytes, "the order of a weight's columns");
     LANNER_CHECK(buffer.ok());
@@ -236,12 +276,12 @@ DeviceLinear CudaBackend::on_device(const Linear& linear) {
 }
 
 void CudaBackend::embed(const PackedWeight& table, const Batch& batch, float scale, float* x) {
-  check_batch(batch);
-  enter();
-  auto uploaded = upload_.batch(batch, stream_.get());
-  LANNER_CHECK(uploaded.ok());
-  batch_ = *uploaded;
-  LANNER_CUDA_CHECK(cuda::embed(context_, view_of(table), batch_, scale, x));
+  if (!announced_) {
+    check_batch(batch);
+    enter();
+    upload_batch(batch, {.rows = batch.rows, .max_context = longest_context(batch)});
+  }
+  LANNER_CUDA_CHECK(cuda::embed(context_, view_of(table), current(batch), scale, x));
 }
 
 void CudaBackend::rope_angles(const Rope& rope, const Batch& batch, float* angles) {
@@ -279,29 +319,37 @@ void CudaBackend::attention(const AttentionArgs& args, const Batch& batch, const
 
 void CudaBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
   check_linear_add(linear);
-  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, rows, x));
+  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, places_of(rows), x));
 }
 
 void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) {
   check_norm_gated_up(linear);
-  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, rows, h));
+  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, places_of(rows), h));
+}
+
+/// Null for all rows from the first on.
+const std::int32_t* CudaBackend::wanted_rows(std::span<const std::int32_t> wanted) {
+  bool all = true;
+  for (std::size_t i = 0; i < wanted.size() && all; ++i) all = wanted[i] == static_cast<std::int32_t>(i);
+  if (all) return nullptr;
+  const auto rows = upload_.rows(wanted, stream_.get());
+  LANNER_CHECK(rows.ok());
+  return *rows;
 }
 
 void CudaBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {
   check_norm_head(linear);
-  const auto rows = upload_.rows(wanted, stream_.get());
-  LANNER_CHECK(rows.ok());
+  const std::int32_t* const rows = wanted_rows(wanted);
+  const auto count = static_cast<std::int64_t>(wanted.size());
   LANNER_CUDA_CHECK(
-      cuda::norm_head(context_, on_device(linear), x, *rows, static_cast<std::int64_t>(wanted.size()), logits));
+      cuda::norm_head(context_, on_device(linear), x, rows, rows == nullptr ? places_of(count) : count, logits));
 }
 
 void CudaBackend::norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                             float* out) {
   check_norm_rows(norm, cols);
-  const auto rows = upload_.rows(wanted, stream_.get());
-  LANNER_CHECK(rows.ok());
-  LANNER_CUDA_CHECK(
-      cuda::norm_rows(context_, cuda::on_device(norm), x, cols, *rows, static_cast<std::int64_t>(wanted.size()), out));
+  LANNER_CUDA_CHECK(cuda::norm_rows(context_, cuda::on_device(norm), x, cols, wanted_rows(wanted),
+                                    static_cast<std::int64_t>(wanted.size()), out));
 }
 
 // --- what the host reads --------------------------------------------------------------------------------------------
@@ -330,57 +378,14 @@ void CudaBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int
   read(device + count, count, values);
 }
 
-// Sampling on the host: while one buffer of logits is being sampled, the next is on its way.
-void CudaBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) {
+bool CudaBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> /*tokens*/) {
   enter();
-  if (rows.empty()) return;
-  const auto row_bytes = static_cast<std::int64_t>(rows.front().logits.size_bytes());
-  const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kLogitsBytes / row_bytes));
-  const auto piece = [&](std::size_t first) { return rows.subspan(first, std::min(at_once, rows.size() - first)); };
-  copy_logits(piece(0), logits_[0]);
-  int turn = 0;
-  for (std::size_t first = 0; first < rows.size(); first += at_once, turn = 1 - turn) {
-    if (first + at_once < rows.size()) copy_logits(piece(first + at_once), logits_[1 - turn]);
-    const std::span<const SampleRow> now = piece(first);
-    sample_copied(now, logits_[turn], tokens.subspan(first, now.size()));
-  }
+  if (rows.empty()) return true;
+  sampler_.start(context_, rows);
+  return false;
 }
 
-void CudaBackend::copy_logits(std::span<const SampleRow> rows, LogitsBuffer& buffer) {
-  const std::size_t row_bytes = rows.front().logits.size_bytes();
-  const auto bytes = static_cast<std::int64_t>(row_bytes * rows.size());
-  if (buffer.memory.bytes() < bytes) {
-    auto memory = PinnedBuffer::allocate(std::max(bytes, kLogitsBytes), "logits on the host");
-    LANNER_CHECK(memory.ok());
-    buffer.memory = *std::move(memory);
-  }
-  // Rows that lie one after another go together.
-  for (std::size_t first = 0; first < rows.size();) {
-    std::size_t end = first + 1;
-    while (end < rows.size() && rows[end].logits.data() == rows[end - 1].logits.data() + rows[end - 1].logits.size()) {
-      ++end;
-    }
-    LANNER_CUDA_CHECK(cudaMemcpyAsync(buffer.memory.data() + first * row_bytes, rows[first].logits.data(),
-                                      (end - first) * row_bytes, cudaMemcpyDeviceToHost, stream_.get()));
-    first = end;
-  }
-  buffer.copied.record(stream_.get());
-}
-
-void CudaBackend::sample_copied(std::span<const SampleRow> rows, const LogitsBuffer& buffer,
-                                std::span<SampledToken> tokens) {
-  buffer.copied.wait();
-  const auto* logits = reinterpret_cast<const float*>(buffer.memory.data());
-  pool_->run([&](ThreadPool::Worker& worker) {
-    const auto [begin, end] = worker.share(static_cast<std::int64_t>(rows.size()));
-    for (std::int64_t i = begin; i < end; ++i) {
-      const auto index = static_cast<std::size_t>(i);
-      SampleRow row = rows[index];
-      row.logits = {logits + index * row.logits.size(), row.logits.size()};
-      tokens[index] = sample_row(row, sample_scratch_[static_cast<std::size_t>(worker.index())]);
-    }
-  });
-}
+void CudaBackend::collect(std::span<SampledToken> tokens) { sampler_.collect(tokens); }
 
 }  // namespace cuda
 

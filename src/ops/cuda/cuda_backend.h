@@ -1,8 +1,9 @@
 #pragma once
 // A CUDA device as a Backend: owns memory and a stream, packs weights, uploads steps; the arithmetic is kernels.h.
 //
-// embed() is the first operation of a step: it uploads the batch, in one transfer, and the operations that follow find
-// it there. All work of a backend is on one stream, in order. The host waits in read(), sample() and read_kv() alone.
+// begin_step(), or embed() where that was not called, uploads the batch in one transfer, and the operations that follow
+// find it there. Steps that decode are recorded as graphs and replayed (step_graphs.h). All work of a backend is on one
+// stream, in order. The host waits in read(), read_kv() and collect() alone.
 
 #include <cuda_runtime_api.h>
 
@@ -19,7 +20,9 @@
 #include "ops/cuda/device_memory.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/pack.h"
+#include "ops/cuda/sampler.h"
 #include "ops/cuda/staging.h"
+#include "ops/cuda/step_graphs.h"
 #include "ops/cuda/step_upload.h"
 
 namespace lanner::ops::cuda {
@@ -38,6 +41,8 @@ class CudaBackend final : public Backend {
   Status reserve(std::int64_t rows, std::int64_t max_cols) override;
   std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const override;
 
+  bool begin_step(const StepPlan& plan) override;
+  void end_step() override;
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override;
   void rope_angles(const Rope& rope, const Batch& batch, float* angles) override;
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
@@ -47,7 +52,8 @@ class CudaBackend final : public Backend {
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;
-  void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
+  bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override;
+  void collect(std::span<SampledToken> tokens) override;
 
   void read(const float* from, std::int64_t count, float* to) override;
   void write(const float* from, std::int64_t count, float* to) override;
@@ -60,11 +66,6 @@ class CudaBackend final : public Backend {
     std::vector<std::int32_t> order;
     DeviceBuffer device;
   };
-  /// Rows of logits on their way to the host, where they are sampled.
-  struct LogitsBuffer {
-    PinnedBuffer memory;
-    DeviceEvent copied;
-  };
 
   CudaBackend(const CudaBackendOptions& options, Stream stream, std::unique_ptr<ThreadPool> pool)
       : options_(options), stream_(std::move(stream)), pool_(std::move(pool)) {}
@@ -73,15 +74,17 @@ class CudaBackend final : public Backend {
   void enter() const;
   void finish() const;
   Status allocate_scratch();
+  void upload_batch(const Batch& batch, const StepPlaces& places);
   const DeviceBatch& current(const Batch& batch) const;
+  /// `rows` rows of the host's batch are as many as it has places.
+  std::int64_t places_of(std::int64_t rows) const;
+  const std::int32_t* wanted_rows(std::span<const std::int32_t> wanted);
   DeviceLinear on_device(const Linear& linear);
   const std::int32_t* uploaded_order(const std::vector<std::int32_t>& order);
-  void copy_logits(std::span<const SampleRow> rows, LogitsBuffer& buffer);
-  void sample_copied(std::span<const SampleRow> rows, const LogitsBuffer& buffer, std::span<SampledToken> tokens);
 
   const CudaBackendOptions options_;
   Stream stream_;
-  std::unique_ptr<ThreadPool> pool_;  // packs weights, samples
+  std::unique_ptr<ThreadPool> pool_;  // packs weights
   std::unique_ptr<Staging> staging_;
   std::string description_;
   KernelContext context_;
@@ -99,11 +102,13 @@ class CudaBackend final : public Backend {
   DeviceBuffer partials_;
 
   StepUpload upload_;
-  DeviceBatch batch_;  // of the step that embed() began
+  DeviceBatch batch_;            // of the step that began last
+  std::int32_t batch_rows_ = 0;  // of the host's batch; it has batch_.rows places
+  bool announced_ = false;       // by begin_step(), up to end_step()
+  StepGraphs graphs_;
   std::unordered_map<const std::int32_t*, UploadedOrder> orders_;
 
-  LogitsBuffer logits_[2];
-  std::vector<std::vector<TokenLogprob>> sample_scratch_;  // one a worker
+  Sampler sampler_;
 };
 
 }  // namespace lanner::ops::cuda

@@ -116,7 +116,8 @@ struct PrefillTile {
 /// places.
 struct DeviceBatch {
   std::int32_t rows = 0;
-  const std::int32_t* tokens = nullptr;     // (rows)
+  const std::int32_t* tokens = nullptr;     // (rows): ids, or sampled_token()
+  const std::int32_t* sampled = nullptr;    // of the last sampling, by its rows: what sampled_token() stands for
   const std::int32_t* positions = nullptr;  // (rows)
   const std::int32_t* row_slice = nullptr;  // (rows): the slice of each row; -1: none, nothing is kept of it
   const DeviceSlice* slices = nullptr;
@@ -231,7 +232,7 @@ cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear,
                        float* x);
 cudaError_t norm_gated_up(const KernelContext& context, const DeviceLinear& linear, Gate gate, const float* x,
                           std::int64_t rows, float* h);
-/// wanted (count): rows of x, on the device. logits (count, width).
+/// wanted (count): rows of x, on the device; null: rows 0..count-1. logits (count, width).
 cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, const float* x,
                       const std::int32_t* wanted, std::int64_t count, float* logits);
 cudaError_t norm_rows(const KernelContext& context, const DeviceNorm& norm, const float* x, std::int64_t cols,

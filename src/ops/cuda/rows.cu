@@ -77,11 +77,13 @@ __device__ float weight_element(const DeviceWeight& weight, std::int64_t row, st
 }
 
 __global__ void __launch_bounds__(kThreads)
-    embed_rows(const __grid_constant__ DeviceWeight table, const std::int32_t* tokens, float scale, float* x) {
+    embed_rows(const __grid_constant__ DeviceWeight table, const std::int32_t* tokens, const std::int32_t* sampled,
+               float scale, float* x) {
   wait_for_previous();
   let_next_start();
   const std::int64_t row = blockIdx.x;
-  const std::int32_t token = load_fresh(tokens + row);
+  std::int32_t token = load_fresh(tokens + row);
+  if (token < 0) token = load_fresh(sampled + (-1 - token));  // see sampled_token()
   for (std::int64_t col = threadIdx.x; col < table.cols; col += kThreads) {
     x[row * table.cols + col] = scale * weight_element(table, token, col);
   }
@@ -148,7 +150,7 @@ cudaError_t norm_rows(const KernelContext& context, const DeviceNorm& norm, cons
 
 cudaError_t embed(const KernelContext& context, const DeviceWeight& table, const DeviceBatch& batch, float scale,
                   float* x) {
-  return launch(context, embed_rows, grid_of(batch.rows), kThreads, 0, table, batch.tokens, scale, x);
+  return launch(context, embed_rows, grid_of(batch.rows), kThreads, 0, table, batch.tokens, batch.sampled, scale, x);
 }
 
 cudaError_t rope_angles(const KernelContext& context, const float* inverse_frequencies, std::int64_t half, float scale,

@@ -32,7 +32,6 @@ struct Counts {
   std::int64_t blocks = 0;
   std::int64_t decode_rows = 0;
   std::int64_t prefill_tiles = 0;
-  std::int64_t max_context = 0;
 };
 
 bool decodes(const SequenceSlice& slice) { return slice.rows <= kFusedRows; }
@@ -46,7 +45,6 @@ Counts count(const Batch& batch) {
     } else {
       counts.prefill_tiles += (slice.rows + kPrefillRows - 1) / kPrefillRows;
     }
-    counts.max_context = std::max(counts.max_context, std::int64_t{slice.first_position} + std::int64_t{slice.rows});
   }
   return counts;
 }
@@ -54,70 +52,83 @@ Counts count(const Batch& batch) {
 }  // namespace
 
 Result<std::byte*> MirroredBuffer::open(std::int64_t bytes) {
-  copied_.wait();
-  if (bytes > host_.bytes()) {
-    const auto room =
-        static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
-    LANNER_ASSIGN_OR_RETURN(host_, PinnedBuffer::allocate(room, "a step's lists"));
+  turn_ = 1 - turn_;
+  Side& side = sides_[turn_];
+  side.copied.wait();
+  const auto room = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
+  if (bytes > side.memory.bytes()) {
+    LANNER_ASSIGN_OR_RETURN(side.memory, PinnedBuffer::allocate(room, "a step's lists"));
+  }
+  if (bytes > device_.bytes()) {  // to free the old one is to wait for whoever reads it
     LANNER_ASSIGN_OR_RETURN(device_, DeviceBuffer::allocate(room, "a step's lists"));
   }
-  return host_.data();
+  return side.memory.data();
 }
 
 void MirroredBuffer::send(std::int64_t bytes, cudaStream_t stream) {
-  LANNER_CUDA_CHECK(
-      cudaMemcpyAsync(device_.data(), host_.data(), static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream));
-  copied_.record(stream);
+  Side& side = sides_[turn_];
+  LANNER_CUDA_CHECK(cudaMemcpyAsync(device_.data(), side.memory.data(), static_cast<std::size_t>(bytes),
+                                    cudaMemcpyHostToDevice, stream));
+  side.copied.record(stream);
 }
 
-Result<DeviceBatch> StepUpload::batch(const Batch& batch, cudaStream_t stream) {
+std::int32_t longest_context(const Batch& batch) {
+  std::int32_t longest = 0;
+  for (const SequenceSlice& slice : batch.slices) longest = std::max(longest, slice.first_position + slice.rows);
+  return longest;
+}
+
+Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& places, cudaStream_t stream) {
   const Counts counts = count(batch);
+  const std::int32_t empty = places.rows - batch.rows;
   const auto slices = static_cast<std::int64_t>(batch.slices.size());
   Layout layout;
-  const std::int64_t tokens_at = layout.add<std::int32_t>(batch.rows);
-  const std::int64_t positions_at = layout.add<std::int32_t>(batch.rows);
-  const std::int64_t row_slice_at = layout.add<std::int32_t>(batch.rows);
-  const std::int64_t slices_at = layout.add<DeviceSlice>(slices);
-  const std::int64_t decode_at = layout.add<std::int32_t>(counts.decode_rows);
+  const std::int64_t tokens_at = layout.add<std::int32_t>(places.rows);
+  const std::int64_t positions_at = layout.add<std::int32_t>(places.rows);
+  const std::int64_t row_slice_at = layout.add<std::int32_t>(places.rows);
+  const std::int64_t slices_at = layout.add<DeviceSlice>(slices + empty);
+  const std::int64_t decode_at = layout.add<std::int32_t>(counts.decode_rows + empty);
   const std::int64_t tiles_at = layout.add<PrefillTile>(counts.prefill_tiles);
-  const std::int64_t blocks_at = layout.add<std::int32_t>(counts.blocks);
+  const std::int64_t blocks_at = layout.add<std::int32_t>(counts.blocks);  // last: its size is no part of the places
   LANNER_ASSIGN_OR_RETURN(std::byte* const host, batch_.open(layout.bytes()));
 
-  std::memcpy(host + tokens_at, batch.tokens.data(), batch.tokens.size_bytes());
-  std::memcpy(host + positions_at, batch.positions.data(), batch.positions.size_bytes());
-  auto* row_slice = reinterpret_cast<std::int32_t*>(host + row_slice_at);
+  const auto ints_at = [&](std::int64_t at) { return reinterpret_cast<std::int32_t*>(host + at); };
+  std::fill_n(std::ranges::copy(batch.tokens, ints_at(tokens_at)).out, empty, 0);
+  std::fill_n(std::ranges::copy(batch.positions, ints_at(positions_at)).out, empty, 0);
+  std::int32_t* const row_slice = ints_at(row_slice_at);
   auto* slice_out = reinterpret_cast<DeviceSlice*>(host + slices_at);
-  auto* decode = reinterpret_cast<std::int32_t*>(host + decode_at);
+  std::int32_t* decode = ints_at(decode_at);
   auto* tile = reinterpret_cast<PrefillTile*>(host + tiles_at);
-  auto* block = reinterpret_cast<std::int32_t*>(host + blocks_at);
-  std::int32_t first_block = 0;
+  std::int32_t* const first_block = ints_at(blocks_at);
+  std::int32_t* block = first_block;
   for (std::int32_t index = 0; index < slices; ++index) {
     const SequenceSlice& slice = batch.slices[static_cast<std::size_t>(index)];
-    *slice_out++ = {slice.first_row, slice.rows, slice.first_position, first_block};
+    *slice_out++ = {slice.first_row, slice.rows, slice.first_position, static_cast<std::int32_t>(block - first_block)};
     std::fill_n(row_slice + slice.first_row, slice.rows, index);
     if (decodes(slice)) {
       for (std::int32_t row = 0; row < slice.rows; ++row) *decode++ = slice.first_row + row;
     } else {
       for (std::int32_t row = 0; row < slice.rows; row += kPrefillRows) *tile++ = {index, slice.first_row + row};
     }
-    block = std::copy(slice.blocks.begin(), slice.blocks.end(), block);
-    first_block += static_cast<std::int32_t>(slice.blocks.size());
+    block = std::ranges::copy(slice.blocks, block).out;
   }
+  std::fill_n(row_slice + batch.rows, empty, -1);
+  std::fill_n(decode, empty, -1);
   batch_.send(layout.bytes(), stream);
 
   const std::byte* device = batch_.device();
   DeviceBatch result;
-  result.rows = batch.rows;
+  result.rows = places.rows;
   result.tokens = reinterpret_cast<const std::int32_t*>(device + tokens_at);
   result.positions = reinterpret_cast<const std::int32_t*>(device + positions_at);
   result.row_slice = reinterpret_cast<const std::int32_t*>(device + row_slice_at);
   result.slices = reinterpret_cast<const DeviceSlice*>(device + slices_at);
   result.blocks = reinterpret_cast<const std::int32_t*>(device + blocks_at);
   result.decode_rows = reinterpret_cast<const std::int32_t*>(device + decode_at);
-  result.decode_count = static_cast<std::int32_t>(counts.decode_rows);
+  result.decode_count = static_cast<std::int32_t>(counts.decode_rows) + empty;
   result.prefill_tiles = reinterpret_cast<const PrefillTile*>(device + tiles_at);
   result.prefill_count = static_cast<std::int32_t>(counts.prefill_tiles);
-  result.max_context = static_cast<std::int32_t>(counts.max_context);
+  result.max_context = places.max_context;
   return result;
 }
 

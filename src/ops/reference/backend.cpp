@@ -228,9 +228,10 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
+  bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
     std::vector<TokenLogprob> scratch;
     for (std::size_t i = 0; i < rows.size(); ++i) tokens[i] = sample_row(rows[i], scratch);
+    return true;
   }
 
   void read(const float* from, std::int64_t count, float* to) override { std::copy_n(from, count, to); }

@@ -1,0 +1,96 @@
+#include "ops/cuda/step_graphs.h"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+
+#include "core/check.h"
+#include "ops/cuda/cuda_error.h"
+
+namespace lanner::ops::cuda {
+namespace {
+
+constexpr std::int32_t kMostRows = 512;  // above, launches are a small part of a step
+constexpr std::int32_t kLeastContext = 64;
+constexpr std::int32_t kCoarseContext = 1024;  // up to here contexts are rounded to powers of two
+
+std::int32_t rounded(std::int32_t value, std::int32_t unit) { return (value + unit - 1) / unit * unit; }
+
+/// Every number of rows that the fused kernels take has a body of its own; beyond, one in eight is wasted at most.
+std::int32_t places_for(std::int32_t rows) {
+  if (rows <= kFusedRows) return rows;
+  if (rows <= 64) return rounded(rows, 8);
+  return rounded(rows, static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(rows)) / 8));
+}
+
+/// Attention cuts contexts into pieces by their longest: a bound too high only leaves pieces empty.
+std::int32_t bound_for(std::int32_t context) {
+  const auto bound = static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(context)));
+  return context <= kCoarseContext ? std::max(bound, kLeastContext) : rounded(context, bound / 8);
+}
+
+}  // namespace
+
+std::optional<StepPlaces> plan_places(const StepPlan& plan) {
+  const Batch& batch = plan.batch;
+  const auto rows = static_cast<std::size_t>(batch.rows);
+  const bool decodes = batch.slices.size() == rows && plan.logits.size() == rows && plan.hidden.empty();
+  if (!decodes || batch.rows > kMostRows || batch.rows > plan.most_rows) return std::nullopt;
+  const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(plan.most_rows, kMostRows));
+  return StepPlaces{.rows = std::min(places_for(batch.rows), most), .max_context = bound_for(longest_context(batch))};
+}
+
+std::size_t StepGraphs::KeyHash::operator()(const Key& key) const {
+  std::size_t hash = std::hash<const void*>()(key.model) ^ std::hash<const void*>()(key.cache);
+  for (const std::int32_t part : {key.rows, key.max_context}) hash = hash * 1000003U ^ static_cast<std::size_t>(part);
+  return hash;
+}
+
+StepGraphs::Action StepGraphs::begin(const StepPlan& plan, const StepPlaces& places, cudaStream_t stream) {
+  const Key key{plan.model, plan.cache.data, places.rows, places.max_context};
+  const auto found = graphs_.find(key);
+  if (found == graphs_.end()) {
+    if (graphs_.size() >= kMostGraphs) clear();
+    graphs_.emplace(key, nullptr);
+    return Action::kLaunchOperations;
+  }
+  if (found->second != nullptr) {
+    LANNER_CUDA_CHECK(cudaGraphLaunch(found->second, stream));
+    return Action::kReplayed;
+  }
+  // Of this thread alone: others may go on allocating.
+  LANNER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  recording_ = key;
+  stream_ = stream;
+  return Action::kRecordOperations;
+}
+
+void StepGraphs::finish() {
+  if (!recording_) return;
+  cudaGraph_t graph = nullptr;
+  LANNER_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
+  const Key key = *recording_;
+  recording_.reset();
+  cudaGraphExec_t made = nullptr;
+  cudaError_t error = cudaGraphInstantiate(&made, graph, 0);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    LANNER_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    clear();
+    error = cudaGraphInstantiate(&made, graph, 0);
+  }
+  LANNER_CUDA_CHECK(error);
+  LANNER_CUDA_CHECK(cudaGraphDestroy(graph));
+  graphs_[key] = made;
+  LANNER_CUDA_CHECK(cudaGraphLaunch(made, stream_));
+}
+
+void StepGraphs::clear() {
+  LANNER_CHECK(!recording_);
+  for (const auto& [key, graph] : graphs_) {
+    if (graph != nullptr) static_cast<void>(cudaGraphExecDestroy(graph));
+  }
+  graphs_.clear();
+}
+
+}  // namespace lanner::ops::cuda

@@ -138,7 +138,7 @@ std::int64_t CudaBackend::available_bytes() const {
 
 Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource source, Arithmetic arithmetic) {
   enter();
-  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_));
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_, room_));
   widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));
   if (reserved_rows_ > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());
   return weight;

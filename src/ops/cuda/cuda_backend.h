@@ -88,6 +88,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer library_workspace_;
   std::unique_ptr<CublasLt> library_;  // null: the kernels' own products
   std::vector<DeviceBuffer> allocations_;
+  WeightRoom room_;  // for the weight that is packed next
 
   // Scratch, sized by reserve() and by the weights that were packed.
   std::int64_t reserved_rows_ = 0;

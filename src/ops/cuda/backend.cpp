@@ -18,6 +18,7 @@ constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what
 constexpr std::int64_t kAlignment = 256;
 constexpr std::int64_t kLogitsBytes = std::int64_t{16} << 20;  // of one buffer of logits on their way to the host
 constexpr int kLeastCapability = 80;
+constexpr int kTensorMapCapability = 90;
 
 class CudaVector final : public DeviceVector {
  public:
@@ -97,6 +98,7 @@ Status CudaBackend::set_up() {
   context_.multiprocessors = properties.multiProcessorCount;
   context_.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device);
   context_.dependent_launch = capability >= 90;
+  context_.clusters = capability >= 90;
   context_.deterministic = options_.deterministic;
   std::string products = "own matrix products";
   if (options_.deterministic) {
@@ -113,7 +115,16 @@ Status CudaBackend::set_up() {
     }
   }
   description_ = fmt::format("cuda {}, {}", properties.name, products);
-  return cuda_status(prepare_kernels(context_), "the kernels cannot be loaded");
+  LANNER_RETURN_IF_ERROR(cuda_status(prepare_kernels(context_), "the kernels cannot be loaded"));
+  bool tiles = false;
+  if (capability == kTensorMapCapability) {
+    LANNER_RETURN_IF_ERROR(cuda_status(prepare_warpgroups(&tiles), "the kernels cannot be loaded"));
+  }
+  if (auto maps = TensorMaps::open(); tiles && maps.ok()) {
+    maps_ = *std::move(maps);
+    context_.maps = maps_.get();
+  }
+  return {};
 }
 
 CudaBackend::~CudaBackend() {
@@ -235,6 +246,10 @@ DeviceLinear CudaBackend::on_device(const Linear& linear) {
   return result;
 }
 
+WeightFormat CudaBackend::handed_to(const Linear* reader, std::int64_t rows) {
+  return reader == nullptr ? WeightFormat::kF32 : handed_format(context_, on_device(*reader), rows);
+}
+
 void CudaBackend::embed(const PackedWeight& table, const Batch& batch, float scale, float* x) {
   check_batch(batch);
   enter();
@@ -273,18 +288,25 @@ void CudaBackend::attention(const AttentionArgs& args, const Batch& batch, const
                                .soft_cap = args.soft_cap,
                                .window = args.window,
                                .alibi_slopes = args.alibi_slopes == nullptr ? nullptr : args.alibi_slopes->data(),
-                               .out = args.out};
+                               .out = args.out,
+                               .out_format = handed_to(args.reader, batch.rows)};
   LANNER_CUDA_CHECK(cuda::attention(context_, device, current(batch), cache));
 }
 
 void CudaBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
   check_linear_add(linear);
-  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, rows, x));
+  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, WeightFormat::kF32, rows, x));
 }
 
-void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) {
+void CudaBackend::handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
+  check_linear_add(linear);
+  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, handed_to(&linear, rows), rows, x));
+}
+
+void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                                const Linear* reader) {
   check_norm_gated_up(linear);
-  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, rows, h));
+  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, rows, h, handed_to(reader, rows)));
 }
 
 void CudaBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {

@@ -52,8 +52,12 @@ class LateBackend final : public ops::Backend {
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override {
     inner_->linear_add(linear, input, rows, x);
   }
-  void norm_gated_up(const Linear& linear, ops::Gate gate, const float* x, std::int64_t rows, float* h) override {
-    inner_->norm_gated_up(linear, gate, x, rows, h);
+  void handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override {
+    inner_->handed_linear_add(linear, input, rows, x);
+  }
+  void norm_gated_up(const Linear& linear, ops::Gate gate, const float* x, std::int64_t rows, float* h,
+                     const Linear* reader) override {
+    inner_->norm_gated_up(linear, gate, x, rows, h, reader);
   }
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override {
     inner_->norm_head(linear, x, wanted, logits);

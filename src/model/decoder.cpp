@@ -153,13 +153,14 @@ void Decoder::run_step(const ops::Batch& batch, const ops::KvCacheView& cache, c
                         .soft_cap = static_cast<float>(spec_.attention_soft_cap),
                         .window = layer.window,
                         .alibi_slopes = alibi_slopes_,
+                        .reader = &layer.attention_out,
                         .out = attended_},
                        batch, cache);
     // Where attention and MLP read the same x, it must not change before both have.
-    if (!spec_.parallel_layers) backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
-    backend_.norm_gated_up(layer.gate_up, gate_of(spec_.activation), x_, batch.rows, mlp_);
-    if (spec_.parallel_layers) backend_.linear_add(layer.attention_out, attended_, batch.rows, x_);
-    backend_.linear_add(layer.down, mlp_, batch.rows, x_);
+    if (!spec_.parallel_layers) backend_.handed_linear_add(layer.attention_out, attended_, batch.rows, x_);
+    backend_.norm_gated_up(layer.gate_up, gate_of(spec_.activation), x_, batch.rows, mlp_, &layer.down);
+    if (spec_.parallel_layers) backend_.handed_linear_add(layer.attention_out, attended_, batch.rows, x_);
+    backend_.handed_linear_add(layer.down, mlp_, batch.rows, x_);
   }
   if (!wants.logits.empty()) backend_.norm_head(head_, x_, wants.logits, logits_);
   if (!wants.hidden.empty()) backend_.norm_rows(head_.norm, x_, spec_.hidden, wants.hidden, hidden_);

@@ -121,6 +121,7 @@ Result<ops::Linear> WeightLoader::linear(const NormSpec& norm_spec,
   }
   ops::Linear result;
   result.input_order = std::move(sources.front().input_order);
+  for (std::size_t i = sources.size(); i-- > 1;) sources[i - 1].rows_behind = sources[i].rows + sources[i].rows_behind;
   std::size_t index = 0;
   for (const ProjectionSpec* projection : projections) {
     ops::WeightSource& one = sources[index++];

@@ -171,14 +171,14 @@ void check_attention_against_reference(const Shape& shape, const std::vector<Ste
 
 constexpr std::int32_t kContexts[] = {1, 15, 16, 17, 63, 64, 65, 255, 256, 257, 511, 513, 1030};
 constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr std::int64_t kHeadDims[] = {16, 48, 64, 80, 128};
+constexpr std::int64_t kHeadDims[] = {16, 48, 64, 80, 96, 128, 256};
 constexpr std::int64_t kGroups[] = {1, 3, 4, 9};
 
 /// The next of all combinations of head size, grouping and threads, in turn.
 Shape shape_in_turn(std::size_t turn, DType dtype) {
-  return {.group = kGroups[(turn + turn / 5) % 4],
+  return {.group = kGroups[(turn + turn / 7) % 4],
           .kv_heads = 1 + static_cast<std::int64_t>(turn / 3 % 2),
-          .head_dim = kHeadDims[turn % 5],
+          .head_dim = kHeadDims[turn % 7],
           .dtype = dtype,
           .threads = 1 + static_cast<int>(turn / 2 % kMaxThreads)};
 }
@@ -237,7 +237,7 @@ TEST(Attention, EveryGroupingOfHeadsWithEveryHeadSize) {
                         .head_dim = head_dim,
                         .dtype = kDTypes[turn % 3],
                         .threads = 1 + static_cast<int>(turn % kMaxThreads)};
-      check_attention_against_reference(shape, {{70, 1}, {11, 6}}, random);
+      check_attention_against_reference(shape, {{70, 1}, {11, 6}, {40, 90}}, random);
       if (::testing::Test::HasFatalFailure()) return;
       ++turn;
     }

@@ -66,7 +66,8 @@ struct AttentionArgs {
   std::int64_t window = 0;  // a query sees its own position and the window - 1 before it; 0: all
   /// ALiBi (arXiv 2108.12409): slope * (key position - query position) is added to each score. (heads) or null.
   std::shared_ptr<const DeviceVector> alibi_slopes;
-  float* out = nullptr;  // (rows, heads, head_dim)
+  const Linear* reader = nullptr;  // of `out`, if it is handed over: see Backend::handed_linear_add()
+  float* out = nullptr;            // (rows, heads, head_dim)
 };
 
 /// A whole step, from embed() to norm_head() and norm_rows(), as its caller announces it. What is called for a step of
@@ -116,9 +117,16 @@ class Backend {
   virtual void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) = 0;
   /// x += post_norm(scale * (input · Wᵀ (+ bias))). input (rows, cols), x (rows, W.rows).
   virtual void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) = 0;
+  /// The same for an input that attention() or norm_gated_up() handed over: they were told this Linear as the reader,
+  /// so that it lies at its place in whatever way the device likes best, and nobody else may look at it. On most it is
+  /// fp32.
+  virtual void handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
+    linear_add(linear, input, rows, x);
+  }
   /// h = gate(norm(x) · Wgateᵀ) * (norm(x) · Wupᵀ). Parts gate, up; x (rows, cols), h (rows, Wgate.rows). With one
-  /// part, an MLP without a gate: h = gate(norm(x) · Wᵀ).
-  virtual void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) = 0;
+  /// part, an MLP without a gate: h = gate(norm(x) · Wᵀ). `reader`: of h, if it is handed over, else null.
+  virtual void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                             const Linear* reader) = 0;
 
   /// After them: logits[i] = soft_cap(scale * norm(x[wanted[i]]) · Wᵀ), (wanted, W.rows).
   virtual void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) = 0;

@@ -102,6 +102,7 @@ class HostMemoryBackend final : public Backend {
     const std::int64_t count = batch.rows * args.heads * cache.layout.head_dim;
     device.q = in_.copy(*inner_, args.q, count);
     device.out = out_.copy(*inner_, args.out, count);
+    device.reader = nullptr;
     inner_->attention(device, batch, copied(cache));
     inner_->read(device.out, count, args.out);
   }
@@ -111,11 +112,12 @@ class HostMemoryBackend final : public Backend {
     inner_->linear_add(linear, in, rows, out);
     inner_->read(out, rows * linear.rows(), x);
   }
-  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override {
+  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                     const Linear* /*reader*/) override {
     const std::int64_t count = rows * linear.parts.front().weight->rows();
     const float* in = in_.copy(*inner_, x, rows * linear.cols());
     float* out = out_.copy(*inner_, h, count);
-    inner_->norm_gated_up(linear, gate, in, rows, out);
+    inner_->norm_gated_up(linear, gate, in, rows, out, nullptr);
     inner_->read(out, count, h);
   }
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override {

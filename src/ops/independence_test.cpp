@@ -36,7 +36,7 @@ RowOperation gated(const HostLinear& host, Gate gate) {
   const std::int64_t width = host.weights.front().rows;
   return {width, [host, gate, width](Backend& backend, const float* x, std::int64_t rows) {
             std::vector<float> out(static_cast<std::size_t>(rows * width));
-            backend.norm_gated_up(host.on(backend), gate, x, rows, out.data());
+            backend.norm_gated_up(host.on(backend), gate, x, rows, out.data(), nullptr);
             return out;
           }};
 }

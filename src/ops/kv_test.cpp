@@ -176,6 +176,8 @@ void check_norm_qkv_against_reference(const WeightKind& kind, const Shape& shape
   expect_caches_agree(actual, exact, bound, step, shape);
 }
 
+DType dtype_of(WeightFormat format) { return format == WeightFormat::kBF16 ? DType::kBF16 : DType::kF16; }
+
 const std::vector<std::vector<Step::Sequence>> kSteps = {
     {{0, 1}},
     {{63, 1}, {64, 1}, {0, 1}},
@@ -199,6 +201,28 @@ TEST(NormQkv, IsNearTheReferenceForEveryShapeOfHeads) {
                           .dtype = dtype,
                           .threads = 1 + static_cast<int>(turn / 2 % kMaxThreads)};
         check_norm_qkv_against_reference(kinds[turn % 3], shape, kSteps[turn % 4], turn % 2 == 0, random);
+        if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
+    }
+  }
+}
+
+TEST(NormQkv, OfManyRowsIsNearTheReference) {
+  Random random(34);
+  const std::vector<std::vector<Step::Sequence>> steps = {
+      {{60, 9}}, {{0, 33}, {200, 17}, {65, 1}}, {{0, 100}, {30, 28}}, {{10, 300}}};
+  std::size_t turn = 0;
+  for (const WeightFormat format : {WeightFormat::kF16, WeightFormat::kBF16}) {
+    for (const std::int64_t head_dim : {16, 32, 48, 64, 80, 96, 128, 160, 256}) {
+      for (const std::vector<Step::Sequence>& step : steps) {
+        const std::int64_t kv_heads = 1 + static_cast<std::int64_t>(turn % 3);
+        const Shape shape{.heads = kv_heads * (1 + static_cast<std::int64_t>(turn % 2)),
+                          .kv_heads = kv_heads,
+                          .head_dim = head_dim,
+                          .rotary_dim = turn % 5 == 0 ? 0 : head_dim,
+                          .dtype = turn % 3 == 0 ? DType::kF32 : dtype_of(format)};
+        check_norm_qkv_against_reference({.format = format}, shape, step, turn % 2 == 0, random);
         if (::testing::Test::HasFatalFailure()) return;
         ++turn;
       }

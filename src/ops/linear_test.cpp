@@ -76,6 +76,48 @@ TEST(LinearAdd, ExactArithmeticTakesGroupsThatTheFastKernelsDoNot) {
   }
 }
 
+// Outputs and rows of several tiles, whole and not, and columns that several blocks share.
+TEST(LinearAdd, OfManyRowsAndOutputsIsNearTheReference) {
+  Random random(21);
+  std::size_t turn = 0;
+  for (const WeightFormat format : {WeightFormat::kF16, WeightFormat::kBF16}) {
+    for (const std::int64_t rows : {9, 16, 31, 64, 100, 257}) {
+      for (const std::int64_t cols : {72, 200, 1096}) {
+        if (::testing::Test::HasFatalFailure()) return;
+        const LinearShape shape{.rows = {130 + 63 * static_cast<std::int64_t>(turn % 3)},
+                                .cols = cols,
+                                .norm = turn % 4 == 0,
+                                .bias = turn % 2 == 0};
+        check_linear_add({.format = format}, shape, rows, 1 + static_cast<int>(turn % kMaxThreads), random);
+        ++turn;
+      }
+    }
+  }
+  check_linear_add({.format = WeightFormat::kF16}, {.rows = {100, 30, 200}, .cols = 136, .bias = true}, 77, 2, random);
+}
+
+TEST(LinearAdd, OfVeryWideRowsIsNearTheReference) {
+  Random random(22);
+  struct Case {
+    WeightKind kind;
+    std::int64_t cols;
+  };
+  std::vector<Case> cases;
+  for (const WeightKind& kind : dense_kinds()) {
+    for (const std::int64_t cols : {2052, 4104, 8200}) cases.push_back({kind, cols});
+  }
+  cases.push_back({quantized_kinds(32)[0], 16384});
+  cases.push_back({quantized_kinds(128)[2], 33024});
+  for (const Case& one : cases) {
+    ASSERT_TRUE(device(2).reserve(33, one.cols).ok());
+    for (const std::int64_t rows : {1, 3, 8, 9, 33}) {
+      if (::testing::Test::HasFatalFailure()) return;
+      check_linear_add(one.kind, {.rows = {19}, .cols = one.cols, .norm = rows == 3}, rows, 2, random);
+    }
+  }
+  ASSERT_TRUE(device(2).reserve(kScratchRows, kScratchCols).ok());
+}
+
 TEST(LinearAdd, ExtremesOfCodesOnBothSidesDoNotOverflow) {
   // The largest sums that codes can make: all -128 or 127, or 15, against activations that are all at their maximum.
   Random random(14);
@@ -179,8 +221,8 @@ void check_norm_gated_up(const WeightKind& kind, Gate gate, const LinearShape& s
   const std::vector<float> products = side.products(rows);
   std::vector<float> expected(static_cast<std::size_t>(rows * width));
   std::vector<float> actual = expected;
-  reference().norm_gated_up(side.linear, gate, side.x.data(), rows, expected.data());
-  device(threads).norm_gated_up(host.on(device(threads)), gate, x.data(), rows, actual.data());
+  reference().norm_gated_up(side.linear, gate, side.x.data(), rows, expected.data(), nullptr);
+  device(threads).norm_gated_up(host.on(device(threads)), gate, x.data(), rows, actual.data(), nullptr);
   expect_within(actual, expected, gated_bound(products, side.product_bound, rows, width));
 }
 
@@ -201,6 +243,21 @@ TEST(NormGatedUp, IsNearTheReferenceForEveryGateAndFormat) {
   }
 }
 
+TEST(NormGatedUp, OfManyRowsAndOutputsIsNearTheReference) {
+  Random random(23);
+  std::size_t turn = 0;
+  for (const WeightFormat format : {WeightFormat::kF16, WeightFormat::kBF16}) {
+    for (const std::int64_t rows : {9, 16, 31, 64, 100, 257}) {
+      for (const std::int64_t out : {8, 72, 100, 200}) {
+        if (::testing::Test::HasFatalFailure()) return;
+        const LinearShape shape{.rows = {out, out}, .cols = 328, .norm = true, .bias = turn % 2 == 0};
+        check_norm_gated_up({.format = format}, static_cast<Gate>(turn % 3), shape, rows, 2, random);
+        ++turn;
+      }
+    }
+  }
+}
+
 TEST(NormGatedUp, GatesOfLargeInputsSaturate) {
   // One column, weights 1: the gate sees x itself, from where e^-x underflows to where it overflows.
   HostLinear host;
@@ -215,8 +272,8 @@ TEST(NormGatedUp, GatesOfLargeInputsSaturate) {
       const std::vector<float> products = side.products(2);
       std::vector<float> expected(2 * 17);
       std::vector<float> actual(2 * 17);
-      reference().norm_gated_up(side.linear, gate, x.data(), 2, expected.data());
-      device(1).norm_gated_up(host.on(device(1)), gate, x.data(), 2, actual.data());
+      reference().norm_gated_up(side.linear, gate, x.data(), 2, expected.data(), nullptr);
+      device(1).norm_gated_up(host.on(device(1)), gate, x.data(), 2, actual.data(), nullptr);
       expect_within(actual, expected, gated_bound(products, side.product_bound, 2, 17));
     }
   }
@@ -231,7 +288,7 @@ TEST(NormGatedUp, SiluIsWithinRoundingsOfItselfFromUnderflowOn) {
   std::vector<float> x;
   for (int i = 0; i < 1000; ++i) x.push_back(-80.0F + 0.1F * static_cast<float>(i));
   std::vector<float> actual(1000 * 17);
-  device(1).norm_gated_up(host.on(device(1)), Gate::kSilu, x.data(), 1000, actual.data());
+  device(1).norm_gated_up(host.on(device(1)), Gate::kSilu, x.data(), 1000, actual.data(), nullptr);
   for (std::size_t i = 0; i < actual.size(); ++i) {
     const auto input = static_cast<double>(x[i / 17]);
     const double expected = input / (1 + std::exp(-input)) * input;
@@ -250,8 +307,8 @@ TEST(NormGatedUp, ThePartsMayHaveDifferentFormats) {
   const std::vector<float> products = side.products(9);
   std::vector<float> expected(9 * 49);
   std::vector<float> actual(9 * 49);
-  reference().norm_gated_up(side.linear, Gate::kSilu, side.x.data(), 9, expected.data());
-  device(3).norm_gated_up(host.on(device(3)), Gate::kSilu, x.data(), 9, actual.data());
+  reference().norm_gated_up(side.linear, Gate::kSilu, side.x.data(), 9, expected.data(), nullptr);
+  device(3).norm_gated_up(host.on(device(3)), Gate::kSilu, x.data(), 9, actual.data(), nullptr);
   expect_within(actual, expected, gated_bound(products, side.product_bound, 9, 49));
 }
 

@@ -16,8 +16,6 @@
 namespace lanner::ops::testing {
 namespace {
 
-constexpr std::int64_t kScratchRows = 1100;
-constexpr std::int64_t kScratchCols = 2048;
 constexpr std::int64_t kFusedRows = 8;  // more rows go through 16-bit matrix products on CUDA
 
 std::unique_ptr<Backend> make_bare_device(int threads) {
@@ -309,6 +307,10 @@ HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Rando
   for (const std::int64_t rows : shape.rows) {
     host.weights.push_back(random_weight(kind, rows, shape.cols, random));
     if (shape.bias) host.biases.push_back(random.vector(rows));
+  }
+  // As a model's loader does: the parts of a Linear may lie one behind the other.
+  for (std::size_t i = host.weights.size(); i-- > 1;) {
+    host.weights[i - 1].rows_behind = host.weights[i].rows + host.weights[i].rows_behind;
   }
   if (shape.norm) host.norm = random_norm(shape.norm_kind, shape.norm_bias, shape.cols, random);
   if (shape.ordered) host.input_order = random.permutation(shape.cols);

@@ -22,6 +22,8 @@ namespace lanner::ops::testing {
 
 inline constexpr double kUnit = 0x1p-24;  // a correctly rounded fp32 operation is off by at most this share
 inline constexpr int kMaxThreads = 3;
+inline constexpr std::int64_t kScratchRows = 1100;  // for which device() has scratch
+inline constexpr std::int64_t kScratchCols = 2048;
 
 /// The device under test (test_device()), a CPU with 1 to kMaxThreads threads, and the oracle; each made once, with
 /// enough scratch. Both take pointers to host memory.

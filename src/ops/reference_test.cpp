@@ -130,7 +130,7 @@ TEST(Reference, WithoutAnUpPartTheGateIsAll) {
   const HostLinear host = dense(weights, {1});
   const std::vector<float> x = {1, -2};
   std::vector<float> h(2);
-  reference().norm_gated_up(host.on(reference()), Gate::kGelu, x.data(), 2, h.data());
+  reference().norm_gated_up(host.on(reference()), Gate::kGelu, x.data(), 2, h.data(), nullptr);
   expect_close(h, {0.8413447461, -0.0455002639});
 }
 
@@ -140,7 +140,7 @@ TEST(Reference, GatesAreTheTextbooks) {
   const std::vector<float> x = {1, -2};
   const auto gated = [&](Gate gate) {
     std::vector<float> h(2);
-    reference().norm_gated_up(host.on(reference()), gate, x.data(), 2, h.data());
+    reference().norm_gated_up(host.on(reference()), gate, x.data(), 2, h.data(), nullptr);
     return h;
   };
   // silu(1), silu(-2); gelu(1), gelu(-2); its tanh form: values from NumPy. The factor is 3 * x.

@@ -162,9 +162,9 @@ TEST(LinearVariants, WithoutAGateEveryActivationIsNearTheReference) {
       const std::vector<float> products = side.products(rows);
       std::vector<float> expected(products.size());
       std::vector<float> actual(products.size());
-      reference().norm_gated_up(side.linear, gate, side.x.data(), rows, expected.data());
+      reference().norm_gated_up(side.linear, gate, side.x.data(), rows, expected.data(), nullptr);
       Backend& backend = device(1 + static_cast<int>(turn % kMaxThreads));
-      backend.norm_gated_up(host.on(backend), gate, x.data(), rows, actual.data());
+      backend.norm_gated_up(host.on(backend), gate, x.data(), rows, actual.data(), nullptr);
       std::vector<double> bound = side.product_bound;
       for (std::size_t i = 0; i < bound.size(); ++i) {  // as linear_test.cpp derives it, with an up of 1
         bound[i] = 1.2 * bound[i] + 8 * kUnit * std::fabs(static_cast<double>(products[i])) + 1e-30;
@@ -186,7 +186,7 @@ TEST(LinearVariants, GeluIsWithinRoundingsOfItselfOnBothSides) {
   for (int i = 0; i < 1000; ++i) x.push_back(-12.5F + 0.025F * static_cast<float>(i));
   std::vector<float> actual(x.size() * 17);
   const auto rows = static_cast<std::int64_t>(x.size());
-  device(1).norm_gated_up(host.on(device(1)), Gate::kGelu, x.data(), rows, actual.data());
+  device(1).norm_gated_up(host.on(device(1)), Gate::kGelu, x.data(), rows, actual.data(), nullptr);
   for (std::size_t i = 0; i < actual.size(); ++i) {
     const auto input = static_cast<double>(x[i / 17]);
     const double expected = 0.5 * input * std::erfc(-input / std::sqrt(2.0));
@@ -271,7 +271,7 @@ TEST(Door, EndsTheProcessOverWhatAnOperationWouldIgnore) {
   const std::vector<std::int32_t> wanted = {0};
   std::vector<float> out(8);
   const auto gated = [&](const HostLinear& host) {
-    reference().norm_gated_up(host.on(reference()), Gate::kSilu, x.data(), 1, out.data());
+    reference().norm_gated_up(host.on(reference()), Gate::kSilu, x.data(), 1, out.data(), nullptr);
   };
   const auto added = [&](const HostLinear& host) {
     reference().linear_add(host.on(reference()), x.data(), 1, out.data());

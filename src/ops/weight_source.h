@@ -49,6 +49,10 @@ struct WeightSource {
   std::int64_t rows = 0;  // output features
   std::int64_t cols = 0;  // input features
 
+  /// Rows of the weights that are packed next and multiplied together with this one, the parts of a Linear behind it: a
+  /// device may keep room for them, so that they lie one behind the other and are multiplied as one. A hint.
+  std::int64_t rows_behind = 0;
+
   // Dense: (rows, cols) elements of `format`, row major, possibly unaligned; kept alive by `owner`.
   const std::byte* dense = nullptr;
   std::shared_ptr<const void> owner;

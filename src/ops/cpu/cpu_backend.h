@@ -36,7 +36,8 @@ class CpuBackend final : public Backend {
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
-  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override;
+  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                     const Linear* /*reader*/) override;
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;

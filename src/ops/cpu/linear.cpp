@@ -200,7 +200,8 @@ void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const
   });
 }
 
-void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) {
+void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                               const Linear* /*reader*/) {
   check_norm_gated_up(linear);
   const CpuWeight& gate_weight = cpu_weight(linear.parts[0]);
   const CpuWeight* up_weight = linear.parts.size() == 2 ? &cpu_weight(linear.parts[1]) : nullptr;

@@ -7,11 +7,14 @@
 #include <algorithm>
 
 #include "ops/cuda/device.cuh"
+#include "ops/cuda/tensor_map.h"
 
 namespace lanner::ops::cuda {
 namespace {
 
 constexpr std::int64_t kMostTileHeads = 8;  // query heads that a block of attention_rows.cuh takes
+constexpr std::int64_t kMostTogether = 8;   // blocks of a cluster on every device that has them
+constexpr std::int64_t kLongPiece = 512;    // tokens: from here on more blocks are worth a launch to add up
 
 __global__ void merge_pieces(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
   wait_for_previous();
@@ -38,7 +41,8 @@ __global__ void merge_pieces(const __grid_constant__ AttentionWork work, const _
     sum = fmaf(part.y, factor, sum);
     value = fmaf(load_fresh(rows.partial_values + (first + piece) * work.head_dim + element), factor, value);
   }
-  work.out[(static_cast<std::int64_t>(row) * work.heads + head) * work.head_dim + element] = value / sum;
+  store_operand(work.out_format, work.out,
+                (static_cast<std::int64_t>(row) * work.heads + head) * work.head_dim + element, value / sum);
 }
 
 bool has_tiles(const KvLayout& layout) {
@@ -66,6 +70,7 @@ AttentionWork work_of(const DeviceAttention& args, const DeviceBatch& batch, con
   const KvLayout& layout = cache.layout;
   return {.q = args.q,
           .out = args.out,
+          .out_format = args.out_format,
           .slopes = args.alibi_slopes,
           .cache = cache.head(0, args.layer, 0),
           .block_bytes = layout.block_bytes(),
@@ -81,6 +86,31 @@ AttentionWork work_of(const DeviceAttention& args, const DeviceBatch& batch, con
           .window = args.window > batch.max_context ? 0 : static_cast<std::int32_t>(args.window),
           .scale = args.scale,
           .soft_cap = args.soft_cap};
+}
+
+bool has_groups(const KernelContext& context, std::int64_t head_dim) {
+  return context.maps != nullptr && head_dim <= 128;  // of those that have tiles
+}
+
+cudaError_t attend_groups(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch,
+                          const KvCacheView& cache) {
+  const KvLayout& layout = cache.layout;
+  const std::int64_t row_bytes = layout.head_dim * 2;
+  const std::int64_t behind = work.cache - cache.data;
+  GroupLaunch args = {
+      .work = work, .tiles = batch.prefill_tiles, .count = batch.prefill_count, .cache = {}, .rows = {}};
+  args.rows = {.of_block = static_cast<std::int32_t>(work.block_bytes / row_bytes),
+               .of_head = static_cast<std::int32_t>(work.head_bytes / row_bytes)};
+  BoxedMatrix matrix = {.place = work.cache,
+                        .format = layout.dtype == DType::kF16 ? WeightFormat::kF16 : WeightFormat::kBF16,
+                        .dimensions = 2};
+  matrix.size[0] = static_cast<std::uint64_t>(layout.head_dim);
+  matrix.size[1] = static_cast<std::uint64_t>((cache.blocks * work.block_bytes - behind) / row_bytes);
+  matrix.stride[1] = static_cast<std::uint64_t>(row_bytes);
+  matrix.box[0] = 64;
+  matrix.box[1] = kKvBlockTokens;
+  LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(matrix, &args.cache));
+  return layout.dtype == DType::kF16 ? attend_groups_float16(context, args) : attend_groups_bfloat16(context, args);
 }
 
 }  // namespace
@@ -101,6 +131,13 @@ AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, c
   if (window != 0) span = std::min(span, window + kAttentionChunk - 1);
   const std::int64_t wanted = std::min({ceil_div(enough, blocks), ceil_div(span, kKvBlockTokens), kMaxPartials});
   if (blocks >= enough || wanted <= 1) return plan;
+  if (context.clusters && (wanted <= kMostTogether || span <= kMostTogether * kLongPiece)) {
+    plan.partials = 2;
+    while (plan.partials < std::min(wanted, kMostTogether)) plan.partials *= 2;
+    plan.piece_tokens = static_cast<std::int32_t>(round_up(ceil_div(span, plan.partials), kKvBlockTokens));
+    plan.together = true;
+    return plan;
+  }
   const std::int64_t piece = round_up(ceil_div(span, wanted), kKvBlockTokens);
   const std::int64_t partials = ceil_div(span, piece);
   if (partial_bytes(batch.decode_count * heads * partials, layout.head_dim) > context.scratch.partial_bytes)
@@ -118,12 +155,13 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     AttentionRows rows = {.decode_rows = batch.decode_rows,
                           .decode_count = batch.decode_count,
                           .partials = plan.partials,
-                          .piece_tokens = plan.piece_tokens};
+                          .piece_tokens = plan.piece_tokens,
+                          .together = plan.together};
     const std::int64_t places = batch.decode_count * args.heads * plan.partials;
     rows.partial_values = reinterpret_cast<float*>(context.scratch.partials);
     rows.partial_sums = reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
     LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
-    if (plan.partials > 1) {
+    if (plan.partials > 1 && !plan.together) {
       const dim3 grid(static_cast<unsigned>(batch.decode_count), static_cast<unsigned>(args.heads));
       LANNER_RETURN_IF_CUDA_ERROR(launch(context, merge_pieces, grid, work.head_dim, 0, work, rows));
     }
@@ -133,6 +171,7 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     return attend_rows(context, work,
                        {.prefill_tiles = batch.prefill_tiles, .prefill_count = batch.prefill_count, .partials = 1});
   }
+  if (has_groups(context, work.head_dim)) return attend_groups(context, work, batch, cache);
   return work.dtype == DType::kF16 ? attend_tiles_float16(context, work, batch.prefill_tiles, batch.prefill_count)
                                    : attend_tiles_bfloat16(context, work, batch.prefill_tiles, batch.prefill_count);
 }

@@ -1,6 +1,7 @@
 #pragma once
 // The bodies of attention: row by row, and in tiles of query rows.
 
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include "ops/cuda/kernels.h"
@@ -11,8 +12,9 @@ namespace lanner::ops::cuda {
 struct AttentionWork {
   const float* q;  // (rows, heads, head_dim)
   float* out;
-  const float* slopes;     // (heads) or null
-  const std::byte* cache;  // of the layer: KvCacheView::head(0, layer, 0)
+  WeightFormat out_format;  // kF32, or the type of the product that reads it
+  const float* slopes;      // (heads) or null
+  const std::byte* cache;   // of the layer: KvCacheView::head(0, layer, 0)
   std::int64_t block_bytes;
   std::int64_t head_bytes;
   const DeviceSlice* slices;
@@ -36,6 +38,7 @@ struct AttentionRows {
   std::int32_t prefill_count = 0;
   std::int32_t partials = 1;
   std::int32_t piece_tokens = 0;
+  bool together = false;            // the pieces' blocks are a cluster, and no partials are written
   float* partial_values = nullptr;  // (decode_count, heads, partials, head_dim)
   float2* partial_sums = nullptr;   // (decode_count, heads, partials): largest score and sum
 };
@@ -50,6 +53,27 @@ cudaError_t attend_tiles_bfloat16(const KernelContext& context, const AttentionW
                                   std::int32_t count);
 cudaError_t prepare_tiles_float16();
 cudaError_t prepare_tiles_bfloat16();
+/// The cache's rows as the map sees them, from the layer's first one on.
+struct CacheRows {
+  std::int32_t of_block;
+  std::int32_t of_head;  // keys and values
+};
+
+/// Tiles for the warpgroups of Hopper.
+struct GroupLaunch {
+  AttentionWork work;
+  const PrefillTile* tiles;
+  std::int32_t count;
+  CUtensorMap cache;
+  CacheRows rows;
+};
+
+/// Caches of fp16 and bf16 with head_dim 64, 80, 96 or 128, on devices that have KernelContext::maps.
+cudaError_t attend_groups_float16(const KernelContext& context, const GroupLaunch& args);
+cudaError_t attend_groups_bfloat16(const KernelContext& context, const GroupLaunch& args);
+cudaError_t prepare_groups_float16();
+cudaError_t prepare_groups_bfloat16();
+
 cudaError_t prepare_attention();
 
 }  // namespace lanner::ops::cuda

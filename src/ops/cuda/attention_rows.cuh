@@ -9,8 +9,9 @@
 //   memory softmax  a warp takes a head values   a thread takes 8 elements and every n-th token, and keeps their sums
 //   over all chunks in registers
 // At the end the threads of one element add up in shared memory, in fixed order. If the context is cut into pieces,
-// each leaves (largest score, sum, values), and merge_pieces() adds those up in ascending order. Tokens that the query
-// does not see are not read: what lies there may be anything.
+// each leaves (largest score, sum, values), and those are added up in ascending order: by the blocks of a cluster, out
+// of each other's shared memory, or by merge_pieces(). Tokens that the query does not see are not read: what lies there
+// may be anything. What the previous kernel does not write is on its way to the second-level cache before it has ended.
 
 #include "ops/cuda/attention.h"
 #include "ops/cuda/device.cuh"
@@ -211,12 +212,75 @@ __device__ void write_row(const AttentionWork& work, const AttentionRows& rows, 
     for (int group = 0; group < kGroups; ++group) total += values[group * kPlaces * kVector + thread];
     const std::int64_t head = first_head + h;
     if (rows.partials == 1) {
-      work.out[(static_cast<std::int64_t>(row) * work.heads + head) * work.head_dim + thread] = total / room.sum[h];
+      store_operand(work.out_format, work.out,
+                    (static_cast<std::int64_t>(row) * work.heads + head) * work.head_dim + thread, total / room.sum[h]);
+      continue;
+    }
+    if (rows.together) {
+      room.q[h][thread] = total;  // nobody needs the queries any more
       continue;
     }
     const std::int64_t place = (static_cast<std::int64_t>(item) * work.heads + head) * rows.partials + piece;
     rows.partial_values[place * work.head_dim + thread] = total;
     if (thread == 0) rows.partial_sums[place] = make_float2(room.largest[h], room.sum[h]);
+  }
+}
+
+/// The blocks of a cluster add up their pieces, each for its share of the elements.
+template <int kHeads, int kVectors>
+__device__ void write_together(const AttentionWork& work, const AttentionRows& rows, int row, int first_head, int heads,
+                               const RowRoom<kHeads, kVectors>& room) {
+  constexpr int kMostPieces = 8;
+  const int rank = static_cast<int>(blockIdx.z);
+  const int count = heads * work.head_dim;
+  const int share = (count + rows.partials - 1) / rows.partials;
+  cluster_barrier();
+  for (int i = rank * share + static_cast<int>(threadIdx.x); i < min(count, (rank + 1) * share); i += kRowThreads) {
+    const int head = i / work.head_dim;
+    const int element = i % work.head_dim;
+    float largest[kMostPieces];
+    float sum[kMostPieces];
+    float value[kMostPieces];
+#pragma unroll
+    for (int piece = 0; piece < kMostPieces; ++piece) {
+      if (piece >= rows.partials) break;
+      largest[piece] = load_from_block(&room.largest[head], piece);
+      sum[piece] = load_from_block(&room.sum[head], piece);
+      value[piece] = load_from_block(&room.q[head][element], piece);
+    }
+    float most = -INFINITY;
+#pragma unroll
+    for (int piece = 0; piece < kMostPieces; ++piece) {
+      if (piece < rows.partials) most = fmaxf(most, largest[piece]);
+    }
+    float total = 0;
+    float weight = 0;
+#pragma unroll
+    for (int piece = 0; piece < kMostPieces; ++piece) {
+      if (piece >= rows.partials) break;
+      const float factor = expf(largest[piece] - most);
+      weight = fmaf(sum[piece], factor, weight);
+      total = fmaf(value[piece], factor, total);
+    }
+    store_operand(work.out_format, work.out,
+                  (static_cast<std::int64_t>(row) * work.heads + first_head + head) * work.head_dim + element,
+                  total / weight);
+  }
+  cluster_barrier();  // nobody leaves while others read from it
+}
+
+/// Asks for the keys and values of the block's first chunk: into the second-level cache, where what the previous kernel
+/// is about to write appears, too.
+__device__ __forceinline__ void prefetch_chunk(const AttentionWork& work, const RowContext& context, int kv_head,
+                                               int begin, int end, int element_bytes) {
+  constexpr int kLine = 128;
+  const int last = min(end, begin + kChunk);
+  const int lines = kBlockTokens * work.head_dim * element_bytes / kLine;  // of a block's keys, and of its values
+  for (int block = begin / kBlockTokens; block * kBlockTokens < last; ++block) {
+    const std::byte* head = work.cache + context.blocks[block] * work.block_bytes + kv_head * work.head_bytes;
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * lines; i += kRowThreads) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(head + static_cast<std::int64_t>(i) * kLine));
+    }
   }
 }
 
@@ -239,9 +303,11 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<kHeads>)
   const RowContext context = context_of(work, row);
   const int begin = context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
   const int end = rows.partials == 1 ? context.tokens : min(context.tokens, begin + rows.piece_tokens);
-  wait_for_previous();  // what came so far is the batch, which is there before a step's first kernel
+  // What comes so far is the batch, which is there before a step's first kernel.
+  if (begin < end) prefetch_chunk(work, context, kv_head, begin, end, static_cast<int>(sizeof(T)));
+  wait_for_previous();
   let_next_start();
-  if (begin >= end) return;
+  if (begin >= end && !rows.together) return;
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < kHeads * work.head_dim; i += kRowThreads) {
     const int head = i / work.head_dim;
@@ -267,6 +333,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<kHeads>)
     add_values<T>(work, max(0, context.first_key - chunk), min(kChunk, end - chunk), room, sum);
   }
   write_row(work, rows, item, row, first_head, heads, room, sum);
+  if (rows.together) write_together(work, rows, row, first_head, heads, room);
 }
 
 template <typename T, int kHeads, int kVectors>
@@ -275,7 +342,8 @@ cudaError_t launch_rows(const KernelContext& context, const AttentionWork& work,
   const std::int64_t items = rows.decode_count > 0 ? rows.decode_count : rows.prefill_count * kPrefillRows;
   const dim3 grid(static_cast<unsigned>(items), static_cast<unsigned>(work.kv_heads * tiles),
                   static_cast<unsigned>(rows.partials));
-  return launch(context, attend_row<T, kHeads, kVectors>, grid, kRowThreads, 0, work, rows);
+  return launch_clusters(context, attend_row<T, kHeads, kVectors>, grid, kRowThreads, 0,
+                         rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
 }
 
 template <typename T, int kVectors>

@@ -192,11 +192,12 @@ struct WarpTile {
       const int query = first_query + lane / 4 + half * 8;
       if (query >= place.rows) continue;
       const float inverse = 1.0F / total[half];
-      float* out = work.out + (static_cast<std::int64_t>(place.first_row + query) * work.heads + place.head) * kDim;
+      const std::int64_t first =
+          (static_cast<std::int64_t>(place.first_row + query) * work.heads + place.head) * kDim + lane % 4 * 2;
 #pragma unroll
       for (int d = 0; d < kDim / 8; ++d) {
-        const float2 pair = {sum[d][2 * half] * inverse, sum[d][2 * half + 1] * inverse};
-        *reinterpret_cast<float2*>(out + d * 8 + lane % 4 * 2) = pair;
+        store_operand_pair(work.out_format, work.out, first + d * 8, sum[d][2 * half] * inverse,
+                           sum[d][2 * half + 1] * inverse);
       }
     }
   }

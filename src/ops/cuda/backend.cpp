@@ -19,6 +19,7 @@ constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what
 constexpr std::int64_t kAlignment = 256;
 constexpr int kLeastCapability = 80;
 constexpr std::int32_t kMostDeterministicRows = 64;  // of a graph: each slab of 8 rows has launches of its own
+constexpr int kTensorMapCapability = 90;
 
 class CudaVector final : public DeviceVector {
  public:
@@ -97,6 +98,7 @@ Status CudaBackend::set_up() {
   context_.multiprocessors = properties.multiProcessorCount;
   context_.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device);
   context_.dependent_launch = capability >= 90;
+  context_.clusters = capability >= 90;
   context_.deterministic = options_.deterministic;
   std::string products = "own matrix products";
   if (options_.deterministic) {
@@ -115,7 +117,16 @@ Status CudaBackend::set_up() {
   description_ = fmt::format("cuda {}, {}", properties.name, products);
   LANNER_RETURN_IF_ERROR(sampler_.set_up());
   LANNER_RETURN_IF_ERROR(cuda_status(prepare_sampling(), "the kernels cannot be loaded"));
-  return cuda_status(prepare_kernels(context_), "the kernels cannot be loaded");
+  LANNER_RETURN_IF_ERROR(cuda_status(prepare_kernels(context_), "the kernels cannot be loaded"));
+  bool tiles = false;
+  if (capability == kTensorMapCapability) {
+    LANNER_RETURN_IF_ERROR(cuda_status(prepare_warpgroups(&tiles), "the kernels cannot be loaded"));
+  }
+  if (auto maps = TensorMaps::open(); tiles && maps.ok()) {
+    maps_ = *std::move(maps);
+    context_.maps = maps_.get();
+  }
+  return {};
 }
 
 CudaBackend::~CudaBackend() {
@@ -140,7 +151,7 @@ std::int64_t CudaBackend::available_bytes() const {
 
 Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource source, Arithmetic arithmetic) {
   enter();
-  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_));
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_, room_));
   graphs_.clear();  // they may hold the address of a weight that was in its place
   widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));
   if (reserved_rows_ > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());
@@ -275,6 +286,10 @@ DeviceLinear CudaBackend::on_device(const Linear& linear) {
   return result;
 }
 
+WeightFormat CudaBackend::handed_to(const Linear* reader, std::int64_t rows) {
+  return reader == nullptr ? WeightFormat::kF32 : handed_format(context_, on_device(*reader), rows);
+}
+
 void CudaBackend::embed(const PackedWeight& table, const Batch& batch, float scale, float* x) {
   if (!announced_) {
     check_batch(batch);
@@ -313,18 +328,27 @@ void CudaBackend::attention(const AttentionArgs& args, const Batch& batch, const
                                .soft_cap = args.soft_cap,
                                .window = args.window,
                                .alibi_slopes = args.alibi_slopes == nullptr ? nullptr : args.alibi_slopes->data(),
-                               .out = args.out};
+                               .out = args.out,
+                               .out_format = handed_to(args.reader, places_of(batch.rows))};
   LANNER_CUDA_CHECK(cuda::attention(context_, device, current(batch), cache));
 }
 
 void CudaBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
   check_linear_add(linear);
-  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, places_of(rows), x));
+  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, WeightFormat::kF32, places_of(rows), x));
 }
 
-void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) {
+void CudaBackend::handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
+  check_linear_add(linear);
+  const std::int64_t places = places_of(rows);
+  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, handed_to(&linear, places), places, x));
+}
+
+void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                                const Linear* reader) {
   check_norm_gated_up(linear);
-  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, places_of(rows), h));
+  LANNER_CUDA_CHECK(
+      cuda::norm_gated_up(context_, on_device(linear), gate, x, places_of(rows), h, handed_to(reader, places_of(rows))));
 }
 
 /// Null for all rows from the first on.

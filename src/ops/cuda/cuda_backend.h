@@ -24,6 +24,7 @@
 #include "ops/cuda/staging.h"
 #include "ops/cuda/step_graphs.h"
 #include "ops/cuda/step_upload.h"
+#include "ops/cuda/tensor_map.h"
 
 namespace lanner::ops::cuda {
 
@@ -48,7 +49,9 @@ class CudaBackend final : public Backend {
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
-  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override;
+  void handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
+  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                     const Linear* reader) override;
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;
@@ -80,6 +83,8 @@ class CudaBackend final : public Backend {
   std::int64_t places_of(std::int64_t rows) const;
   const std::int32_t* wanted_rows(std::span<const std::int32_t> wanted);
   DeviceLinear on_device(const Linear& linear);
+  /// The type of what is handed over to `reader`; null: kF32.
+  WeightFormat handed_to(const Linear* reader, std::int64_t rows);
   const std::int32_t* uploaded_order(const std::vector<std::int32_t>& order);
 
   const CudaBackendOptions options_;
@@ -89,8 +94,10 @@ class CudaBackend final : public Backend {
   std::string description_;
   KernelContext context_;
   DeviceBuffer library_workspace_;
+  std::unique_ptr<TensorMaps> maps_;   // null: not a device that has them
   std::unique_ptr<CublasLt> library_;  // null: the kernels' own products
   std::vector<DeviceBuffer> allocations_;
+  WeightRoom room_;  // for the weight that is packed next
 
   // Scratch, sized by reserve() and by the weights that were packed.
   std::int64_t reserved_rows_ = 0;

@@ -44,6 +44,13 @@ __device__ __forceinline__ std::uint64_t streaming_policy() {
   return policy;
 }
 
+/// For what is read again.
+__device__ __forceinline__ std::uint64_t keeping_policy() {
+  std::uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 __device__ __forceinline__ uint4 load_streaming(const void* place, std::uint64_t policy) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
@@ -113,6 +120,29 @@ __device__ __forceinline__ std::uint32_t operand_word(float low, float high) {
   return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 
+/// An activation in the type in which it is handed over.
+__device__ __forceinline__ void store_operand(WeightFormat format, float* out, std::int64_t index, float value) {
+  if (format == WeightFormat::kF16) {
+    reinterpret_cast<__half*>(out)[index] = narrow_operand<__half>(value);
+  } else if (format == WeightFormat::kBF16) {
+    reinterpret_cast<__nv_bfloat16*>(out)[index] = narrow_operand<__nv_bfloat16>(value);
+  } else {
+    out[index] = value;
+  }
+}
+
+/// Two neighbours, the first at an even index.
+__device__ __forceinline__ void store_operand_pair(WeightFormat format, float* out, std::int64_t index, float a,
+                                                   float b) {
+  if (format == WeightFormat::kF16) {
+    reinterpret_cast<std::uint32_t*>(out)[index / 2] = operand_word<__half>(a, b);
+  } else if (format == WeightFormat::kBF16) {
+    reinterpret_cast<std::uint32_t*>(out)[index / 2] = operand_word<__nv_bfloat16>(a, b);
+  } else {
+    *reinterpret_cast<float2*>(out + index) = make_float2(a, b);
+  }
+}
+
 // --- sums and largest over threads ----------------------------------------------------------------------------------
 
 __device__ __forceinline__ float warp_sum(float value) {
@@ -141,12 +171,48 @@ __device__ __forceinline__ float block_sum(float value, float* room) {
   return sum;
 }
 
-// --- copies into shared memory
-// ----------------------------------------------------------------------------------------
-
 __device__ __forceinline__ std::uint32_t shared_address(const void* place) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(place));
 }
+
+// --- clusters of blocks
+// ------------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+/// A float at the same place in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ float load_from_block(const float* place, int rank) {
+  float value = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %1, %2;\n"
+      "ld.shared::cluster.f32 %0, [there];\n"
+      "}"
+      : "=f"(value)
+      : "r"(shared_address(place)), "r"(rank)
+      : "memory");
+#endif
+  return value;
+}
+
+/// A barrier of all threads of the cluster.
+__device__ __forceinline__ void cluster_barrier() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+// --- copies into shared memory
+// ----------------------------------------------------------------------------------------
 
 /// 16 bytes, asynchronously, past the first-level cache; zeros where not `valid` (then nothing is read).
 __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid) {
@@ -237,22 +303,36 @@ constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_di
 // --- launches
 // -----------------------------------------------------------------------------------------------------------------
 
-/// kernel<<<grid, threads, shared>>>(arguments...) on the context's stream, with the right to start early where the
-/// device has it.
+/// launch() with clusters of so many neighbouring blocks; they divide the grid.
 template <typename... Parameters, typename... Arguments>
-cudaError_t launch(const KernelContext& context, void (*kernel)(Parameters...), dim3 grid, int threads,
-                   std::size_t shared_bytes, const Arguments&... arguments) {
+cudaError_t launch_clusters(const KernelContext& context, void (*kernel)(Parameters...), dim3 grid, int threads,
+                            std::size_t shared_bytes, dim3 cluster, const Arguments&... arguments) {
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (context.dependent_launch) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster.x * cluster.y * cluster.z > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {cluster.x, cluster.y, cluster.z};
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = context.stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = context.dependent_launch ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+/// kernel<<<grid, threads, shared>>>(arguments...) on the context's stream, with the right to start early where the
+/// device has it.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(const KernelContext& context, void (*kernel)(Parameters...), dim3 grid, int threads,
+                   std::size_t shared_bytes, const Arguments&... arguments) {
+  return launch_clusters(context, kernel, grid, threads, shared_bytes, dim3(1), arguments...);
 }
 
 /// The first error ends a chain of launches.

@@ -159,13 +159,14 @@ __global__ void __launch_bounds__(kThreads) add_normed(const __grid_constant__ P
 }
 
 __global__ void __launch_bounds__(kThreads)
-    gate_elements(const __grid_constant__ Product product, Gate gate, float* h) {
+    gate_elements(const __grid_constant__ Product product, Gate gate, float* h, WeightFormat h_format) {
   wait_for_previous();
   let_next_start();
   const std::int64_t width = product.first_column[1];
   for_own_columns(width, [&](std::int64_t row, std::int64_t column) {
     const float value = gated(gate, biased(product, row, 0, column));
-    h[row * width + column] = product.part_count == 1 ? value : value * biased(product, row, 1, column);
+    store_operand(h_format, h, row * width + column,
+                  product.part_count == 1 ? value : value * biased(product, row, 1, column));
   });
 }
 
@@ -202,8 +203,10 @@ cudaError_t finish_add(const KernelContext& context, const Product& product, std
   return launch(context, add_elements, grid_for(rows, product.width), kThreads, 0, product, scale, x);
 }
 
-cudaError_t finish_gate(const KernelContext& context, const Product& product, std::int64_t rows, Gate gate, float* h) {
-  return launch(context, gate_elements, grid_for(rows, product.first_column[1]), kThreads, 0, product, gate, h);
+cudaError_t finish_gate(const KernelContext& context, const Product& product, std::int64_t rows, Gate gate, float* h,
+                        WeightFormat h_format) {
+  return launch(context, gate_elements, grid_for(rows, product.first_column[1]), kThreads, 0, product, gate, h,
+                h_format);
 }
 
 cudaError_t finish_head(const KernelContext& context, const Product& product, std::int64_t rows, float scale,

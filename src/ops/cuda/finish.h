@@ -22,7 +22,8 @@ cudaError_t finish_qkv(const KernelContext& context, const Product& product, std
 cudaError_t finish_add(const KernelContext& context, const Product& product, std::int64_t rows, float scale,
                        const DeviceNorm& post_norm, float* x);
 /// h (rows, first part's width) = gate(first) * second; gate(first) where there is one part.
-cudaError_t finish_gate(const KernelContext& context, const Product& product, std::int64_t rows, Gate gate, float* h);
+cudaError_t finish_gate(const KernelContext& context, const Product& product, std::int64_t rows, Gate gate, float* h,
+                        WeightFormat h_format);
 /// logits (rows, width) = cap(scale * product); the product may be the logits themselves.
 cudaError_t finish_head(const KernelContext& context, const Product& product, std::int64_t rows, float scale,
                         float soft_cap, float* logits);

@@ -55,7 +55,8 @@ struct FusedLinear {
   float scale;
   float soft_cap;
   float* out;
-  std::int64_t out_stride;
+  std::int64_t out_stride;  // elements
+  WeightFormat out_format;  // of kGate and kGateAlone: kF32, or the 16-bit type of the product that reads it
   HeadsOut heads;
 
   // Set by run_fused_linear().

@@ -34,7 +34,8 @@
 // linear operations of up to kFusedRows rows, or of any number in deterministic mode: activations are fp32, 16-bit
 //     weights are widened, quantized ones enter as scale * sum(code * x) + offset * sum(x): fp32 summation again.
 // linear operations of more rows, weights kF16, kInt8, kInt4: the normed input is rounded to fp16 (and held within
-//     +-65504), quantized weights are rounded to fp16; kBF16: the input is rounded to bf16.
+//     +-65504), quantized weights are rounded to fp16; kBF16: the input is rounded to bf16. What is handed over is
+//     rounded so when it is written.
 // attention by tiles (see AttentionPlan): queries and the weights of softmax (relative to the largest of the tile) are
 //     rounded to the cache's 16-bit type. Otherwise everything is fp32 beside the cache itself.
 //
@@ -168,18 +169,25 @@ class MatrixLibrary {
   virtual bool multiply(const GemmArgs& args, cudaStream_t stream) = 0;
 };
 
+class TensorMaps;
+
 struct KernelContext {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
   int shared_bytes = 49152;       // cudaDevAttrMaxSharedMemoryPerBlockOptin
   bool dependent_launch = false;  // programmatic dependent launch: compute capability 9.0 and newer
+  bool clusters = false;          // blocks that read each other's shared memory: the same
   bool deterministic = false;
   MatrixLibrary* library = nullptr;  // not used in deterministic mode
+  const TensorMaps* maps = nullptr;  // null: not a device for tile_linear.h, or one that cannot
   Scratch scratch;
 };
 
 /// Once for each device before anything else: asks for the shared memory that kernels may use.
 cudaError_t prepare_kernels(const KernelContext& context);
+/// The same for the kernels that need KernelContext::maps, on compute capability 9.0 alone. *usable: this build has
+/// them.
+cudaError_t prepare_warpgroups(bool* usable);
 
 // The operations. All give the first error of their launches.
 
@@ -212,6 +220,7 @@ struct DeviceAttention {
   std::int64_t window = 0;
   const float* alibi_slopes = nullptr;
   float* out = nullptr;
+  WeightFormat out_format = WeightFormat::kF32;  // kF16 or kBF16: `out` holds rows of that type
 };
 cudaError_t attention(const KernelContext& context, const DeviceAttention& args, const DeviceBatch& batch,
                       const KvCacheView& cache);
@@ -219,6 +228,7 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
 /// How attention() goes about a step; for whoever wants to know what is rounded.
 struct AttentionPlan {
   bool tiles = false;             // prefill_tiles through tensor cores; else row by row like decode
+  bool together = false;          // the blocks of a query's pieces are a cluster, and add up among themselves
   std::int32_t partials = 1;      // pieces of the context of a decoding query
   std::int32_t piece_tokens = 0;  // tokens of a piece, a multiple of 64; 0: all
 };
@@ -228,10 +238,15 @@ AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, c
 std::int64_t attention_partial_bytes(int multiprocessors, std::int64_t heads, std::int64_t kv_heads,
                                      std::int64_t head_dim);
 
-cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear, const float* input, std::int64_t rows,
-                       float* x);
+/// In which type an operation hands `rows` rows over to the product that reads them: that in which the product meets
+/// them anyway, where it needs nothing else done to them. Rows then lie one behind the other without gaps.
+WeightFormat handed_format(const KernelContext& context, const DeviceLinear& reader, std::int64_t rows);
+/// input (rows, cols) of type input_format: kF32, or handed_format() of this very Linear.
+cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear, const float* input,
+                       WeightFormat input_format, std::int64_t rows, float* x);
+/// h of type h_format: kF32, or handed_format() of its reader.
 cudaError_t norm_gated_up(const KernelContext& context, const DeviceLinear& linear, Gate gate, const float* x,
-                          std::int64_t rows, float* h);
+                          std::int64_t rows, float* h, WeightFormat h_format);
 /// wanted (count): rows of x, on the device; null: rows 0..count-1. logits (count, width).
 cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, const float* x,
                       const std::int32_t* wanted, std::int64_t count, float* logits);

@@ -3,7 +3,8 @@
 // Up to kFusedRows rows, and all of them in deterministic mode in slabs of as many: one fused kernel for each kind of
 // weight among the parts. What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts
 // differ in kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product
-// for each part by the library or gemm.h, quantized weights widened one by one, then finish.h.
+// for each part by the library or gemm.h, quantized weights widened one by one, then finish.h; on Hopper, 16-bit parts
+// that lie one behind the other in one launch that finishes them, too (tile_linear.h).
 
 #include <algorithm>
 
@@ -13,21 +14,26 @@
 #include "ops/cuda/fused_linear.h"
 #include "ops/cuda/gemm.h"
 #include "ops/cuda/rows.h"
+#include "ops/cuda/tile_linear.h"
 #include "ops/cuda/widen.h"
 
 namespace lanner::ops::cuda {
 namespace {
 
+constexpr std::int64_t kOperandMultiple = 16;  // of the elements from row to row of an operand
+
 /// A linear operation on all of its rows.
 struct Call {
   const DeviceLinear* linear = nullptr;
   const float* x = nullptr;
+  WeightFormat x_format = WeightFormat::kF32;  // else it was handed over, and is what the product reads
   const std::int32_t* row_index = nullptr;
   std::int64_t rows = 0;
   Finish finish = Finish::kAdd;
   Gate gate = Gate::kSilu;
   float* out = nullptr;
   std::int64_t out_stride = 0;
+  WeightFormat out_format = WeightFormat::kF32;  // of kGate
   HeadsOut heads = {};
   DeviceNorm q_norm = {};
   DeviceNorm k_norm = {};
@@ -39,6 +45,13 @@ struct Call {
     return total;
   }
 };
+
+/// The type in which a weight of this format meets its input, where rows are many.
+WeightFormat operand_format(WeightFormat format) { return is_quantized(format) ? WeightFormat::kF16 : format; }
+
+bool is_half(WeightFormat format) { return format == WeightFormat::kF16 || format == WeightFormat::kBF16; }
+
+std::int64_t operand_bytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
 
 bool same_kind(const DeviceWeight& a, const DeviceWeight& b) {
   return a.format == b.format && a.group == b.group && a.scale_format == b.scale_format;
@@ -75,14 +88,19 @@ Product product_of(const Call& call, const float* values, std::int64_t stride) {
   return product;
 }
 
+float* output_row(const Call& call, std::int64_t row) {
+  const std::int64_t bytes = row * call.out_stride * operand_bytes(call.out_format);
+  return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(call.out) + bytes);
+}
+
 /// Rows first..first + rows - 1 of the call, from their product.
 cudaError_t finish_product(const KernelContext& context, const Call& call, const Product& product, std::int64_t first,
                            std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
-  float* out = call.out + first * call.out_stride;
+  float* out = output_row(call, first);
   switch (call.finish) {
     case Finish::kAdd: return finish_add(context, product, rows, linear.scale, linear.post_norm, out);
-    case Finish::kGate: return finish_gate(context, product, rows, call.gate, out);
+    case Finish::kGate: return finish_gate(context, product, rows, call.gate, out, call.out_format);
     case Finish::kQkv: return finish_qkv(context, product, rows, first, call.q_norm, call.k_norm, call.heads);
     case Finish::kHead: return finish_head(context, product, rows, linear.scale, linear.soft_cap, out);
     default: return cudaErrorInvalidValue;
@@ -156,16 +174,11 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
 // --- many rows
 // --------------------------------------------------------------------------------------------------------
 
-/// The type in which a weight of this format meets its input.
-WeightFormat operand_format(WeightFormat format) { return is_quantized(format) ? WeightFormat::kF16 : format; }
-
-std::int64_t operand_bytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
-
 /// out = prepared input · weightᵀ.
-cudaError_t multiply_part(const KernelContext& context, const DeviceWeight& weight, std::int64_t input_stride,
-                          std::int64_t rows, float* out, std::int64_t out_stride) {
+cudaError_t multiply_part(const KernelContext& context, const DeviceWeight& weight, const void* input,
+                          std::int64_t input_stride, std::int64_t rows, float* out, std::int64_t out_stride) {
   GemmArgs args = {.format = operand_format(weight.format),
-                   .input = context.scratch.input,
+                   .input = input,
                    .input_stride = input_stride,
                    .weight = weight.data,
                    .weight_stride = weight.stride / operand_bytes(weight.format),
@@ -198,32 +211,110 @@ DeviceWeight joined_weight(const DeviceLinear& linear, int part, int* next) {
   return joined;
 }
 
+/// Rows first..first + rows - 1 of the call's input in a product's type, at *input: where they were handed over, or
+/// prepared in the scratch.
+cudaError_t prepare_input(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
+                          WeightFormat format, const void** input) {
+  if (call.x_format != WeightFormat::kF32) {
+    if (call.x_format != format) return cudaErrorInvalidValue;
+    *input = reinterpret_cast<const std::byte*>(call.x) + first * call.cols() * operand_bytes(format);
+    return cudaSuccess;
+  }
+  const PrepareRows prepare = {.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x,
+                               .row_index = call.row_index == nullptr ? nullptr : call.row_index + first,
+                               .input_order = call.linear->input_order,
+                               .norm = call.linear->norm,
+                               .rows = rows,
+                               .cols = call.cols(),
+                               .format = format,
+                               .out = context.scratch.input,
+                               .stride = round_up(call.cols(), kOperandMultiple)};
+  *input = context.scratch.input;
+  return prepare_rows(context, prepare);
+}
+
+/// Parts part..next - 1 of a call, which lie one behind the other, for the tiles of Hopper.
+TileLinear tile_linear_of(const Call& call, int part, int next, std::int64_t first, std::int64_t rows) {
+  const DeviceLinear& linear = *call.linear;
+  TileLinear args;
+  args.format = linear.parts[part].weight.format;
+  args.input_stride = round_up(call.cols(), kOperandMultiple);
+  args.linear = {};
+  args.linear.rows = static_cast<std::int32_t>(rows);
+  args.linear.first_row = static_cast<std::int32_t>(first);
+  args.linear.cols = static_cast<std::int32_t>(call.cols());
+  args.linear.finish = fused_finish(call);
+  args.linear.gate = call.gate;
+  args.linear.scale = linear.scale;
+  args.linear.soft_cap = linear.soft_cap;
+  args.linear.heads = call.heads;
+  args.linear.out = output_row(call, first);
+  args.linear.out_stride = call.out_stride;
+  args.linear.out_format = call.out_format;
+  std::int64_t output = 0;
+  for (int i = part; i < next; ++i) {
+    const DeviceWeight& weight = linear.parts[i].weight;
+    args.linear.parts[args.linear.part_count++] = {.data = static_cast<const std::uint8_t*>(weight.data),
+                                                   .scales = nullptr,
+                                                   .bias = linear.parts[i].bias,
+                                                   .stride = weight.stride,
+                                                   .first_output = output,
+                                                   .rows = static_cast<std::int32_t>(weight.rows),
+                                                   .first_pair = 0,
+                                                   .index = i};
+    output += weight.rows;
+  }
+  return args;
+}
+
+/// Does the whole of the call in one launch behind the input's, if the device and the weights allow it; else *done is
+/// false.
+cudaError_t run_in_tiles(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
+                         bool* done) {
+  const DeviceLinear& linear = *call.linear;
+  int next = 0;
+  const DeviceWeight weight = joined_weight(linear, 0, &next);
+  TileLinear args = tile_linear_of(call, 0, linear.part_count, first, rows);
+  *done = next == linear.part_count && is_half(weight.format) && args.linear.finish != Finish::kStore &&
+          takes_tiles(context, args);
+  if (!*done) return cudaSuccess;
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, weight.format, &args.input));
+  return run_tile_linear(context, args);
+}
+
+/// The product of the parts part..next - 1, without anything done to it.
+cudaError_t multiply_parts(const KernelContext& context, const Call& call, int part, int next,
+                           const DeviceWeight& weight, const void* input, std::int64_t rows, float* out,
+                           std::int64_t out_stride) {
+  TileLinear args = tile_linear_of(call, part, next, 0, rows);
+  args.linear.finish = Finish::kStore;
+  if (!is_half(weight.format) || !takes_tiles(context, args)) {
+    return multiply_part(context, weight, input, args.input_stride, rows, out, out_stride);
+  }
+  args.input = input;
+  args.linear.out = out;
+  args.linear.out_stride = out_stride;
+  return run_tile_linear(context, args);
+}
+
 cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
-  const std::int64_t stride = round_up(call.cols(), 16);
+  bool done = false;
+  LANNER_RETURN_IF_CUDA_ERROR(run_in_tiles(context, call, first, rows, &done));
+  if (done) return cudaSuccess;
   const bool in_place = call.finish == Finish::kHead;  // logits are the product
-  float* values = in_place ? call.out + first * call.out_stride : reinterpret_cast<float*>(context.scratch.product);
+  float* values = in_place ? output_row(call, first) : reinterpret_cast<float*>(context.scratch.product);
   const Product product = product_of(call, values, call.width());
   for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16}) {
-    bool prepared = false;
+    const void* input = nullptr;
     for (int i = 0, next = 0; i < linear.part_count; i = next) {
       const DeviceWeight weight = joined_weight(linear, i, &next);
       if (operand_format(weight.format) != format) continue;
-      if (!prepared) {
-        const PrepareRows prepare = {.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x,
-                                     .row_index = call.row_index == nullptr ? nullptr : call.row_index + first,
-                                     .input_order = linear.input_order,
-                                     .norm = linear.norm,
-                                     .rows = rows,
-                                     .cols = call.cols(),
-                                     .format = format,
-                                     .out = context.scratch.input,
-                                     .stride = stride};
-        LANNER_RETURN_IF_CUDA_ERROR(prepare_rows(context, prepare));
-        prepared = true;
+      if (input == nullptr) {
+        LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, format, &input));
       }
-      LANNER_RETURN_IF_CUDA_ERROR(
-          multiply_part(context, weight, stride, rows, values + product.first_column[i], product.stride));
+      LANNER_RETURN_IF_CUDA_ERROR(multiply_parts(context, call, i, next, weight, input, rows,
+                                                 values + product.first_column[i], product.stride));
     }
   }
   bool biased = false;
@@ -236,7 +327,7 @@ cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::i
 std::int64_t rows_at_once(const KernelContext& context, const Call& call, bool few) {
   const std::int64_t products = context.scratch.product_bytes / (call.width() * 4);
   if (few) return fused_finish(call) == Finish::kStore ? std::min(kFusedRows, products) : kFusedRows;
-  const std::int64_t inputs = context.scratch.input_bytes / (round_up(call.cols(), 16) * 4);
+  const std::int64_t inputs = context.scratch.input_bytes / (round_up(call.cols(), kOperandMultiple) * 4);
   return std::min(call.rows, call.finish == Finish::kHead ? inputs : std::min(inputs, products));
 }
 
@@ -282,22 +373,34 @@ cudaError_t norm_qkv(const KernelContext& context, const DeviceNormQkv& args, co
                               .k_norm = args.k_norm});
 }
 
-cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear, const float* input, std::int64_t rows,
-                       float* x) {
-  Call call = {.linear = &linear, .x = input, .rows = rows, .finish = Finish::kAdd, .out = x};
+WeightFormat handed_format(const KernelContext& context, const DeviceLinear& reader, std::int64_t rows) {
+  const bool plain = reader.input_order == nullptr && reader.norm.gain == nullptr &&
+                     reader.parts[0].weight.cols % kOperandMultiple == 0;
+  if (rows <= kFusedRows || context.deterministic || !plain) return WeightFormat::kF32;
+  const WeightFormat format = operand_format(reader.parts[0].weight.format);
+  for (int i = 1; i < reader.part_count; ++i) {
+    if (operand_format(reader.parts[i].weight.format) != format) return WeightFormat::kF32;
+  }
+  return format;
+}
+
+cudaError_t linear_add(const KernelContext& context, const DeviceLinear& linear, const float* input,
+                       WeightFormat input_format, std::int64_t rows, float* x) {
+  Call call = {.linear = &linear, .x = input, .x_format = input_format, .rows = rows, .finish = Finish::kAdd, .out = x};
   call.out_stride = call.width();
   return run_linear(context, call);
 }
 
 cudaError_t norm_gated_up(const KernelContext& context, const DeviceLinear& linear, Gate gate, const float* x,
-                          std::int64_t rows, float* h) {
+                          std::int64_t rows, float* h, WeightFormat h_format) {
   return run_linear(context, {.linear = &linear,
                               .x = x,
                               .rows = rows,
                               .finish = Finish::kGate,
                               .gate = gate,
                               .out = h,
-                              .out_stride = linear.parts[0].weight.rows});
+                              .out_stride = linear.parts[0].weight.rows,
+                              .out_format = h_format});
 }
 
 cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, const float* x,

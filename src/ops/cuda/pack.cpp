@@ -147,29 +147,56 @@ void fill_scales(const WeightSource& source, ScaleFormat format, std::int64_t ro
   }
 }
 
-Status copy_codes(const WeightSource& source, DeviceWeight& view, Staging& staging, DeviceBuffer& data) {
+Result<std::shared_ptr<const DeviceBuffer>> allocate_weight(std::int64_t bytes) {
+  LANNER_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::allocate(bytes, "weights"));
+  return std::shared_ptr<const DeviceBuffer>(std::make_shared<const DeviceBuffer>(std::move(buffer)));
+}
+
+/// Memory for `rows` more rows of a dense weight, behind the one before if that kept room; `offset`: where in it.
+Result<std::shared_ptr<const DeviceBuffer>> take_room(const WeightSource& source, const DeviceWeight& view,
+                                                      WeightRoom& room, std::int64_t* offset) {
+  const std::int64_t bytes = source.rows * view.stride;
+  const bool fits = room.memory != nullptr && room.format == view.format && room.stride == view.stride &&
+                    room.memory->bytes() - room.used >= bytes;
+  if (!fits) {
+    room = {.format = view.format, .stride = view.stride};
+    LANNER_ASSIGN_OR_RETURN(room.memory, allocate_weight(bytes + source.rows_behind * view.stride));
+  }
+  *offset = room.used;
+  room.used += bytes;
+  std::shared_ptr<const DeviceBuffer> memory = room.memory;
+  if (room.used == room.memory->bytes()) room = {};
+  return memory;
+}
+
+Status copy_codes(const WeightSource& source, DeviceWeight& view, Staging& staging,
+                  std::shared_ptr<const DeviceBuffer>& data) {
   const bool nibbles = source.format == WeightFormat::kInt4;
   view.stride = aligned(nibbles ? source.cols / 2 : source.cols);
-  LANNER_ASSIGN_OR_RETURN(data, DeviceBuffer::allocate(source.rows * view.stride, "weights"));
+  LANNER_ASSIGN_OR_RETURN(data, allocate_weight(source.rows * view.stride));
+  view.data = data->data();
   staging.copy_rows(
       source.rows, view.stride,
       [&](std::int64_t row, std::byte* out) {
         nibbles ? fill_int4_row(source, row, out) : fill_int8_row(source, row, out);
       },
-      data.data());
+      data->data());
   return {};
 }
 
-Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& staging, DeviceBuffer& data) {
+Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& staging, WeightRoom& room,
+                  std::shared_ptr<const DeviceBuffer>& data) {
   view.stride = aligned(source.cols * element_bytes(view.format));
-  LANNER_ASSIGN_OR_RETURN(data, DeviceBuffer::allocate(source.rows * view.stride, "weights"));
+  std::int64_t offset = 0;
+  LANNER_ASSIGN_OR_RETURN(data, take_room(source, view, room, &offset));
+  view.data = data->data() + offset;
   std::atomic<bool> held = true;
   staging.copy_rows(
       source.rows, view.stride,
       [&](std::int64_t row, std::byte* out) {
         if (!fill_dense_row(source, view.format, row, out)) held.store(false, std::memory_order_relaxed);
       },
-      data.data());
+      data->data() + offset);
   if (held) return {};
   return unsupported(
       fmt::format("a weight is too large for {}: use bfloat16 or float32", weight_format_name(view.format)));
@@ -178,7 +205,8 @@ Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& stagi
 }  // namespace
 
 Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
-                                                        std::optional<DType> dense, Staging& staging) {
+                                                        std::optional<DType> dense, Staging& staging,
+                                                        WeightRoom& room) {
   LANNER_CHECK(source.input_order.empty());
   if (source.packed != nullptr) {
     return unsupported("this model was converted for the CPU: run it with --device cpu, or take the original");
@@ -187,7 +215,7 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Ari
   view.format = packed_format(source, arithmetic, dense);
   view.rows = source.rows;
   view.cols = source.cols;
-  DeviceBuffer data;
+  std::shared_ptr<const DeviceBuffer> data;
   DeviceBuffer scales;
   if (is_quantized(view.format)) {
     view.group = static_cast<std::int32_t>(source.group);
@@ -199,9 +227,8 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Ari
         source.rows, row_bytes,
         [&](std::int64_t row, std::byte* out) { fill_scales(source, view.scale_format, row, out); }, scales.data());
   } else {
-    LANNER_RETURN_IF_ERROR(copy_dense(source, view, staging, data));
+    LANNER_RETURN_IF_ERROR(copy_dense(source, view, staging, room, data));
   }
-  view.data = data.data();
   view.scales = scales.data();
   return std::shared_ptr<const PackedWeight>(std::make_shared<CudaWeight>(view, std::move(data), std::move(scales)));
 }

@@ -194,7 +194,8 @@ class ReferenceBackend final : public Backend {
     }
   }
 
-  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h) override {
+  void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
+                     const Linear* /*reader*/) override {
     check_norm_gated_up(linear);
     const std::vector<float> product = multiply(linear, x, rows);
     const std::int64_t width = linear.parts[0].weight->rows();

@@ -1,0 +1,13 @@
+// Attention of tiles of query rows over a cache of bfloat16 on Hopper; see attention_warpgroups.cuh.
+
+#include "ops/cuda/attention_warpgroups.cuh"
+
+namespace lanner::ops::cuda {
+
+cudaError_t attend_groups_bfloat16(const KernelContext& context, const GroupLaunch& args) {
+  return launch_group_of_type<__nv_bfloat16>(context, args);
+}
+
+cudaError_t prepare_groups_bfloat16() { return prepare_group_of_type<__nv_bfloat16>(); }
+
+}  // namespace lanner::ops::cuda

@@ -1,0 +1,160 @@
+// Which products take the tiles of tile_linear.cuh, and how they are cut.
+
+#include "ops/cuda/tile_linear.h"
+
+#include <algorithm>
+
+#include "ops/cuda/attention.h"
+#include "ops/cuda/device.cuh"
+#include "ops/cuda/tensor_map.h"
+#include "ops/cuda/tile_plan.h"
+#include "ops/cuda/warpgroup.cuh"
+
+namespace lanner::ops::cuda {
+namespace {
+
+constexpr std::int32_t kMostSplit = 8;
+constexpr std::int32_t kLeastRows = 80;  // of a tile of heads: below, too much of it is wasted
+
+/// 1 where the kernels' instructions exist: code for another architecture holds another value.
+__device__ int compiled_for_warpgroups = LANNER_WARPGROUPS;
+
+std::int32_t tiles_of(std::int64_t count, std::int64_t size) {
+  return static_cast<std::int32_t>(ceil_div(count, size));
+}
+
+/// How the heads of q, k and v are cut into tiles: bands of 8 pairs. False: not well.
+bool cut_heads(const HeadsOut& heads, TileWork* work) {
+  const std::int32_t bands = heads.head_dim / 16;
+  if (heads.head_dim % 16 != 0 || (heads.rotary_dim != 0 && heads.rotary_dim != heads.head_dim)) return false;
+  work->head_bands = std::min(bands, kTileBands);
+  while (bands % work->head_bands != 0) --work->head_bands;
+  work->head_tiles = bands / work->head_bands;
+  work->tile_heads = work->head_tiles > 1 ? 1 : kTileBands / work->head_bands;
+  work->weight_tiles = tiles_of(heads.heads + 2 * heads.kv_heads, work->tile_heads) * work->head_tiles;
+  return 16 * work->head_bands * work->tile_heads >= kLeastRows;
+}
+
+/// Rows of all parts; the parts lie one behind the other.
+std::int32_t width_of(const FusedLinear& linear) {
+  std::int32_t width = 0;
+  for (int i = 0; i < linear.part_count; ++i) width += linear.parts[i].rows;
+  return width;
+}
+
+/// The weight as boxes of one tile and step.
+BoxedMatrix weight_boxes(const TileLinear& args, const TileWork& work) {
+  const FusedLinear& linear = args.linear;
+  const auto stride = static_cast<std::uint64_t>(linear.parts[0].stride);
+  BoxedMatrix matrix = {.place = linear.parts[0].data, .format = args.format};
+  matrix.size[0] = static_cast<std::uint64_t>(linear.cols);
+  matrix.box[0] = kTileCols;
+  const auto add = [&](std::int32_t dimension, std::int64_t size, std::uint64_t bytes, std::int32_t box) {
+    matrix.size[dimension] = static_cast<std::uint64_t>(size);
+    matrix.stride[dimension] = bytes;
+    matrix.box[dimension] = static_cast<std::uint32_t>(box);
+    matrix.dimensions = dimension + 1;
+  };
+  if (linear.finish == Finish::kGate) {
+    add(1, 8, stride, 8);
+    add(2, 2, stride * static_cast<std::uint64_t>(linear.parts[0].rows), 2);
+    add(3, linear.parts[0].rows / 8, 8 * stride, kTileBands);
+  } else if (linear.finish == Finish::kQkv) {
+    const HeadsOut& heads = linear.heads;
+    const auto head_dim = static_cast<std::uint64_t>(heads.head_dim);
+    add(1, 8, stride, 8);
+    add(2, 2, stride * head_dim / 2, 2);
+    add(3, heads.head_dim / 16, 8 * stride, work.head_bands);
+    add(4, heads.heads + 2 * heads.kv_heads, stride * head_dim, work.tile_heads);
+  } else {
+    add(1, work.width, stride, kTileRows);
+  }
+  return matrix;
+}
+
+BoxedMatrix input_boxes(const TileLinear& args, std::int32_t tokens) {
+  BoxedMatrix matrix = {.place = args.input, .format = args.format, .dimensions = 2};
+  matrix.size[0] = static_cast<std::uint64_t>(args.linear.cols);
+  matrix.size[1] = static_cast<std::uint64_t>(args.linear.rows);
+  matrix.stride[1] = static_cast<std::uint64_t>(args.input_stride) * 2;
+  matrix.box[0] = kTileCols;
+  matrix.box[1] = static_cast<std::uint32_t>(tokens);
+  return matrix;
+}
+
+/// Blocks that share a tile: as many as there are multiprocessors for.
+std::int32_t split_of(const KernelContext& context, std::int32_t tiles, std::int32_t steps) {
+  std::int32_t split = 1;
+  while (split < kMostSplit && 2 * split * tiles <= context.multiprocessors && steps >= 4 * split) split *= 2;
+  return split;
+}
+
+/// Clocks that a product takes with tiles of so many tokens, as far as that is known: 4096 operations a clock, 30 bytes
+/// from the second-level cache, and a tile's start and end.
+double clocks_of(const KernelContext& context, const TileWork& work, std::int64_t rows, std::int32_t tokens) {
+  const std::int32_t tiles = work.weight_tiles * tiles_of(rows, tokens);
+  const std::int32_t split = split_of(context, tiles, work.steps);
+  const double waves = tiles_of(std::int64_t{tiles} * split, context.multiprocessors);
+  const double step = std::max(4.0 * tokens, (kTileRows * kTileCols * 2 + tokens * kTileCols * 2) / 30.0);
+  return waves * (work.steps / static_cast<double>(split) * step + 1500 + 12.0 * tokens);
+}
+
+std::int32_t tokens_of_tile(const KernelContext& context, const TileWork& work, std::int64_t rows) {
+  for (const std::int32_t tokens : {16, 32, 64}) {
+    if (rows <= tokens) return tokens;
+  }
+  std::int32_t best = 64;
+  for (const std::int32_t tokens : {128, 256}) {
+    if (clocks_of(context, work, rows, tokens) <= clocks_of(context, work, rows, best)) best = tokens;
+  }
+  return best;
+}
+
+}  // namespace
+
+bool takes_tiles(const KernelContext& context, const TileLinear& args) {
+  if (context.maps == nullptr || context.deterministic) return false;
+  const FusedLinear& linear = args.linear;
+  TileWork work = {};
+  switch (linear.finish) {
+    case Finish::kGate: return linear.part_count == 2 && linear.parts[0].rows % 8 == 0;
+    case Finish::kQkv: return linear.part_count == 3 && cut_heads(linear.heads, &work);
+    default: return true;
+  }
+}
+
+cudaError_t run_tile_linear(const KernelContext& context, const TileLinear& args) {
+  TilePlan plan = {};
+  TileWork& work = plan.work;
+  work.linear = args.linear;
+  work.width = width_of(args.linear);
+  work.steps = tiles_of(args.linear.cols, kTileCols);
+  work.head_bands = work.tile_heads = work.head_tiles = 1;
+  work.weight_tiles = tiles_of(work.width, kTileRows);
+  work.weight_bytes = kTileRows * kTileCols * 2;
+  if (args.linear.finish == Finish::kQkv) {
+    if (!cut_heads(args.linear.heads, &work)) return cudaErrorInvalidValue;
+    work.weight_bytes = 16 * work.head_bands * work.tile_heads * kTileCols * 2;
+  }
+  plan.tokens = tokens_of_tile(context, work, args.linear.rows);
+  work.token_tiles = tiles_of(args.linear.rows, plan.tokens);
+  work.split = split_of(context, work.weight_tiles * work.token_tiles, work.steps);
+  const BoxedMatrix weight = weight_boxes(args, work);
+  plan.weight_dimensions = weight.dimensions;
+  LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(weight, &plan.weight));
+  LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(input_boxes(args, plan.tokens), &plan.input));
+  return args.format == WeightFormat::kF16 ? run_tiles_float16(context, plan) : run_tiles_bfloat16(context, plan);
+}
+
+cudaError_t prepare_warpgroups(bool* usable) {
+  int compiled = 0;
+  LANNER_RETURN_IF_CUDA_ERROR(cudaMemcpyFromSymbol(&compiled, compiled_for_warpgroups, sizeof(compiled)));
+  *usable = compiled != 0;
+  if (!*usable) return cudaSuccess;
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_groups_float16());
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_groups_bfloat16());
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_tile_linear_float16());
+  return prepare_tile_linear_bfloat16();
+}
+
+}  // namespace lanner::ops::cuda

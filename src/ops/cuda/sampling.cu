@@ -3,7 +3,7 @@
 //   edit_logits     a block a row that has penalties, biases or bans; writes into the row. A bitmap of the vocabulary
 //   in
 //                   shared memory tells which thread is the first to meet a token
-//   scan_logits     a block a chunk of 4,096 or 16,384 logits: the best, the least, and whether all are finite
+//   scan_logits     a block a chunk of 4,096 logits: the best, the least, and whether all are finite
 //   choose_tokens   a block a row: the best of its chunks; for a draw, the walk below
 //   report_logprobs a block a row that wants log-probabilities, of the logits before they were edited
 //
@@ -29,7 +29,6 @@ using Weight = unsigned long long;
 
 constexpr int kEditThreads = 512;
 constexpr int kScanThreads = 256;
-constexpr int kManyRows = 32;
 constexpr int kChooseThreads = 1024;
 constexpr int kBins = 2048;
 constexpr int kBinsPerThread = kBins / kChooseThreads;
@@ -161,29 +160,34 @@ __device__ const float* logits_of(const SamplingCall& call, int row) {
   return call.logits + static_cast<std::int64_t>(row) * call.vocab;
 }
 
-/// Grid: (chunks, rows). A thread takes kEach logits, all of which it asks for before it looks at the first.
-template <int kEach>
+/// Grid: (chunks, rows).
 __global__ void __launch_bounds__(kScanThreads) scan_logits(const __grid_constant__ SamplingCall call) {
   __shared__ ScanResult room[kScanThreads / kWarp];
   wait_for_previous();
   let_next_start();
   const int row = static_cast<int>(blockIdx.y);
   const float* logits = logits_of(call, row);
-  const int first = static_cast<int>(blockIdx.x) * kEach * kScanThreads + static_cast<int>(threadIdx.x);
+  constexpr int kEach = static_cast<int>(kScanChunk) / kScanThreads;
+  const int first = static_cast<int>(blockIdx.x * kScanChunk + threadIdx.x);
   float values[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int token = first + i * kScanThreads;
-    values[i] = token < call.vocab ? load_fresh(logits + token) : 0.0F;
+    values[i] = token < call.vocab ? load_fresh(logits + token) : -FLT_MAX;  // which changes nothing
   }
   ScanResult mine = nothing_seen();
+  float probe = 0;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    const int token = first + i * kScanThreads;
-    if (token >= call.vocab) continue;
     const float value = values[i];
-    take_better(mine, {value, value > kLeastCounted ? value : INFINITY, token, fabsf(value) <= FLT_MAX ? 1 : 0});
+    const int token = first + i * kScanThreads;
+    const bool better = value > mine.best && token < call.vocab;  // tokens ascend: among equals the first stays
+    mine.best = better ? value : mine.best;
+    mine.token = better ? token : mine.token;
+    mine.least = fminf(mine.least, value > kLeastCounted ? value : INFINITY);
+    probe = fmaf(value, 0.0F, probe);  // NaN and infinity times 0 are NaN
   }
+  mine.finite = probe == 0.0F ? 1 : 0;
   mine = warp_best(mine);
   if (threadIdx.x % kWarp == 0) room[threadIdx.x / kWarp] = mine;
   __syncthreads();
@@ -593,13 +597,9 @@ cudaError_t sample_rows(const KernelContext& context, const SamplingCall& call) 
     LANNER_RETURN_IF_CUDA_ERROR(
         launch(context, edit_logits, grid_of(call.edited_count), kEditThreads, bitmap_bytes(call.vocab), call));
   }
-  // Few rows need many blocks to be read fast; many rows would have more than the device runs at once.
-  const bool few = call.rows < kManyRows;
-  const std::int64_t chunk = few ? kScanChunk : 4 * kScanChunk;
-  const auto chunks = static_cast<unsigned>(ceil_div(call.vocab, chunk));
-  constexpr int kEach = static_cast<int>(kScanChunk) / kScanThreads;
-  LANNER_RETURN_IF_CUDA_ERROR(launch(context, few ? scan_logits<kEach> : scan_logits<4 * kEach>,
-                                     dim3(chunks, static_cast<unsigned>(call.rows)), kScanThreads, 0, call));
+  const auto chunks = static_cast<unsigned>(ceil_div(call.vocab, kScanChunk));
+  LANNER_RETURN_IF_CUDA_ERROR(
+      launch(context, scan_logits, dim3(chunks, static_cast<unsigned>(call.rows)), kScanThreads, 0, call));
   LANNER_RETURN_IF_CUDA_ERROR(
       launch(context, choose_tokens, grid_of(call.rows), kChooseThreads, 0, call, static_cast<int>(chunks)));
   if (call.reported_count == 0) return cudaSuccess;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -334,6 +335,60 @@ TEST(Engine, BadWordsNeverAppear) {
     const bool follows = i > 0 && after[i - 1] == before[7];
     EXPECT_FALSE(follows && after[i] == before[8]);
   }
+}
+
+TEST(Engine, NoPairOfTokensThatIsABadWordAppears) {
+  auto engine = open(small_options());
+  std::mt19937 random(19);
+  Request request;
+  request.prompt = random_prompt(random, 20);
+  request.max_new_tokens = 40;
+  for (int round = 0; round < 4; ++round) {  // each answer's pairs are forbidden to the next
+    const auto tokens = run(*engine, {request})[0].tokens.at(0);
+    ASSERT_EQ(tokens.size(), 40U);
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+      const std::vector<std::int32_t> pair = {tokens[i], tokens[i + 1]};
+      EXPECT_EQ(std::ranges::count(request.bad_words, pair), 0) << "round " << round << ", token " << i;
+    }
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) request.bad_words.push_back({tokens[i], tokens[i + 1]});
+  }
+}
+
+TEST(Engine, LogitsComeBeforeTheTokenThatIsSampledFromThem) {
+  auto engine = open(small_options());
+  for (const RequestWants::Logits wanted : {RequestWants::Logits::kGenerated, RequestWants::Logits::kAll}) {
+    std::mt19937 random(21);
+    Request request;
+    request.prompt = random_prompt(random, 30);
+    request.max_new_tokens = 6;
+    request.wants.logits = wanted;
+    std::vector<std::int32_t> best;    // of the last row of logits that came, for each token that came
+    std::vector<std::int32_t> tokens;  // greedy
+    std::vector<float> row;
+    Collector collector;
+    request.on_event = [&, forward = collector.listener()](const Event& event) {
+      if (event.kind == Event::Kind::kLogits) {
+        const auto last = event.values.last(static_cast<std::size_t>(engine->vocab_size()));
+        row.assign(last.begin(), last.end());
+      }
+      if (event.kind == Event::Kind::kToken) {
+        best.push_back(static_cast<std::int32_t>(std::ranges::max_element(row) - row.begin()));
+        tokens.push_back(event.token);
+      }
+      forward(event);
+    };
+    ASSERT_TRUE(engine->submit(std::move(request)).ok());
+    collector.wait_for(1);
+    EXPECT_EQ(tokens.size(), 6U);
+    EXPECT_EQ(tokens, best);
+  }
+}
+
+TEST(Engine, SpendsNoStepBehindTheLastTokenThatARequestMayHave) {
+  auto engine = open(small_options());
+  run(*engine, {{.prompt = {1, 2, 3}, .max_new_tokens = 10}});
+  expect_no_leak(*engine);  // which also waits until the counters have been published
+  EXPECT_EQ(engine->stats().steps, 10);
 }
 
 TEST(Engine, EndsAtTheContextAndAtTheCache) {

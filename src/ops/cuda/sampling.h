@@ -18,7 +18,7 @@
 
 namespace lanner::ops::cuda {
 
-inline constexpr std::int64_t kScanChunk = 4096;     // logits that a block looks through, at least
+inline constexpr std::int64_t kScanChunk = 4096;     // logits that a block looks through
 inline constexpr std::int32_t kMostLogprobs = 1024;  // that a row may want
 
 /// A list of a row, in SamplingCall::ints.
@@ -71,7 +71,7 @@ struct SamplingCall {
   const std::int32_t* reported = nullptr;  // (reported_count): rows that want log-probabilities
   std::int32_t reported_count = 0;
   TokenReport* reports = nullptr;   // where the host reads
-  ScanResult* scans = nullptr;      // (rows, chunks of at least kScanChunk)
+  ScanResult* scans = nullptr;      // (rows, chunks of kScanChunk)
   std::int32_t* sampled = nullptr;  // (rows), in device memory: tokens of the sampling before, then of this one
   int2* results = nullptr;          // (rows), where the host reads: token, and 1 where the logits are finite
 };

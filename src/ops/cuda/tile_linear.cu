@@ -128,6 +128,9 @@ cudaError_t run_tile_linear(const KernelContext& context, const TileLinear& args
   TileWork& work = plan.work;
   work.linear = args.linear;
   work.width = width_of(args.linear);
+  work.vectors = work.width % 4 == 0 && args.linear.out_stride % 4 == 0 &&
+                 reinterpret_cast<std::uintptr_t>(args.linear.out) % 16 == 0;
+  for (int i = 0; i < args.linear.part_count; ++i) work.biased = work.biased || args.linear.parts[i].bias != nullptr;
   work.steps = tiles_of(args.linear.cols, kTileCols);
   work.head_bands = work.tile_heads = work.head_tiles = 1;
   work.weight_tiles = tiles_of(work.width, kTileRows);

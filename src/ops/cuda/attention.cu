@@ -135,7 +135,8 @@ AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, c
   std::int64_t span = batch.max_context;  // tokens that pieces have to cover: the window, from a chunk's border on
   if (window != 0) span = std::min(span, window + kAttentionChunk - 1);
   // What does not run at once is not worth adding up.
-  const std::int64_t many = has_pages(context, heads, layout) ? enough / blocks : ceil_div(enough, blocks);
+  const std::int64_t many =
+      has_pages(context, heads, layout) ? context.multiprocessors / blocks : ceil_div(enough, blocks);
   const std::int64_t wanted = std::min({many, ceil_div(span, kKvBlockTokens), kMaxPartials});
   if (blocks >= enough || wanted <= 1) return plan;
   if (context.clusters && (wanted <= kMostTogether || span <= kMostTogether * kLongPiece)) {

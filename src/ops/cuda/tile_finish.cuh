@@ -78,7 +78,7 @@ __device__ __forceinline__ float bias_of(const TileWork& work, int row) {
 
 __device__ __forceinline__ float silu_briefly(float x) { return x * __fdividef(1.0F, 1.0F + __expf(-x)); }
 
-/// Where a band's pairs lie among the heads.
+/// Where a band's pairs lie among the heads, for kQkv.
 struct HeadPlace {
   int part;  // q, k, v; 3: nowhere
   int head;
@@ -100,7 +100,8 @@ __device__ __forceinline__ HeadPlace head_place(const TileWork& work, int tile, 
 
 /// What is needed to finish four pairs beside their sums: what the outputs hold, or cosines and sines.
 template <TileFinish kFinish>
-__device__ __forceinline__ FourPairs load_before(const TileWork& work, int tile, int band, int first, int token) {
+__device__ __forceinline__ FourPairs load_before(const TileWork& work, int tile, int band, int first, int token,
+                                                 const HeadPlace& place) {
   const FusedLinear& args = work.linear;
   FourPairs before = {{0, 0, 0, 0}, {0, 0, 0, 0}};
   if (token >= args.rows) return before;
@@ -109,7 +110,6 @@ __device__ __forceinline__ FourPairs load_before(const TileWork& work, int tile,
     before.a = load_outputs(work, row, token);
     before.b = load_outputs(work, row + 8, token);
   } else if constexpr (kFinish == TileFinish::kQkv) {
-    const HeadPlace place = head_place(work, tile, band, first);
     if (place.part < 2 && args.heads.rotary_dim > 0) {
       const float* angles =
           args.heads.angles + static_cast<std::int64_t>(args.first_row + token) * args.heads.rotary_dim + place.element;
@@ -140,12 +140,11 @@ __device__ __forceinline__ void store_cached_four(DType dtype, std::byte* base, 
 // `b`. Code that is seldom run is written once, not unrolled: a tile is finished so fast that fetching the instructions
 // would count.
 
-__device__ __forceinline__ void finish_heads(const TileWork& work, int tile, int band, int first, int token,
+__device__ __forceinline__ void finish_heads(const TileWork& work, int token, const HeadPlace& place,
                                              const CachePlace& cache, const float* a, const float* b,
                                              const FourPairs& angles) {
   const FusedLinear& args = work.linear;
   const HeadsOut& heads = args.heads;
-  const HeadPlace place = head_place(work, tile, band, first);
   if (place.part > 2) return;
   const int partner = place.element + heads.head_dim / 2;
   const float* bias = args.parts[place.part].bias;
@@ -224,11 +223,11 @@ __device__ __forceinline__ void finish_other(const TileWork& work, int row, int 
 
 template <TileFinish kFinish>
 __device__ __forceinline__ void finish_four(const TileWork& work, int tile, int band, int first, int token,
-                                            const CachePlace& cache, const float* a, const float* b,
-                                            const FourPairs& before) {
+                                            const HeadPlace& place, const CachePlace& cache, const float* a,
+                                            const float* b, const FourPairs& before) {
   const int row = tile * kTileRows + band * 16 + first;
   if constexpr (kFinish == TileFinish::kQkv) {
-    finish_heads(work, tile, band, first, token, cache, a, b, before);
+    finish_heads(work, token, place, cache, a, b, before);
   } else if constexpr (kFinish == TileFinish::kGate) {
     finish_gate(work, (tile * kTileBands + band) * 8 + first, token, a, b);
   } else if constexpr (kFinish == TileFinish::kAdd) {
@@ -256,13 +255,15 @@ __device__ __forceinline__ void finish_rounds(const TileWork& work, const TileRi
   const int first = thread % 2 * 4;
   const int first_token = tile.token * kTokens;
   float* room = ring.rooms + group * Shape::kRound * Shape::kRoomStride;
+  HeadPlace place = {};
+  if constexpr (kFinish == TileFinish::kQkv) place = head_place(work, tile.weight, group * 4 + band, first);
   FourPairs before[kUnits];
   FourPairs next[kUnits];
   const auto load_round = [&](int from) {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       next[i] = load_before<kFinish>(work, tile.weight, group * 4 + band, first,
-                                     first_token + from + i * kAtOnce + thread / 8);
+                                     first_token + from + i * kAtOnce + thread / 8, place);
     }
   };
   load_round(0);
@@ -292,8 +293,8 @@ __device__ __forceinline__ void finish_rounds(const TileWork& work, const TileRi
       const int at = i * kAtOnce + thread / 8;
       if (first_token + from + at >= work.linear.rows) continue;
       const float* values = room + at * Shape::kRoomStride + band * 16 + first;
-      finish_four<kFinish>(work, tile.weight, group * 4 + band, first, first_token + from + at, ring.places[from + at],
-                           values, values + 8, before[i]);
+      finish_four<kFinish>(work, tile.weight, group * 4 + band, first, first_token + from + at, place,
+                           ring.places[from + at], values, values + 8, before[i]);
     }
   }
 }
@@ -311,8 +312,12 @@ __device__ __forceinline__ void finish_together(const TileWork& work, const Tile
   const int units = min(kTokens, work.linear.rows - tile.token * kTokens) * bands * 2;
   const auto band_of = [&](int unit) { return rank * bands + unit / 2 % bands; };
   const auto token_of = [&](int unit) { return unit / 2 / bands; };  // in the tile
+  const auto place_of = [&](int unit) {
+    return kFinish == TileFinish::kQkv ? head_place(work, tile.weight, band_of(unit), unit % 2 * 4) : HeadPlace{};
+  };
   const auto load = [&](int unit) {
-    return load_before<kFinish>(work, tile.weight, band_of(unit), unit % 2 * 4, tile.token * kTokens + token_of(unit));
+    return load_before<kFinish>(work, tile.weight, band_of(unit), unit % 2 * 4, tile.token * kTokens + token_of(unit),
+                                place_of(unit));
   };
   FourPairs before = {};
   if (thread < units) before = load(thread);
@@ -346,7 +351,7 @@ __device__ __forceinline__ void finish_together(const TileWork& work, const Tile
     *reinterpret_cast<float4*>(own) = total.a;
     *reinterpret_cast<float4*>(own + 4) = total.b;
     finish_four<kFinish>(work, tile.weight, band_of(unit), unit % 2 * 4, tile.token * kTokens + token_of(unit),
-                         ring.places[token_of(unit)], own, own + 4, before);
+                         place_of(unit), ring.places[token_of(unit)], own, own + 4, before);
   }
 }
 

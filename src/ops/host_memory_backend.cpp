@@ -31,6 +31,8 @@ class Place {
     return to;
   }
 
+  float* place() const { return data_; }
+
  private:
   float* data_ = nullptr;
   std::int64_t count_ = 0;
@@ -101,10 +103,9 @@ class HostMemoryBackend final : public Backend {
     AttentionArgs device = args;
     const std::int64_t count = batch.rows * args.heads * cache.layout.head_dim;
     device.q = in_.copy(*inner_, args.q, count);
-    device.out = out_.copy(*inner_, args.out, count);
-    device.reader = nullptr;
+    device.out = (args.reader == nullptr ? out_ : handed_).copy(*inner_, args.out, count);
     inner_->attention(device, batch, copied(cache));
-    inner_->read(device.out, count, args.out);
+    if (args.reader == nullptr) inner_->read(device.out, count, args.out);
   }
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override {
     const float* in = in_.copy(*inner_, input, rows * linear.cols());
@@ -112,13 +113,18 @@ class HostMemoryBackend final : public Backend {
     inner_->linear_add(linear, in, rows, out);
     inner_->read(out, rows * linear.rows(), x);
   }
+  void handed_linear_add(const Linear& linear, const float* /*input*/, std::int64_t rows, float* x) override {
+    float* out = out_.copy(*inner_, x, rows * linear.rows());
+    inner_->handed_linear_add(linear, handed_.place(), rows, out);
+    inner_->read(out, rows * linear.rows(), x);
+  }
   void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
-                     const Linear* /*reader*/) override {
+                     const Linear* reader) override {
     const std::int64_t count = rows * linear.parts.front().weight->rows();
     const float* in = in_.copy(*inner_, x, rows * linear.cols());
-    float* out = out_.copy(*inner_, h, count);
-    inner_->norm_gated_up(linear, gate, in, rows, out, nullptr);
-    inner_->read(out, count, h);
+    float* out = (reader == nullptr ? out_ : handed_).copy(*inner_, h, count);
+    inner_->norm_gated_up(linear, gate, in, rows, out, reader);
+    if (reader == nullptr) inner_->read(out, count, h);
   }
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override {
     const std::int64_t count = static_cast<std::int64_t>(wanted.size()) * linear.rows();
@@ -176,6 +182,7 @@ class HostMemoryBackend final : public Backend {
   std::vector<AlignedBuffer> allocations_;
   Place in_;
   Place out_;
+  Place handed_;  // what an operation left for the next
   Place angles_;
   Place cache_;
   Place embedded_;

@@ -258,6 +258,52 @@ TEST(NormGatedUp, OfManyRowsAndOutputsIsNearTheReference) {
   }
 }
 
+TEST(NormGatedUp, HandsOverWhatTheNextProductReads) {
+  Random random(24);
+  constexpr std::int64_t kInner = 48;
+  constexpr std::int64_t kOut = 33;
+  for (const WeightKind& kind : dense_kinds()) {
+    for (const std::int64_t rows : {2, 7, 40}) {
+      SCOPED_TRACE(::testing::Message() << kind.name() << ", " << rows << " rows");
+      const HostLinear up = random_linear(kind, {.rows = {kInner, kInner}, .cols = 64, .norm = true}, random);
+      const HostLinear down = random_linear(kind, {.rows = {kOut}, .cols = kInner, .bias = true}, random);
+      const std::vector<float> x = random.vector(rows * 64, -2.0F, 2.0F);
+      const std::vector<float> before = random.vector(rows * kOut);
+      const ReferenceSide side = reference_side(up, x, rows);
+      std::vector<float> h(static_cast<std::size_t>(rows * kInner));
+      reference().norm_gated_up(side.linear, Gate::kSilu, side.x.data(), rows, h.data(), nullptr);
+      std::vector<float> expected = before;
+      reference().linear_add(down.on(reference()), h.data(), rows, expected.data());
+
+      Backend& backend = device(1);
+      const Linear up_here = up.on(backend);
+      const Linear down_here = down.on(backend);
+      std::vector<float> handed(h.size());
+      std::vector<float> actual = before;
+      backend.norm_gated_up(up_here, Gate::kSilu, x.data(), rows, handed.data(), &down_here);
+      backend.handed_linear_add(down_here, handed.data(), rows, actual.data());
+
+      const std::vector<double> of_h = gated_bound(side.products(rows), side.product_bound, rows, kInner);
+      const std::vector<float> weights = magnitudes(down.weights[0]);
+      const OperandError rounded = input_error(kind.format, kind.arithmetic, rows);
+      std::vector<double> bound;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        for (std::int64_t out = 0; out < kOut; ++out) {
+          double off = 2 * kUnit * std::fabs(static_cast<double>(expected[static_cast<std::size_t>(row * kOut + out)]));
+          for (std::int64_t i = 0; i < kInner; ++i) {
+            const auto at = static_cast<std::size_t>(row * kInner + i);
+            const double size = std::fabs(static_cast<double>(h[at])) + of_h[at];
+            const auto weight = static_cast<double>(weights[static_cast<std::size_t>(out * kInner + i)]);
+            off += weight * (of_h[at] + rounded.of(size) + 2 * kInner * kUnit * size);
+          }
+          bound.push_back(off + 4 * kUnit);
+        }
+      }
+      expect_within(actual, expected, bound);
+    }
+  }
+}
+
 TEST(NormGatedUp, GatesOfLargeInputsSaturate) {
   // One column, weights 1: the gate sees x itself, from where e^-x underflows to where it overflows.
   HostLinear host;

@@ -62,6 +62,11 @@ cudaError_t attend_rows(const KernelContext& context, const AttentionWork& work,
   }
 }
 
+bool has_pages(const KernelContext& context, std::int64_t heads, const KvLayout& layout) {
+  return context.clusters && !context.deterministic && layout.dtype != DType::kF32 && layout.head_dim <= 128 &&
+         heads / layout.kv_heads <= 4;
+}
+
 std::int64_t partial_bytes(std::int64_t places, std::int64_t head_dim) {
   return round_up(places * head_dim * 4, 256) + places * 8;
 }
@@ -129,7 +134,10 @@ AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, c
   const std::int64_t enough = 2LL * context.multiprocessors;
   std::int64_t span = batch.max_context;  // tokens that pieces have to cover: the window, from a chunk's border on
   if (window != 0) span = std::min(span, window + kAttentionChunk - 1);
-  const std::int64_t wanted = std::min({ceil_div(enough, blocks), ceil_div(span, kKvBlockTokens), kMaxPartials});
+  // What does not run at once is not worth adding up.
+  const std::int64_t many =
+      has_pages(context, heads, layout) ? context.multiprocessors / blocks : ceil_div(enough, blocks);
+  const std::int64_t wanted = std::min({many, ceil_div(span, kKvBlockTokens), kMaxPartials});
   if (blocks >= enough || wanted <= 1) return plan;
   if (context.clusters && (wanted <= kMostTogether || span <= kMostTogether * kLongPiece)) {
     plan.partials = 2;
@@ -160,7 +168,13 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     const std::int64_t places = batch.decode_count * args.heads * plan.partials;
     rows.partial_values = reinterpret_cast<float*>(context.scratch.partials);
     rows.partial_sums = reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
-    LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
+    if (!has_pages(context, args.heads, cache.layout)) {
+      LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
+    } else if (work.dtype == DType::kF16) {
+      LANNER_RETURN_IF_CUDA_ERROR(attend_pages_float16(context, work, rows));
+    } else {
+      LANNER_RETURN_IF_CUDA_ERROR(attend_pages_bfloat16(context, work, rows));
+    }
     if (plan.partials > 1 && !plan.together) {
       const dim3 grid(static_cast<unsigned>(batch.decode_count), static_cast<unsigned>(args.heads));
       LANNER_RETURN_IF_CUDA_ERROR(launch(context, merge_pieces, grid, work.head_dim, 0, work, rows));
@@ -176,7 +190,11 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
                                    : attend_tiles_bfloat16(context, work, batch.prefill_tiles, batch.prefill_count);
 }
 
-cudaError_t prepare_attention() {
+cudaError_t prepare_attention(bool clusters) {
+  if (clusters) {
+    LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_float16());
+    LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_bfloat16());
+  }
   LANNER_RETURN_IF_CUDA_ERROR(prepare_tiles_float16());
   return prepare_tiles_bfloat16();
 }

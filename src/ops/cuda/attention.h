@@ -74,6 +74,13 @@ cudaError_t attend_groups_bfloat16(const KernelContext& context, const GroupLaun
 cudaError_t prepare_groups_float16();
 cudaError_t prepare_groups_bfloat16();
 
-cudaError_t prepare_attention();
+/// Decoding rows over caches of fp16 and bf16 with head_dim of up to 128 and up to 4 query heads of a KV head, on
+/// devices with clusters.
+cudaError_t attend_pages_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_pages_bfloat16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t prepare_pages_float16();
+cudaError_t prepare_pages_bfloat16();
+
+cudaError_t prepare_attention(bool clusters);
 
 }  // namespace lanner::ops::cuda

@@ -205,6 +205,22 @@ __device__ __forceinline__ float load_from_block(const float* place, int rank) {
   return value;
 }
 
+/// Four of them, at a multiple of 16 bytes.
+__device__ __forceinline__ float4 load_four_from_block(const float* place, int rank) {
+  float4 v = {0, 0, 0, 0};
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n"
+      "}"
+      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+      : "r"(shared_address(place)), "r"(rank)
+      : "memory");
+#endif
+  return v;
+}
 /// A barrier of all threads of the cluster.
 __device__ __forceinline__ void cluster_barrier() {
   cluster_arrive();

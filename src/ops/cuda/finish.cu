@@ -102,7 +102,8 @@ __global__ void __launch_bounds__(kThreads) write_heads(const __grid_constant__ 
   const CachePlace place = find_cache_place(heads, args.first_row + row);
   for (int i = lane; i < heads.head_dim / 2; i += kWarp) {
     const int2 pair = head_pair(heads, i);
-    write_head_pair(heads, place, args.first_row + row, part, head, pair.x, pair.y, own[pair.x], own[pair.y]);
+    write_head_pair(heads, place, args.first_row + row, part, head, pair.x, pair.y, own[pair.x], own[pair.y],
+                    load_turn(heads, args.first_row + row, part, pair.x));
   }
 }
 

@@ -21,81 +21,9 @@
 
 #include <algorithm>
 
-#include "ops/cuda/device.cuh"
-#include "ops/cuda/fused_linear.h"
-#include "ops/cuda/heads.cuh"
+#include "ops/cuda/fused_input.cuh"
 
 namespace lanner::ops::cuda {
-
-inline constexpr int kFusedThreads = 256;
-inline constexpr int kFusedWarps = kFusedThreads / kWarp;
-
-/// How a format's 16 bytes become columns: kElements of them, four at a time.
-template <WeightFormat kFormat>
-struct Decoder;
-
-template <>
-struct Decoder<WeightFormat::kF32> {
-  static constexpr int kElements = 4;
-  __device__ static float4 four(const std::uint32_t (&words)[4], int) {
-    return {__uint_as_float(words[0]), __uint_as_float(words[1]), __uint_as_float(words[2]), __uint_as_float(words[3])};
-  }
-};
-
-template <typename T>
-struct HalfDecoder {
-  static constexpr int kElements = 8;
-  __device__ static float4 four(const std::uint32_t (&words)[4], int j) {
-    const float2 low = widen_word<T>(words[2 * j]);
-    const float2 high = widen_word<T>(words[2 * j + 1]);
-    return {low.x, low.y, high.x, high.y};
-  }
-};
-template <>
-struct Decoder<WeightFormat::kF16> : HalfDecoder<__half> {};
-template <>
-struct Decoder<WeightFormat::kBF16> : HalfDecoder<__nv_bfloat16> {};
-
-template <>
-struct Decoder<WeightFormat::kInt8> {
-  static constexpr int kElements = 16;
-  /// Byte b under the exponent of 2^23 is the number 2^23 + b.
-  __device__ static float one(std::uint32_t word, int byte) {
-    return __uint_as_float(__byte_perm(word, 0x4B000000U, 0x7440U + static_cast<unsigned>(byte))) - 8388736.0F;
-  }
-  __device__ static float4 four(const std::uint32_t (&words)[4], int j) {
-    return {one(words[j], 0), one(words[j], 1), one(words[j], 2), one(words[j], 3)};
-  }
-};
-
-template <>
-struct Decoder<WeightFormat::kInt4> {
-  static constexpr int kElements = 32;
-  /// Nibbles 0 and 4 under fp16's exponent of 1024 are 1024 + code; nibbles 1 and 5, of 64 (steps of 1/16): 64 + code.
-  __device__ static float4 four(const std::uint32_t (&words)[4], int j) {
-    const std::uint32_t codes = words[j / 2] >> (8 * (j % 2));
-    const std::uint32_t low = (codes & 0x000F000FU) | 0x64006400U;
-    const std::uint32_t high = (codes & 0x00F000F0U) | 0x54005400U;
-    const float2 a = widen_pair(__hsub2(*reinterpret_cast<const __half2*>(&low), __float2half2_rn(1024.0F)));
-    const float2 b = widen_pair(__hsub2(*reinterpret_cast<const __half2*>(&high), __float2half2_rn(64.0F)));
-    return {a.x, a.y, b.x, b.y};
-  }
-};
-
-/// What the template arguments decide.
-template <WeightFormat kFormat, int kRows>
-struct FusedShape {
-  static constexpr bool kQuantized = kFormat == WeightFormat::kInt8 || kFormat == WeightFormat::kInt4;
-  static constexpr int kElements = Decoder<kFormat>::kElements;
-  static constexpr int kFours = kElements / 4;
-  static constexpr int kPairs = kQuantized || kRows > 2 ? 2 : 1;
-  static constexpr int kWeightRows = 2 * kPairs;
-  static constexpr int kDepth = 8 / kWeightRows;  // steps in flight
-  static constexpr int kResults = kRows * kWeightRows;
-  static constexpr int kChunkColumns = kWarp * kElements;
-  static constexpr int kChunkVectors = kChunkColumns / 4;               // float4 of a row of x
-  static constexpr int kBlocks = kRows > (kQuantized ? 2 : 4) ? 1 : 2;  // on one multiprocessor
-};
 
 /// Two weight rows, by part and row of it; row -1: none.
 struct PairRows {
@@ -177,143 +105,6 @@ struct WeightStream {
   }
 };
 
-// --- the input
-// ------------------------------------------------------------------------------------------------------------
-
-/// Shared memory of a block, in the order in which it lies there.
-template <WeightFormat kFormat, int kRows>
-struct FusedRoom {
-  using Shape = FusedShape<kFormat, kRows>;
-  float4* input;       // (kRows, tile chunks, kChunkVectors)
-  float* sums;         // (kRows, tile chunks, 32): of each lane's columns; quantized weights only
-  float* squares;      // (kRows, warps)
-  float* moments;      // (kRows, 2): mean and 1 / standard deviation; layer norm only
-  float* partials;     // (2, warps, kResults)
-  CachePlace* places;  // (kRows): for kQkv
-  int tile_chunks;
-
-  __device__ FusedRoom(std::byte* base, const FusedLinear& args) : tile_chunks(args.tile_steps * args.splits) {
-    input = reinterpret_cast<float4*>(base);
-    sums = reinterpret_cast<float*>(input + kRows * tile_chunks * Shape::kChunkVectors);
-    squares = sums + (Shape::kQuantized ? kRows * tile_chunks * kWarp : 0);
-    moments = squares + kRows * kFusedWarps;
-    partials = moments + kRows * 2;
-    places = reinterpret_cast<CachePlace*>(partials + 2 * kFusedWarps * Shape::kResults);
-  }
-  static std::int64_t bytes(std::int64_t tile_chunks) {
-    const std::int64_t sums = Shape::kQuantized ? kRows * tile_chunks * kWarp : 0;
-    return 4 * (kRows * tile_chunks * Shape::kChunkColumns + sums + kRows * kFusedWarps + kRows * 2 +
-                2LL * kFusedWarps * Shape::kResults) +
-           kRows * static_cast<std::int64_t>(sizeof(CachePlace));
-  }
-};
-
-__device__ __forceinline__ const float* input_row(const FusedLinear& args, int row) {
-  const std::int64_t index = args.row_index == nullptr ? row : load_fresh(args.row_index + row);
-  return args.x + index * args.cols;
-}
-
-/// One column of the input as the weights see it, and into `square` what it adds to the sum of squares.
-__device__ __forceinline__ float input_element(const FusedLinear& args, const float* x, const float* moments, int col,
-                                               float* square) {
-  if (col >= args.cols) return 0;
-  const int source = args.input_order == nullptr ? col : __ldg(args.input_order + col);
-  const float value = load_fresh(x + source);
-  *square = fmaf(value, value, *square);
-  if (args.norm.gain == nullptr) return value;
-  const float gain = __ldg(args.norm.gain + source);
-  if (args.norm.kind == NormKind::kRms) return value * gain;
-  const float normed = gain * ((value - moments[0]) * moments[1]);
-  return args.norm.bias == nullptr ? normed : normed + __ldg(args.norm.bias + source);
-}
-
-/// Four columns from `col` on, a multiple of 4.
-__device__ __forceinline__ float4 input_four(const FusedLinear& args, const float* x, const float* moments, int col,
-                                             float* square) {
-  const bool plain = args.input_order == nullptr && args.cols % 4 == 0 && col < args.cols &&
-                     (args.norm.gain == nullptr || args.norm.kind == NormKind::kRms);
-  if (!plain) {
-    const float a = input_element(args, x, moments, col, square);
-    const float b = input_element(args, x, moments, col + 1, square);
-    const float c = input_element(args, x, moments, col + 2, square);
-    return {a, b, c, input_element(args, x, moments, col + 3, square)};
-  }
-  float4 v = load_fresh(reinterpret_cast<const float4*>(x + col));
-  *square = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, *square))));
-  if (args.norm.gain != nullptr) {
-    const float4 gain = __ldg(reinterpret_cast<const float4*>(args.norm.gain + col));
-    v = make_float4(v.x * gain.x, v.y * gain.y, v.z * gain.z, v.w * gain.w);
-  }
-  return v;
-}
-
-/// Layer norm's mean and 1 / standard deviation of each row, into shared memory; ends with a barrier.
-template <WeightFormat kFormat, int kRows>
-__device__ void find_moments(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room) {
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int row = 0; row < args.rows; ++row) {
-    const float* x = input_row(args, row);
-    float sum = 0;
-    for (int col = thread; col < args.cols; col += kFusedThreads) sum += load_fresh(x + col);
-    const float mean = block_sum<kFusedThreads>(sum, room.partials) / static_cast<float>(args.cols);
-    float squares = 0;
-    for (int col = thread; col < args.cols; col += kFusedThreads) {
-      const float distance = load_fresh(x + col) - mean;
-      squares = fmaf(distance, distance, squares);
-    }
-    const float variance = block_sum<kFusedThreads>(squares, room.partials) / static_cast<float>(args.cols);
-    if (thread == 0) {
-      room.moments[2 * row] = mean;
-      room.moments[2 * row + 1] = 1.0F / sqrtf(variance + args.norm.eps);
-    }
-  }
-  __syncthreads();
-}
-
-/// Brings the tile of x that begins at chunk `first_chunk` into shared memory, and adds to each thread's own sums of
-/// squares. The last tile publishes those. Barriers before and behind.
-template <WeightFormat kFormat, int kRows>
-__device__ void stage_input(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room, int first_chunk,
-                            float (&square)[kRows], bool publish) {
-  using Shape = FusedShape<kFormat, kRows>;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int tile_vectors = room.tile_chunks * Shape::kChunkVectors;
-  __syncthreads();
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    const bool exists = row < args.rows;
-    const float* x = exists ? input_row(args, row) : nullptr;
-    for (int i = thread; i < tile_vectors; i += kFusedThreads) {
-      const int chunk = i / Shape::kChunkVectors;
-      const int lane = i % Shape::kChunkVectors / Shape::kFours;
-      const int j = i % Shape::kFours;
-      const int col = first_chunk * Shape::kChunkColumns + 4 * i;
-      const float4 value = exists ? input_four(args, x, room.moments + 2 * row, col, &square[row]) : float4{0, 0, 0, 0};
-      const int place = chunk * Shape::kChunkVectors + j * kWarp + (lane ^ (j * kWarp / Shape::kElements));
-      room.input[row * tile_vectors + place] = value;
-    }
-    if (publish) {
-      const float sum = warp_sum(square[row]);
-      if (thread % kWarp == 0) room.squares[row * kFusedWarps + thread / kWarp] = sum;
-    }
-  }
-  __syncthreads();
-  if constexpr (Shape::kQuantized) {
-    for (int i = thread; i < kRows * room.tile_chunks * kWarp; i += kFusedThreads) {
-      const float4* chunk = room.input + i / kWarp * Shape::kChunkVectors;
-      const int lane = i % kWarp;
-      float sum = 0;
-#pragma unroll
-      for (int j = 0; j < Shape::kFours; ++j) {
-        const float4 v = chunk[j * kWarp + (lane ^ (j * kWarp / Shape::kElements))];
-        sum += (v.x + v.y) + (v.z + v.w);
-      }
-      room.sums[i] = sum;
-    }
-    __syncthreads();
-  }
-}
-
 // --- the product
 // ----------------------------------------------------------------------------------------------------------
 
@@ -386,9 +177,21 @@ __device__ __forceinline__ float sum_each(const float (&value)[kCount], int lane
 // --- what becomes of it
 // ----------------------------------------------------------------------------------------------------
 
+/// What will be needed to finish a pair, asked for while it is computed: what its outputs hold, or its rotation.
+__device__ __forceinline__ float2 load_ahead(const FusedLinear& args, int row, const PairRows& rows) {
+  if (rows.row[0] < 0) return {0, 0};
+  const FusedPart& part = args.parts[rows.part[0]];
+  if (args.finish == Finish::kQkv) {
+    return load_turn(args.heads, args.first_row + row, part.index, rows.row[0] % args.heads.head_dim);
+  }
+  if (args.finish != Finish::kAdd) return {0, 0};
+  const float* out = args.out + row * args.out_stride + part.first_output + rows.row[0];
+  return {load_fresh(out), rows.row[1] >= 0 ? load_fresh(out + 1) : 0.0F};
+}
+
 /// One row's products of a pair, already divided by the root mean square.
 __device__ __forceinline__ void finish_pair(const FusedLinear& args, const CachePlace* places, int row,
-                                            const PairRows& rows, float a, float b) {
+                                            const PairRows& rows, float a, float b, float2 ahead) {
   const FusedPart& first = args.parts[rows.part[0]];
   const FusedPart& second = args.parts[rows.part[1]];
   const bool both = rows.row[1] >= 0;
@@ -399,7 +202,7 @@ __device__ __forceinline__ void finish_pair(const FusedLinear& args, const Cache
   if (args.finish == Finish::kQkv) {
     const int head_dim = args.heads.head_dim;
     write_head_pair(args.heads, places[row], args.first_row + row, first.index, rows.row[0] / head_dim,
-                    rows.row[0] % head_dim, rows.row[1] % head_dim, a, b);
+                    rows.row[0] % head_dim, rows.row[1] % head_dim, a, b, ahead);
     return;
   }
   float* out = args.out + row * args.out_stride + first.first_output + rows.row[0];
@@ -409,8 +212,8 @@ __device__ __forceinline__ void finish_pair(const FusedLinear& args, const Cache
       if (both) out[1] = b;
       break;
     case Finish::kAdd:
-      out[0] = load_fresh(out) + args.scale * a;
-      if (both) out[1] = load_fresh(out + 1) + args.scale * b;
+      out[0] = ahead.x + args.scale * a;
+      if (both) out[1] = ahead.y + args.scale * b;
       break;
     case Finish::kGate: out[0] = gated(args.gate, a) * b; break;
     case Finish::kGateAlone:
@@ -435,10 +238,30 @@ __device__ __forceinline__ float row_factor(const FusedLinear& args, const Fused
   return 1.0F / sqrtf(sum / static_cast<float>(args.cols) + args.norm.eps);
 }
 
+/// The pair and row of x that this lane finishes of a task; row -1: none.
+template <WeightFormat kFormat, int kRows>
+__device__ __forceinline__ int own_result(const FusedLinear& args, int task, int split, PairRows* rows) {
+  using Shape = FusedShape<kFormat, kRows>;
+  constexpr int kLanes = kWarp / Shape::kResults;  // that hold the same result
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int index = lane / kLanes;
+  const int row = index / Shape::kWeightRows;
+  if (split != 0 || lane % kLanes != 0 || index % 2 != 0 || row >= args.rows) return -1;
+  *rows = locate_pair(args, task * Shape::kPairs + index % Shape::kWeightRows / 2);
+  return row;
+}
+
+template <WeightFormat kFormat, int kRows>
+__device__ __forceinline__ float2 load_task_ahead(const FusedLinear& args, int task, int split) {
+  PairRows rows;
+  const int row = own_result<kFormat, kRows>(args, task, split, &rows);
+  return row < 0 ? float2{0, 0} : load_ahead(args, row, rows);
+}
+
 template <WeightFormat kFormat, int kRows>
 __device__ __forceinline__ void finish_task(const FusedLinear& args, const FusedRoom<kFormat, kRows>& room, int task,
                                             int iteration, int split,
-                                            float (&sum)[FusedShape<kFormat, kRows>::kResults]) {
+                                            float (&sum)[FusedShape<kFormat, kRows>::kResults], float2 ahead) {
   using Shape = FusedShape<kFormat, kRows>;
   constexpr int kLanes = kWarp / Shape::kResults;  // that hold the same result
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -453,12 +276,11 @@ __device__ __forceinline__ void finish_task(const FusedLinear& args, const Fused
     total = 0;
     for (int i = 0; i < args.splits; ++i) total += partials[(warp + i) * Shape::kResults + index];
   }
-  const int row = index / Shape::kWeightRows;
-  total *= row_factor(args, room, row);
+  total *= row_factor(args, room, index / Shape::kWeightRows);
   const float partner = __shfl_xor_sync(kAllLanes, total, kLanes);
-  if (lane % kLanes != 0 || index % 2 != 0 || row >= args.rows) return;
-  const PairRows rows = locate_pair(args, task * Shape::kPairs + index % Shape::kWeightRows / 2);
-  if (rows.row[0] >= 0) finish_pair(args, room.places, row, rows, total, partner);
+  PairRows rows;
+  const int row = own_result<kFormat, kRows>(args, task, split, &rows);
+  if (row >= 0 && rows.row[0] >= 0) finish_pair(args, room.places, row, rows, total, partner, ahead);
 }
 
 template <WeightFormat kFormat, int kRows>
@@ -483,11 +305,16 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
   }
   wait_for_previous();
   let_next_start();
+  float2 ahead = load_task_ahead<kFormat, kRows>(args, task_of(0), split);
   if (args.norm.gain != nullptr && args.norm.kind == NormKind::kLayer) find_moments(args, room);
   float square[kRows] = {};
   const bool tiled = args.tile_steps < args.padded_steps;
   if (!tiled) stage_input(args, room, 0, square, true);
   for (int iteration = 0; iteration < args.iterations; ++iteration) {
+    const float2 now = ahead;
+    if (iteration + 1 < args.iterations) {
+      ahead = load_task_ahead<kFormat, kRows>(args, task_of(iteration + 1), split);
+    }
     float sum[Shape::kResults] = {};
     int tile_step = 0;
     for (int step = 0; step < args.padded_steps; step += Shape::kDepth) {
@@ -507,7 +334,7 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
         stream.load(place, next + place);
       }
     }
-    finish_task(args, room, task_of(iteration), iteration, split, sum);
+    finish_task(args, room, task_of(iteration), iteration, split, sum, now);
   }
 }
 

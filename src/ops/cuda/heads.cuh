@@ -33,16 +33,21 @@ __device__ __forceinline__ CachePlace find_cache_place(const HeadsOut& out, std:
   return {out.cache + block * out.block_bytes, position % kKvBlockTokens * out.head_dim};
 }
 
+/// Cosine and sine for elements `first` and its partner of a head of q (part 0) or k (1); no turn for others.
+__device__ __forceinline__ float2 load_turn(const HeadsOut& out, std::int64_t row, int part, int first) {
+  const int half = out.rotary_dim / 2;
+  if (part >= 2 || first >= half) return {1, 0};
+  const float* angles = out.angles + row * out.rotary_dim;
+  return {load_fresh(angles + first), load_fresh(angles + half + first)};
+}
+
 /// Elements `first` and `second` of one head of q (part 0), k (1) or v (2); both lie on one side of the rotation.
 __device__ __forceinline__ void write_head_pair(const HeadsOut& out, const CachePlace& place, std::int64_t row,
-                                                int part, int head, int first, int second, float a, float b) {
-  const int half = out.rotary_dim / 2;
-  if (part < 2 && first < half) {
-    const float* angles = out.angles + row * out.rotary_dim;
-    const float cosine = load_fresh(angles + first);
-    const float sine = load_fresh(angles + half + first);
-    const float turned = a * cosine - b * sine;
-    b = b * cosine + a * sine;
+                                                int part, int head, int first, int second, float a, float b,
+                                                float2 turn) {
+  if (part < 2 && first < out.rotary_dim / 2) {
+    const float turned = a * turn.x - b * turn.y;
+    b = b * turn.x + a * turn.y;
     a = turned;
   }
   if (part == 0) {

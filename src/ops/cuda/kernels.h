@@ -31,7 +31,8 @@
 // WHAT IS ROUNDED TO WHAT (and so what a test may hold a result to)
 //
 // Sums are fp32. With fp32 weights activations are fp32 throughout: errors are those of fp32 summation.
-// linear operations of up to kFusedRows rows, or of any number in deterministic mode: activations are fp32, 16-bit
+// linear operations of up to kFusedRows rows (on Hopper of 16-bit weights up to 2), or of any number in deterministic
+//     mode: activations are fp32, 16-bit
 //     weights are widened, quantized ones enter as scale * sum(code * x) + offset * sum(x): fp32 summation again.
 // linear operations of more rows, weights kF16, kInt8, kInt4: the normed input is rounded to fp16 (and held within
 //     +-65504), quantized weights are rounded to fp16; kBF16: the input is rounded to bf16. What is handed over is
@@ -54,7 +55,7 @@
 
 namespace lanner::ops::cuda {
 
-inline constexpr std::int64_t kFusedRows = 8;         // linear operations of up to so many rows take the fused kernels
+inline constexpr std::int64_t kFusedRows = 8;         // linear operations of more rows never take the fused kernels
 inline constexpr std::int64_t kMaxParts = 8;          // of a Linear
 inline constexpr std::int64_t kPrefillRows = 64;      // query rows of a PrefillTile
 inline constexpr std::int64_t kAttentionChunk = 256;  // tokens between the fixed borders of a context

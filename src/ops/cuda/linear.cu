@@ -1,10 +1,11 @@
 // The linear operations: which kernels they are made of.
 //
-// Up to kFusedRows rows, and all of them in deterministic mode in slabs of as many: one fused kernel for each kind of
-// weight among the parts. What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts
-// differ in kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product
-// for each part by the library or gemm.h, quantized weights widened one by one, then finish.h; on Hopper, 16-bit parts
-// that lie one behind the other in one launch that finishes them, too (tile_linear.h).
+// Up to kFusedRows rows (two, where the tiles of Hopper take more), and all of them in deterministic mode in slabs of
+// as many: one fused kernel for each kind of weight among the parts. What a fused kernel cannot finish (norms over
+// heads or over the product, a gate whose parts differ in kind) it leaves in memory, for finish.h. More rows: the
+// normed input in the weights' 16-bit type, a product for each part by the library or gemm.h, quantized weights widened
+// one by one, then finish.h; on Hopper, 16-bit parts that lie one behind the other in one launch that finishes them,
+// too (tile_linear.h).
 
 #include <algorithm>
 
@@ -20,6 +21,7 @@
 namespace lanner::ops::cuda {
 namespace {
 
+constexpr std::int64_t kFewestTileRows = 3;    // for which the tiles of Hopper are faster than the fused kernels
 constexpr std::int64_t kOperandMultiple = 16;  // of the elements from row to row of an operand
 
 /// A linear operation on all of its rows.
@@ -62,6 +64,14 @@ bool one_kind(const DeviceLinear& linear) {
     if (!same_kind(linear.parts[0].weight, linear.parts[i].weight)) return false;
   }
   return true;
+}
+
+/// Whether so many rows go through products of 16-bit operands.
+bool has_many_rows(const KernelContext& context, const DeviceLinear& linear, std::int64_t rows) {
+  if (context.deterministic) return false;
+  if (rows > kFusedRows) return true;
+  return context.maps != nullptr && rows >= kFewestTileRows && is_half(linear.parts[0].weight.format) &&
+         one_kind(linear);
 }
 
 /// What the fused kernels do in the end of themselves.
@@ -332,7 +342,7 @@ std::int64_t rows_at_once(const KernelContext& context, const Call& call, bool f
 }
 
 cudaError_t run_linear(const KernelContext& context, const Call& call) {
-  const bool few = call.rows <= kFusedRows || context.deterministic;
+  const bool few = !has_many_rows(context, *call.linear, call.rows);
   const std::int64_t step = rows_at_once(context, call, few);
   if (step <= 0) return call.rows == 0 ? cudaSuccess : cudaErrorInvalidValue;
   for (std::int64_t first = 0; first < call.rows; first += step) {
@@ -376,7 +386,7 @@ cudaError_t norm_qkv(const KernelContext& context, const DeviceNormQkv& args, co
 WeightFormat handed_format(const KernelContext& context, const DeviceLinear& reader, std::int64_t rows) {
   const bool plain = reader.input_order == nullptr && reader.norm.gain == nullptr &&
                      reader.parts[0].weight.cols % kOperandMultiple == 0;
-  if (rows <= kFusedRows || context.deterministic || !plain) return WeightFormat::kF32;
+  if (!has_many_rows(context, reader, rows) || !plain) return WeightFormat::kF32;
   const WeightFormat format = operand_format(reader.parts[0].weight.format);
   for (int i = 1; i < reader.part_count; ++i) {
     if (operand_format(reader.parts[i].weight.format) != format) return WeightFormat::kF32;
@@ -413,7 +423,7 @@ cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, 
 cudaError_t prepare_kernels(const KernelContext& context) {
   LANNER_RETURN_IF_CUDA_ERROR(prepare_fused_linear(context.shared_bytes));
   LANNER_RETURN_IF_CUDA_ERROR(prepare_gemm());
-  return prepare_attention();
+  return prepare_attention(context.clusters);
 }
 
 }  // namespace lanner::ops::cuda

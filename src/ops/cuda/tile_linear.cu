@@ -82,30 +82,39 @@ BoxedMatrix input_boxes(const TileLinear& args, std::int32_t tokens) {
   return matrix;
 }
 
-/// Blocks that share a tile: as many as there are multiprocessors for.
-std::int32_t split_of(const KernelContext& context, std::int32_t tiles, std::int32_t steps) {
-  std::int32_t split = 1;
-  while (split < kMostSplit && 2 * split * tiles <= context.multiprocessors && steps >= 4 * split) split *= 2;
-  return split;
+/// How many tokens a tile has, and how many blocks share it.
+struct TileCut {
+  std::int32_t tokens;
+  std::int32_t split;
+};
+
+/// Clocks that a product takes, as far as that is known: 4096 operations a clock, 34 bytes from the second-level cache,
+/// a tile's start and end, and 3 bytes a clock from the other blocks' shared memory.
+double clocks_of(const KernelContext& context, const TileWork& work, std::int64_t rows, const TileCut& cut) {
+  constexpr double kCacheBytes = 34;
+  constexpr double kClusterBytes = 3;
+  const double tokens = cut.tokens;
+  const std::int32_t blocks = work.weight_tiles * tiles_of(rows, cut.tokens) * cut.split;
+  const double waves = tiles_of(blocks, context.multiprocessors);
+  const double bytes = kTileCols * 2 * (kTileRows + tokens);
+  const double steps = work.steps / static_cast<double>(cut.split) * std::max(4 * tokens, bytes / kCacheBytes);
+  const double sums = kTileRows * tokens * 4 * (cut.split - 1) / cut.split / kClusterBytes;
+  return waves * (steps + sums + 1500 + 20 * tokens);
 }
 
-/// Clocks that a product takes with tiles of so many tokens, as far as that is known: 4096 operations a clock, 30 bytes
-/// from the second-level cache, and a tile's start and end.
-double clocks_of(const KernelContext& context, const TileWork& work, std::int64_t rows, std::int32_t tokens) {
-  const std::int32_t tiles = work.weight_tiles * tiles_of(rows, tokens);
-  const std::int32_t split = split_of(context, tiles, work.steps);
-  const double waves = tiles_of(std::int64_t{tiles} * split, context.multiprocessors);
-  const double step = std::max(4.0 * tokens, (kTileRows * kTileCols * 2 + tokens * kTileCols * 2) / 30.0);
-  return waves * (work.steps / static_cast<double>(split) * step + 1500 + 12.0 * tokens);
-}
-
-std::int32_t tokens_of_tile(const KernelContext& context, const TileWork& work, std::int64_t rows) {
-  for (const std::int32_t tokens : {16, 32, 64}) {
-    if (rows <= tokens) return tokens;
-  }
-  std::int32_t best = 64;
-  for (const std::int32_t tokens : {128, 256}) {
-    if (clocks_of(context, work, rows, tokens) <= clocks_of(context, work, rows, best)) best = tokens;
+TileCut cut_tiles(const KernelContext& context, const TileWork& work, std::int64_t rows) {
+  TileCut best = {16, 1};
+  double least = clocks_of(context, work, rows, best);
+  for (const std::int32_t tokens : {16, 32, 64, 128, 256}) {
+    for (std::int32_t split = 1; split <= kMostSplit; split *= 2) {
+      const TileCut cut = {tokens, split};
+      const std::int32_t blocks = work.weight_tiles * tiles_of(rows, tokens) * split;
+      if (split > 1 && (blocks > context.multiprocessors || work.steps < 2 * split)) continue;
+      const double clocks = clocks_of(context, work, rows, cut);
+      if (clocks >= least) continue;
+      least = clocks;
+      best = cut;
+    }
   }
   return best;
 }
@@ -128,6 +137,9 @@ cudaError_t run_tile_linear(const KernelContext& context, const TileLinear& args
   TileWork& work = plan.work;
   work.linear = args.linear;
   work.width = width_of(args.linear);
+  work.vectors = work.width % 4 == 0 && args.linear.out_stride % 4 == 0 &&
+                 reinterpret_cast<std::uintptr_t>(args.linear.out) % 16 == 0;
+  for (int i = 0; i < args.linear.part_count; ++i) work.biased = work.biased || args.linear.parts[i].bias != nullptr;
   work.steps = tiles_of(args.linear.cols, kTileCols);
   work.head_bands = work.tile_heads = work.head_tiles = 1;
   work.weight_tiles = tiles_of(work.width, kTileRows);
@@ -136,13 +148,15 @@ cudaError_t run_tile_linear(const KernelContext& context, const TileLinear& args
     if (!cut_heads(args.linear.heads, &work)) return cudaErrorInvalidValue;
     work.weight_bytes = 16 * work.head_bands * work.tile_heads * kTileCols * 2;
   }
-  plan.tokens = tokens_of_tile(context, work, args.linear.rows);
+  const TileCut cut = cut_tiles(context, work, args.linear.rows);
+  plan.tokens = cut.tokens;
   work.token_tiles = tiles_of(args.linear.rows, plan.tokens);
-  work.split = split_of(context, work.weight_tiles * work.token_tiles, work.steps);
+  work.split = cut.split;
   const BoxedMatrix weight = weight_boxes(args, work);
   plan.weight_dimensions = weight.dimensions;
   LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(weight, &plan.weight));
-  LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(input_boxes(args, plan.tokens), &plan.input));
+  LANNER_RETURN_IF_CUDA_ERROR(
+      context.maps->encode(input_boxes(args, plan.tokens), &plan.input));
   return args.format == WeightFormat::kF16 ? run_tiles_float16(context, plan) : run_tiles_bfloat16(context, plan);
 }
 

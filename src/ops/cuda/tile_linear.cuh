@@ -11,69 +11,13 @@
 // add up through each other's shared memory, in the order of their ranks.
 //
 // To be finished, sums go through shared memory, some tokens at a time, so that neighbouring lanes write neighbouring
-// outputs.
+// outputs, four each. What has to be added to, and the angles, are asked for one round earlier.
 
-#include "ops/cuda/heads.cuh"
-#include "ops/cuda/tile_plan.h"
-#include "ops/cuda/warpgroup.cuh"
+#include <algorithm>
+
+#include "ops/cuda/tile_finish.cuh"
 
 namespace lanner::ops::cuda {
-
-inline constexpr int kTileWorkers = 2 * kWarpgroup;
-inline constexpr int kTileGroup = 16;  // token tiles that meet a tile of W one after another
-inline constexpr int kWorkersBarrier = 3;
-
-template <int kTokens>
-struct TileShape {
-  static constexpr int kWeightBytes = kTileRows * kTileCols * 2;
-  static constexpr int kStageBytes = kWeightBytes + kTokens * kTileCols * 2;
-  static constexpr int kBlocks = kTokens <= 64 ? 2 : 1;  // on a multiprocessor
-  // The largest sums need registers that the warps that only copy hand over, a warpgroup at least.
-  static constexpr bool kHandOver = kTokens >= 256;
-  static constexpr int kThreads = kTileWorkers + (kHandOver ? kWarpgroup : kWarp);
-  static constexpr int kStages = kTokens >= 256 ? 4 : kTokens >= 128 ? 6 : kTokens >= 64 ? 4 : 5;
-  static constexpr int kRound = kTokens >= 128 ? 32 : 16;  // tokens that are finished at once
-  static constexpr int kRounds = kTokens / kRound;
-  static constexpr int kRoomStride = kTileRows / 2 + 4;  // floats: a warpgroup's rows of one token
-  static constexpr int kSumStride = kTileRows + 4;       // of all rows, where a cluster adds up
-  static constexpr int kRoomBytes = 2 * kRound * kRoomStride * 4;
-  static constexpr int kBytes =
-      1024 + kStages * kStageBytes + kRoomBytes + kTokens * static_cast<int>(sizeof(CachePlace)) + 2 * kStages * 8;
-  static_assert(kTokens * kSumStride * 4 <= kStages * kStageBytes);
-};
-
-/// Shared memory of a block.
-template <int kTokens>
-struct TileRing {
-  using Shape = TileShape<kTokens>;
-  std::byte* stages;     // (kStages): weight (128, 64), input (kTokens, 64)
-  float* rooms;          // (2 warpgroups, kRound, kRoomStride)
-  CachePlace* places;    // (kTokens)
-  std::uint64_t* full;   // (kStages)
-  std::uint64_t* empty;  // (kStages)
-
-  __device__ explicit TileRing(std::byte* base) {
-    stages = base + (1024 - shared_address(base) % 1024) % 1024;
-    rooms = reinterpret_cast<float*>(stages + Shape::kStages * Shape::kStageBytes);
-    places = reinterpret_cast<CachePlace*>(rooms + Shape::kRoomBytes / 4);
-    full = reinterpret_cast<std::uint64_t*>(places + kTokens);
-    empty = full + Shape::kStages;
-  }
-  __device__ std::byte* weight(int stage) const { return stages + stage * Shape::kStageBytes; }
-  __device__ std::byte* input(int stage) const { return weight(stage) + Shape::kWeightBytes; }
-  __device__ float* sums() const { return reinterpret_cast<float*>(stages); }  // (kTokens, kSumStride)
-};
-
-struct TileOfWork {
-  int weight;  // tile
-  int token;   // tile
-};
-__device__ __forceinline__ TileOfWork tile_at(const TileWork& work, int index) {
-  const int group = index / (work.weight_tiles * kTileGroup);
-  const int count = min(kTileGroup, work.token_tiles - group * kTileGroup);
-  const int rest = index - group * work.weight_tiles * kTileGroup;
-  return {rest / count, group * kTileGroup + rest % count};
-}
 
 // --- copying
 // -----------------------------------------------------------------------------------------------------------
@@ -129,206 +73,6 @@ __device__ void copy_tiles(const TileWork& work, int dimensions, const CUtensorM
   }
 }
 
-// --- finishing
-// -----------------------------------------------------------------------------------------------------------
-
-__device__ __forceinline__ float with_bias(const FusedLinear& args, int row, float value) {
-  int part = 0;
-  while (part + 1 < args.part_count && row >= args.parts[part + 1].first_output) ++part;
-  const float* bias = args.parts[part].bias;
-  return bias == nullptr ? value : value + __ldg(bias + row - args.parts[part].first_output);
-}
-
-/// A row of the weight and a token. `before`: what the output held.
-__device__ __forceinline__ void finish_row(const TileWork& work, int row, int token, float value, float before) {
-  const FusedLinear& args = work.linear;
-  if (row >= work.width) return;
-  const std::int64_t index = token * args.out_stride + row;
-  if (args.finish == Finish::kStore) {
-    args.out[index] = value;
-    return;
-  }
-  value = with_bias(args, row, value);
-  if (args.finish == Finish::kAdd) {
-    args.out[index] = before + args.scale * value;
-  } else if (args.finish == Finish::kHead) {
-    args.out[index] = capped(args.scale * value, args.soft_cap);
-  } else {
-    store_operand(args.out_format, args.out, index, gated(args.gate, value));
-  }
-}
-
-__device__ __forceinline__ void finish_heads(const TileWork& work, int tile, int band, int p, int token,
-                                             const CachePlace& place, float a, float b) {
-  const FusedLinear& args = work.linear;
-  const HeadsOut& heads = args.heads;
-  const int in_tile = band / work.head_bands;
-  int head = tile / work.head_tiles * work.tile_heads + in_tile;
-  if (in_tile >= work.tile_heads || head >= heads.heads + 2 * heads.kv_heads) return;
-  const int element = (tile % work.head_tiles * work.head_bands + band % work.head_bands) * 8 + p;
-  int part = 0;
-  if (head >= heads.heads) {
-    head -= heads.heads;
-    part = 1 + head / heads.kv_heads;
-    head %= heads.kv_heads;
-  }
-  const int partner = element + heads.head_dim / 2;
-  if (const float* bias = args.parts[part].bias; bias != nullptr) {
-    a += __ldg(bias + head * heads.head_dim + element);
-    b += __ldg(bias + head * heads.head_dim + partner);
-  }
-  write_head_pair(heads, place, args.first_row + token, part, head, element, partner, a, b);
-}
-
-/// Rows p and p + 8 of a band.
-__device__ __forceinline__ void finish_rows(const TileWork& work, int tile, int band, int p, int token,
-                                            const CachePlace& place, float a, float b, float2 before) {
-  const FusedLinear& args = work.linear;
-  if (args.finish == Finish::kQkv) {
-    finish_heads(work, tile, band, p, token, place, a, b);
-  } else if (args.finish == Finish::kGate) {
-    const int row = (tile * kTileBands + band) * 8 + p;
-    if (row >= args.parts[0].rows) return;
-    if (args.parts[0].bias != nullptr) a += __ldg(args.parts[0].bias + row);
-    if (args.parts[1].bias != nullptr) b += __ldg(args.parts[1].bias + row);
-    store_operand(args.out_format, args.out, token * args.out_stride + row, gated(args.gate, a) * b);
-  } else {
-    const int row = tile * kTileRows + band * 16 + p;
-    finish_row(work, row, token, a, before.x);
-    finish_row(work, row + 8, token, b, before.y);
-  }
-}
-
-/// What the outputs of rows p and p + 8 hold, where that is needed.
-__device__ __forceinline__ float2 load_before(const TileWork& work, int tile, int band, int p, int token) {
-  const FusedLinear& args = work.linear;
-  float2 before = {0, 0};
-  if (args.finish != Finish::kAdd || token >= args.rows) return before;
-  const int row = tile * kTileRows + band * 16 + p;
-  const float* out = args.out + token * args.out_stride + row;
-  if (row < work.width) before.x = load_fresh(out);
-  if (row + 8 < work.width) before.y = load_fresh(out + 8);
-  return before;
-}
-
-/// A warpgroup finishes its 64 rows of a tile. kAddTo: for Finish::kAdd alone, where the outputs' old values are loaded
-/// a round before they are needed.
-template <int kTokens, bool kAddTo>
-__device__ __forceinline__ void finish_rounds(const TileWork& work, const TileRing<kTokens>& ring,
-                                              const TileOfWork& tile, const float (&sum)[kTokens / 2]) {
-  using Shape = TileShape<kTokens>;
-  constexpr int kUnits = Shape::kRound * 32 / kWarpgroup;  // pairs of rows that a thread finishes in a round
-  const FusedLinear& args = work.linear;
-  const int group = static_cast<int>(threadIdx.x) / kWarpgroup;
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  const int lane = thread % kWarp;
-  const int warp = thread / kWarp;
-  const int p = thread % 8;
-  const int band = group * 4 + thread / 8 % 4;
-  const int first_token = tile.token * kTokens;
-  float* room = ring.rooms + group * Shape::kRound * Shape::kRoomStride;
-  const int own_row = warp * 16 + lane / 4;
-  const int row = tile.weight * kTileRows + band * 16 + p;
-  const bool exists[2] = {row < work.width, row + 8 < work.width};
-  const float2 bias =
-      kAddTo ? make_float2(exists[0] ? with_bias(args, row, 0) : 0.0F, exists[1] ? with_bias(args, row + 8, 0) : 0.0F)
-             : make_float2(0, 0);
-  float* out = args.out + row;
-  float2 before[2][kAddTo ? kUnits : 1];
-  const auto load_round = [&](int round) {
-#pragma unroll
-    for (int i = 0; i < kUnits; ++i) {
-      const int token = first_token + round * Shape::kRound + i * 4 + warp;
-      const float* place = out + token * args.out_stride;
-      const bool inside = token < args.rows;
-      before[round % 2][i].x = inside && exists[0] ? load_fresh(place) : 0.0F;
-      before[round % 2][i].y = inside && exists[1] ? load_fresh(place + 8) : 0.0F;
-    }
-  };
-  if constexpr (kAddTo) load_round(0);
-#pragma unroll
-  for (int round = 0; round < Shape::kRounds; ++round) {
-    const int from = round * Shape::kRound;
-    if constexpr (kAddTo) {
-      if (round + 1 < Shape::kRounds) load_round(round + 1);
-    }
-    named_barrier(1 + group, kWarpgroup);  // the room is free
-#pragma unroll
-    for (int j = 0; j < Shape::kRound / 8; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        room[(j * 8 + lane % 4 * 2 + i % 2) * Shape::kRoomStride + own_row + i / 2 * 8] = sum[(from / 8 + j) * 4 + i];
-      }
-    }
-    named_barrier(1 + group, kWarpgroup);
-    const float* values = room + warp * Shape::kRoomStride + thread / 8 % 4 * 16 + p;
-    if constexpr (kAddTo) {
-#pragma unroll
-      for (int i = 0; i < kUnits; ++i, values += 4 * Shape::kRoomStride) {
-        const int token = first_token + from + i * 4 + warp;
-        if (token >= args.rows) continue;
-        float* place = out + token * args.out_stride;
-        if (exists[0]) place[0] = before[round % 2][i].x + args.scale * (values[0] + bias.x);
-        if (exists[1]) place[8] = before[round % 2][i].y + args.scale * (values[8] + bias.y);
-      }
-    } else {
-#pragma unroll 1
-      for (int at = from + warp; at < from + Shape::kRound; at += 4, values += 4 * Shape::kRoomStride) {
-        if (first_token + at >= args.rows) break;
-        finish_rows(work, tile.weight, band, p, first_token + at, ring.places[at], values[0], values[8], {0, 0});
-      }
-    }
-  }
-}
-
-/// The blocks of a cluster add up, and each finishes its share of the bands. The ring is not in use any more.
-template <int kTokens>
-__device__ __forceinline__ void finish_together(const TileWork& work, const TileRing<kTokens>& ring,
-                                                const TileOfWork& tile, int rank, const float (&sum)[kTokens / 2]) {
-  using Shape = TileShape<kTokens>;
-  constexpr int kMostSplit = 8;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarp;
-  const int own_row = thread / kWarp * 16 + lane / 4;
-  float* sums = ring.sums();
-  named_barrier(kWorkersBarrier, kTileWorkers);  // both warpgroups have read what they overwrite now
-#pragma unroll
-  for (int j = 0; j < kTokens / 8; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      sums[(j * 8 + lane % 4 * 2 + i % 2) * Shape::kSumStride + own_row + i / 2 * 8] = sum[j * 4 + i];
-    }
-  }
-  __syncwarp();
-  cluster_arrive();
-  cluster_wait();
-  const int bands = kTileBands / work.split;
-  const int units = kTokens * bands * 8;
-  for (int unit = thread; unit < units; unit += kTileWorkers) {
-    const int p = unit % 8;
-    const int band = rank * bands + unit / 8 % bands;
-    const int at = unit / 8 / bands;
-    const int token = tile.token * kTokens + at;
-    if (token >= work.linear.rows) break;
-    const float2 before = load_before(work, tile.weight, band, p, token);
-    const float* place = sums + at * Shape::kSumStride + band * 16 + p;
-    float a[kMostSplit];
-    float b[kMostSplit];
-#pragma unroll
-    for (int r = 0; r < kMostSplit; ++r) {
-      a[r] = r < work.split ? load_from_block(place, r) : 0.0F;
-      b[r] = r < work.split ? load_from_block(place + 8, r) : 0.0F;
-    }
-    float2 total = {0, 0};
-#pragma unroll
-    for (int r = 0; r < kMostSplit; ++r) {
-      total.x += a[r];
-      total.y += b[r];
-    }
-    finish_rows(work, tile.weight, band, p, token, ring.places[at], total.x, total.y, before);
-  }
-}
-
 // --- multiplying
 // -----------------------------------------------------------------------------------------------------------
 
@@ -365,15 +109,16 @@ __device__ void multiply_tiles(const TileWork& work, const TileRing<kTokens>& ri
         Warpgroup<T, kTokens>::multiply(sum, a + 2 * i, b + 2 * i, step > begin || i > 0 ? 1 : 0);
       }
       products_commit();
-      products_wait<0>();
-      if (thread % kWarp == 0) barrier_arrive(ring.empty + stage);
+      products_wait<1>();  // those of the step before are done, and its stage is free
+      if (step > begin && thread % kWarp == 0) barrier_arrive(ring.empty + (count - 1) % Shape::kStages);
     }
-    if (work.split > 1) {
-      finish_together(work, ring, tile, rank, sum);
-    } else if (work.linear.finish == Finish::kAdd) {
-      finish_rounds<kTokens, true>(work, ring, tile, sum);
-    } else {
-      finish_rounds<kTokens, false>(work, ring, tile, sum);
+    products_wait<0>();
+    if (thread % kWarp == 0) barrier_arrive(ring.empty + (count - 1) % Shape::kStages);
+    switch (work.linear.finish) {
+      case Finish::kAdd: finish_tile<kTokens, TileFinish::kAdd>(work, ring, tile, rank, sum); break;
+      case Finish::kGate: finish_tile<kTokens, TileFinish::kGate>(work, ring, tile, rank, sum); break;
+      case Finish::kQkv: finish_tile<kTokens, TileFinish::kQkv>(work, ring, tile, rank, sum); break;
+      default: finish_tile<kTokens, TileFinish::kOther>(work, ring, tile, rank, sum); break;
     }
   }
 }

@@ -17,6 +17,8 @@ inline constexpr int kTileBands = kTileRows / 16;
 struct TileWork {
   FusedLinear linear;
   std::int32_t width;  // rows of all parts
+  bool vectors;        // outputs may be read and written four at a time
+  bool biased;
   std::int32_t weight_tiles;
   std::int32_t token_tiles;
   std::int32_t steps;         // of kTileCols

@@ -38,32 +38,32 @@ __device__ __forceinline__ void give_registers() {
 // --- barriers in shared memory ---------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void barrier_init(std::uint64_t* barrier, int arrivals) {
-#if LANNER_WARPGROUPS
+#if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 #endif
 }
 /// Makes initialised barriers visible to the copies and to the cluster.
 __device__ __forceinline__ void barrier_fence() {
-#if LANNER_WARPGROUPS
+#if __CUDA_ARCH__ >= 900
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
 __device__ __forceinline__ void barrier_arrive(std::uint64_t* barrier) {
-#if LANNER_WARPGROUPS
+#if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 #endif
 }
 /// Arrives, and lets the phase end only when so many bytes were copied, too.
 __device__ __forceinline__ void barrier_expect(std::uint64_t* barrier, int bytes) {
-#if LANNER_WARPGROUPS
+#if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 #endif
 }
 /// Until the phase of this parity has ended.
 __device__ __forceinline__ void barrier_wait(std::uint64_t* barrier, unsigned parity) {
-#if LANNER_WARPGROUPS
+#if __CUDA_ARCH__ >= 900
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -79,6 +79,16 @@ __device__ __forceinline__ void barrier_wait(std::uint64_t* barrier, unsigned pa
 /// Among `threads` threads, a multiple of 32; `id` 1 to 15.
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// So many bytes, a multiple of 16, into shared memory; the barrier is told when they are there.
+__device__ __forceinline__ void copy_bytes(void* to, const void* from, int bytes, std::uint64_t* barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
+#endif
 }
 
 // --- copies of boxes

@@ -1,0 +1,436 @@
+#pragma once
+// Attention of single query rows over 16-bit caches on Hopper: decode with up to four query heads of a KV head.
+//
+// Bound: the bytes of keys and values, read once for all query heads of a KV head.
+//
+// A block takes one row, one KV head and one piece of the context, and copies it KV block by KV block, keys and values
+// in one piece each, through a ring of stages (bulk copies). What the previous kernel does not write is asked for
+// before that has ended: all tokens but those of this very step. Each of eight warps takes 8 of a KV block's tokens,
+// with a softmax of its own (arXiv 1805.02867), so that they meet only at the end:
+//   scores   eight lanes share a token, each with every eighth vector of 8 elements of the key; queries in registers
+//   values   a lane takes 8 elements and every second or fourth token
+// At the end the warps' parts, then those of the blocks of a cluster, are added up in ascending order; or
+// merge_pieces() does the second. Tokens that the query does not see are not used: what lies there may be anything.
+
+#include "ops/cuda/attention_rows.cuh"
+#include "ops/cuda/warpgroup.cuh"
+
+namespace lanner::ops::cuda {
+
+inline constexpr int kPageThreads = 256;
+inline constexpr int kPageWarps = kPageThreads / kWarp;
+inline constexpr int kPageStages = 3;
+inline constexpr int kPagePasses = 2;  // of a warp over its tokens of a block
+inline constexpr float kLog2E = 1.4426950F;
+inline constexpr float kLn2 = 0.6931472F;
+static_assert(kBlockTokens == 4 * kPagePasses * kPageWarps);
+
+template <int kHeads, int kVectors>
+struct PageRoom {
+  static constexpr int kDims = 64 * kVectors;
+  float values[kPageWarps][kHeads][kDims];  // in the end those of the first warp are those of all
+  float largest[kPageWarps][kHeads];        // score, times log2(e)
+  float sum[kPageWarps][kHeads];
+  std::uint64_t full[kPageStages];
+  std::uint64_t empty[kPageStages];
+};
+
+/// What a block works on.
+struct PageTask {
+  RowContext context;
+  int old_tokens;  // in the cache before this step
+  int begin;       // first token of the piece, a multiple of kBlockTokens
+  int end;
+  int kv_head;
+  int pages;  // KV blocks
+};
+
+template <typename T>
+__device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int count) {
+  return reinterpret_cast<T*>(ring) + count % kPageStages * 2 * kBlockTokens * work.head_dim;
+}
+
+/// Asks for tokens first..end - 1 of a KV block, numbered from the sequence's start.
+template <typename T>
+__device__ __forceinline__ void copy_page(const AttentionWork& work, const PageTask& task, int page, int first, int end,
+                                          T* to, std::uint64_t* barrier) {
+  const int base = task.begin + page * kBlockTokens;
+  first = max(first - base, 0);
+  end = min(end - base, kBlockTokens);
+  if (first >= end) return;
+  const std::int64_t block = task.context.blocks[task.begin / kBlockTokens + page];
+  const T* keys = reinterpret_cast<const T*>(work.cache + block * work.block_bytes + task.kv_head * work.head_bytes);
+  const int bytes = (end - first) * work.head_dim * static_cast<int>(sizeof(T));
+  const int offset = first * work.head_dim;
+  copy_bytes(to + offset, keys + offset, bytes, barrier);
+  const int behind = kBlockTokens * work.head_dim;
+  copy_bytes(to + behind + offset, keys + behind + offset, bytes, barrier);
+}
+
+__device__ __forceinline__ int page_bytes(const AttentionWork& work, const PageTask& task, int page, int element) {
+  return 2 * min(kBlockTokens, task.end - task.begin - page * kBlockTokens) * work.head_dim * element;
+}
+
+/// One warp's softmax over its tokens of all KV blocks of the piece.
+template <typename T, int kHeads, int kVectors>
+struct PageWarp {
+  float q[kHeads][kVectors][kVector];
+  float sum[kHeads][kVector] = {};
+  float largest[kHeads];
+  float total[kHeads] = {};
+  int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int warp = static_cast<int>(threadIdx.x) / kWarp;
+  bool plain;
+
+  __device__ void load_queries(const AttentionWork& work, int row, int first_head, int heads) {
+    plain = work.soft_cap == 0 && work.slopes == nullptr;
+    const float factor = plain ? work.scale * kLog2E : work.scale;
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      largest[h] = -INFINITY;
+      const float* from = work.q + (static_cast<std::int64_t>(row) * work.heads + first_head + h) * work.head_dim;
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const int element = (v * 8 + lane % 8) * kVector;
+        float4 a = {0, 0, 0, 0};
+        float4 b = {0, 0, 0, 0};
+        if (h < heads && element < work.head_dim) {
+          a = load_fresh(reinterpret_cast<const float4*>(from + element));
+          b = load_fresh(reinterpret_cast<const float4*>(from + element) + 1);
+        }
+        float(&to)[kVector] = q[h][v];
+        to[0] = a.x * factor, to[1] = a.y * factor, to[2] = a.z * factor, to[3] = a.w * factor;
+        to[4] = b.x * factor, to[5] = b.y * factor, to[6] = b.z * factor, to[7] = b.w * factor;
+      }
+    }
+  }
+
+  __device__ __forceinline__ static void widen_vector(const T* place, float (&out)[kVector]) {
+    const uint4 v = *reinterpret_cast<const uint4*>(place);
+    const std::uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 pair = widen_word<T>(words[i]);
+      out[2 * i] = pair.x;
+      out[2 * i + 1] = pair.y;
+    }
+  }
+
+  /// first: the position of the KV block's first token.
+  __device__ __forceinline__ void take(const AttentionWork& work, const PageTask& task, const T* keys, int first,
+                                       int first_head, int heads) {
+    const int own = warp * 4 * kPagePasses + lane / 8;  // the lane's token of pass 0
+    if (first + warp * 4 * kPagePasses >= task.end) return;
+    const bool whole = first >= task.context.first_key && first + kBlockTokens <= task.end;
+    float score[kPagePasses][kHeads] = {};
+#pragma unroll
+    for (int pass = 0; pass < kPagePasses; ++pass) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const int element = (v * 8 + lane % 8) * kVector;
+        if (element >= work.head_dim) continue;
+        float k[kVector];
+        widen_vector(keys + (own + pass * 4) * work.head_dim + element, k);
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) {
+#pragma unroll
+          for (int i = 0; i < kVector; ++i) score[pass][h] = fmaf(k[i], q[h][v][i], score[pass][h]);
+        }
+      }
+    }
+    bool seen[kPagePasses];
+#pragma unroll
+    for (int pass = 0; pass < kPagePasses; ++pass) {
+      const int position = first + own + pass * 4;
+      seen[pass] = whole || (position >= task.context.first_key && position < task.end);
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) {
+        float& s = score[pass][h];
+#pragma unroll
+        for (int offset = 4; offset > 0; offset /= 2) s += __shfl_xor_sync(kAllLanes, s, offset);
+        if (!plain) {
+          s = capped(s, work.soft_cap);
+          if (work.slopes != nullptr && h < heads) {
+            s = fmaf(__ldg(work.slopes + first_head + h), static_cast<float>(position - task.context.tokens + 1), s);
+          }
+          s *= kLog2E;
+        }
+        if (!seen[pass]) s = -INFINITY;
+      }
+    }
+    weigh(score);
+    add_values(keys + kBlockTokens * work.head_dim, work.head_dim, score, seen);
+  }
+
+  /// From scores to weights relative to the largest so far.
+  __device__ __forceinline__ void weigh(float (&score)[kPagePasses][kHeads]) {
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      float most = largest[h];
+#pragma unroll
+      for (int pass = 0; pass < kPagePasses; ++pass) most = fmaxf(most, score[pass][h]);
+      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 8));
+      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 16));
+      const float origin = most == -INFINITY ? 0.0F : most;  // nothing seen yet: all weights are zero
+      const float rescale = exp2f(largest[h] - origin);
+      largest[h] = most;
+      total[h] *= rescale;
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) sum[h][i] *= rescale;
+#pragma unroll
+      for (int pass = 0; pass < kPagePasses; ++pass) {
+        score[pass][h] = exp2f(score[pass][h] - origin);
+        total[h] += score[pass][h];
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_token(const T* value, bool seen, const float (&weight)[kHeads]) {
+    float v[kVector];
+    widen_vector(value, v);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      if (!seen) v[i] = 0;
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) sum[h][i] = fmaf(weight[h], v[i], sum[h][i]);
+    }
+  }
+
+  __device__ __forceinline__ void add_values(const T* values, int head_dim, const float (&weight)[kPagePasses][kHeads],
+                                             const bool (&seen)[kPagePasses]) {
+    const int element = lane % (8 * kVectors) * kVector;
+    const int own = warp * 4 * kPagePasses + lane / 8;
+    // Heads of up to 64: eight lanes share a token. Longer ones: sixteen, which take their neighbours' token, too.
+#pragma unroll
+    for (int pass = 0; pass < kPagePasses; ++pass) {
+      float others[kHeads];
+      bool other_seen = false;
+      if constexpr (kVectors == 2) {
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) others[h] = __shfl_xor_sync(kAllLanes, weight[pass][h], 8);
+        other_seen = __shfl_xor_sync(kAllLanes, static_cast<int>(seen[pass]), 8) != 0;
+      }
+      if (element >= head_dim) continue;
+      add_token(values + (own + pass * 4) * head_dim + element, seen[pass], weight[pass]);
+      if constexpr (kVectors == 2) {
+        add_token(values + ((own ^ 1) + pass * 4) * head_dim + element, other_seen, others);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void leave(PageRoom<kHeads, kVectors>& room) {
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+#pragma unroll
+      for (int offset = 8; offset < kWarp; offset *= 2) total[h] += __shfl_xor_sync(kAllLanes, total[h], offset);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) {
+#pragma unroll
+        for (int offset = 8 * kVectors; offset < kWarp; offset *= 2) {
+          sum[h][i] += __shfl_xor_sync(kAllLanes, sum[h][i], offset);
+        }
+        if (lane < 8 * kVectors) room.values[warp][h][lane * kVector + i] = sum[h][i];
+      }
+      if (lane == 0) {
+        room.largest[warp][h] = largest[h];
+        room.sum[warp][h] = total[h];
+      }
+    }
+  }
+};
+
+/// Largest scores, sums and values of several parts as one: part(i) gives {largest, sum, value}.
+template <int kMost, typename Part>
+__device__ __forceinline__ float3 added_up(int parts, const Part& part) {
+  float3 all[kMost];
+  float most = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kMost; ++i) {
+    all[i] = i < parts ? part(i) : make_float3(-INFINITY, 0, 0);
+    most = fmaxf(most, all[i].x);
+  }
+  const float origin = most == -INFINITY ? 0.0F : most;
+  float3 result = {most, 0, 0};
+#pragma unroll
+  for (int i = 0; i < kMost; ++i) {
+    const float factor = exp2f(all[i].x - origin);
+    result.y = fmaf(all[i].y, factor, result.y);
+    result.z = fmaf(all[i].z, factor, result.z);
+  }
+  return result;
+}
+
+/// Adds up the warps, then, where they are a cluster, the blocks, and writes the result or the piece's part of it.
+template <int kHeads, int kVectors>
+__device__ void write_pages(const AttentionWork& work, const AttentionRows& rows, int row, int first_head, int heads,
+                            PageRoom<kHeads, kVectors>& room) {
+  constexpr int kMostPieces = 8;
+  constexpr int kPlaces = (kHeads * PageRoom<kHeads, kVectors>::kDims + kPageThreads - 1) / kPageThreads;
+  const int count = heads * work.head_dim;
+  const int thread = static_cast<int>(threadIdx.x);
+  const auto out_place = [&](int head, int element) {
+    return (static_cast<std::int64_t>(row) * work.heads + first_head + head) * work.head_dim + element;
+  };
+  __syncthreads();
+  float3 mine[kPlaces];
+#pragma unroll
+  for (int place = 0; place < kPlaces; ++place) {
+    const int i = place * kPageThreads + thread;
+    if (i >= count) break;
+    const int head = i / work.head_dim;
+    const int element = i % work.head_dim;
+    mine[place] = added_up<kPageWarps>(kPageWarps, [&](int warp) {
+      return make_float3(room.largest[warp][head], room.sum[warp][head], room.values[warp][head][element]);
+    });
+    if (rows.partials == 1) {
+      store_operand(work.out_format, work.out, out_place(head, element), mine[place].z / mine[place].y);
+    } else if (!rows.together) {
+      const std::int64_t at =
+          (static_cast<std::int64_t>(blockIdx.x) * work.heads + first_head + head) * rows.partials + blockIdx.z;
+      rows.partial_values[at * work.head_dim + element] = mine[place].z;
+      if (element == 0) rows.partial_sums[at] = make_float2(mine[place].x * kLn2, mine[place].y);
+    }
+  }
+  if (!rows.together) return;
+  __syncthreads();
+#pragma unroll
+  for (int place = 0; place < kPlaces; ++place) {
+    const int i = place * kPageThreads + thread;
+    if (i >= count) break;
+    const int head = i / work.head_dim;
+    const int element = i % work.head_dim;
+    room.values[0][head][element] = mine[place].z;
+    if (element == 0) {
+      room.largest[0][head] = mine[place].x;
+      room.sum[0][head] = mine[place].y;
+    }
+  }
+  cluster_barrier();
+  const int share = (count + rows.partials - 1) / rows.partials;
+  const int rank = static_cast<int>(blockIdx.z);
+  for (int i = rank * share + thread; i < min(count, (rank + 1) * share); i += kPageThreads) {
+    const int head = i / work.head_dim;
+    const int element = i % work.head_dim;
+    const float3 all = added_up<kMostPieces>(rows.partials, [&](int piece) {
+      return make_float3(load_from_block(&room.largest[0][head], piece), load_from_block(&room.sum[0][head], piece),
+                         load_from_block(&room.values[0][head][element], piece));
+    });
+    store_operand(work.out_format, work.out, out_place(head, element), all.z / all.y);
+  }
+  cluster_barrier();  // nobody leaves while others read from it
+}
+
+/// Grid: (rows, KV heads, pieces).
+template <typename T, int kHeads, int kVectors>
+__global__ void __launch_bounds__(kPageThreads, kHeads > 2 ? 1 : 2)
+    attend_pages(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(128) std::byte ring[];
+  auto& room = *reinterpret_cast<PageRoom<kHeads, kVectors>*>(ring + kPageStages * 2 * kBlockTokens * work.head_dim *
+                                                                         static_cast<int>(sizeof(T)));
+  const int thread = static_cast<int>(threadIdx.x);
+  const int row = row_of(work, rows, static_cast<int>(blockIdx.x));
+  if (row < 0) {
+    wait_for_previous();
+    return;
+  }
+  if (thread == 0) {
+    for (int i = 0; i < kPageStages; ++i) {
+      barrier_init(room.full + i, 1);
+      barrier_init(room.empty + i, kPageWarps);
+    }
+    barrier_fence();
+  }
+  PageTask task;
+  task.context = context_of(work, row);
+  task.old_tokens = work.slices[work.row_slice[row]].first_position;
+  task.kv_head = static_cast<int>(blockIdx.y);
+  const int piece = task.context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
+  task.end = rows.partials == 1 ? task.context.tokens : min(task.context.tokens, piece + rows.piece_tokens);
+  task.begin = max(piece, task.context.first_key) / kBlockTokens * kBlockTokens;
+  task.pages = max(0, (task.end - task.begin + kBlockTokens - 1) / kBlockTokens);
+  const int group = work.heads / work.kv_heads;
+  const auto keys_of = [&](int page) { return page_keys<T>(work, ring, page); };
+  if (thread == 0) {
+    for (int page = 0; page < min(task.pages, kPageStages); ++page) {
+      barrier_expect(room.full + page, page_bytes(work, task, page, static_cast<int>(sizeof(T))));
+      copy_page(work, task, page, 0, min(task.end, task.old_tokens), keys_of(page), room.full + page);
+    }
+  }
+  wait_for_previous();  // what came so far is the batch, and tokens that are in the cache for long
+  let_next_start();
+  if (thread == 0) {
+    for (int page = 0; page < min(task.pages, kPageStages); ++page) {
+      copy_page(work, task, page, task.old_tokens, task.end, keys_of(page), room.full + page);
+    }
+  }
+  PageWarp<T, kHeads, kVectors> state;
+  state.load_queries(work, row, task.kv_head * group, group);
+  __syncthreads();  // the barriers are there
+  for (int page = 0; page < task.pages; ++page) {
+    const int stage = page % kPageStages;
+    barrier_wait(room.full + stage, page / kPageStages & 1);
+    state.take(work, task, keys_of(page), task.begin + page * kBlockTokens, task.kv_head * group, group);
+    __syncwarp();
+    if (state.lane == 0) barrier_arrive(room.empty + stage);
+    const int next = page + kPageStages;
+    if (thread == 0 && next < task.pages) {
+      barrier_wait(room.empty + stage, page / kPageStages & 1);
+      barrier_expect(room.full + stage, page_bytes(work, task, next, static_cast<int>(sizeof(T))));
+      copy_page(work, task, next, 0, task.end, keys_of(next), room.full + stage);
+    }
+    __syncwarp();
+  }
+  state.leave(room);
+  write_pages(work, rows, row, task.kv_head * group, group, room);
+#endif
+}
+
+template <typename T, int kHeads, int kVectors>
+std::size_t page_shared_bytes(std::int64_t head_dim) {
+  return static_cast<std::size_t>(kPageStages * 2 * kBlockTokens * head_dim) * sizeof(T) +
+         sizeof(PageRoom<kHeads, kVectors>);
+}
+
+template <typename T, int kHeads, int kVectors>
+cudaError_t launch_pages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  const dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
+                  static_cast<unsigned>(rows.partials));
+  return launch_clusters(context, attend_pages<T, kHeads, kVectors>, grid, kPageThreads,
+                         page_shared_bytes<T, kHeads, kVectors>(work.head_dim),
+                         rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
+}
+
+template <typename T, int kVectors>
+cudaError_t launch_pages_of_heads(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  const int group = work.heads / work.kv_heads;
+  if (group == 1) return launch_pages<T, 1, kVectors>(context, work, rows);
+  if (group == 2) return launch_pages<T, 2, kVectors>(context, work, rows);
+  return launch_pages<T, 4, kVectors>(context, work, rows);
+}
+
+template <typename T>
+cudaError_t launch_pages_of_type(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  return work.head_dim <= 64 ? launch_pages_of_heads<T, 1>(context, work, rows)
+                             : launch_pages_of_heads<T, 2>(context, work, rows);
+}
+
+template <typename T, int kVectors>
+cudaError_t prepare_pages_of_size() {
+  constexpr cudaFuncAttribute kAttribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  constexpr std::int64_t kDims = 64 * kVectors;
+  const auto allow = [](auto* kernel, std::size_t bytes) {
+    return cudaFuncSetAttribute(kernel, kAttribute, static_cast<int>(bytes));
+  };
+  LANNER_RETURN_IF_CUDA_ERROR((allow(attend_pages<T, 1, kVectors>, page_shared_bytes<T, 1, kVectors>(kDims))));
+  LANNER_RETURN_IF_CUDA_ERROR((allow(attend_pages<T, 2, kVectors>, page_shared_bytes<T, 2, kVectors>(kDims))));
+  return allow(attend_pages<T, 4, kVectors>, page_shared_bytes<T, 4, kVectors>(kDims));
+}
+
+template <typename T>
+cudaError_t prepare_pages_of_type() {
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_of_size<T, 1>()));
+  return prepare_pages_of_size<T, 2>();
+}
+
+}  // namespace lanner::ops::cuda

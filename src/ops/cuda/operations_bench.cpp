@@ -207,7 +207,8 @@ void Bench::upload(std::int32_t sequences, std::int32_t rows, std::int32_t first
                                                           static_cast<std::size_t>(of_each))});
   }
   const Batch batch{.rows = sequences * rows, .tokens = zeros, .positions = zeros, .slices = slices};
-  batch_ = must(step_.batch(batch, stream_.get()));
+  const StepPlaces places{.rows = batch.rows, .max_context = longest_context(batch)};
+  batch_ = must(step_.batch(batch, places, stream_.get()));
   LANNER_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
 }
 

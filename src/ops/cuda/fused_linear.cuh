@@ -344,9 +344,12 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
 /// How many warps share a row of `chunks` steps. It costs a barrier a task, and pays where there are few tasks for many
 /// warps: all of a warp's loads are then in flight at once. By the shape of the weights alone: see the top.
 inline std::int32_t splits_of(WeightFormat format, std::int32_t chunks, std::int32_t pairs) {
-  constexpr std::int32_t kManyPairs = 4096;
-  if (format == WeightFormat::kInt4 || pairs >= kManyPairs || chunks < 8) return 1;
-  return chunks < 32 || format == WeightFormat::kInt8 ? 2 : 4;
+  constexpr std::int32_t kWarps = 2048;  // about as many as large devices run at once
+  if (format == WeightFormat::kInt4 || chunks < 8) return 1;
+  const std::int32_t most = chunks < 32 || format == WeightFormat::kInt8 ? 2 : 4;
+  std::int32_t splits = 1;
+  while (splits < most && 2 * splits * pairs <= kWarps) splits *= 2;
+  return splits;
 }
 
 template <WeightFormat kFormat, int kRows>

@@ -57,6 +57,8 @@ std::vector<StepResult> StepRunner::collect(Scheduler& scheduler) {
   for (const Place& place : started.places) {
     if (place.item.sequence == nullptr) continue;
     Sequence& sequence = *place.item.sequence;
+    // Also where it fails: the other choices then find nothing in the tree, and compute the prompt themselves.
+    if (place.sample >= 0 || place.ends) sequence.request->prompt_computed = true;
     if (place.sample >= 0) {
       if (auto result = take_token(place, started.sampled[static_cast<std::size_t>(place.sample)])) {
         ended.push_back(*std::move(result));
@@ -65,7 +67,6 @@ std::vector<StepResult> StepRunner::collect(Scheduler& scheduler) {
     } else if (place.ends) {
       ended.push_back({.sequence = &sequence, .reason = FinishReason::kLength});
     }
-    if (place.sample >= 0 || place.ends) sequence.request->prompt_computed = true;
     scheduler.publish(sequence);
   }
   return ended;

@@ -538,16 +538,12 @@ TEST(Engine, LogprobsAreThoseOfTheModel) {
 
 TEST(Engine, LogitsThatAreNotFiniteEndTheRequestWithAnError) {
   auto engine = open(small_options(), {.poisoned_tensor = "model.layers.1.post_attention_layernorm.weight"});
-  const auto record = run(*engine, {{.prompt = {1, 2, 3}}})[0];
+  const auto record = run(*engine, {{.prompt = {1, 2, 3}, .n = 3}})[0];
   ASSERT_EQ(record.finals.size(), 1U);
-  EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kError);
+  EXPECT_EQ(record.finals[0].reasons, std::vector<FinishReason>(3, FinishReason::kError));
   EXPECT_EQ(record.finals[0].status.code(), StatusCode::kInternal);
-  expect_no_leak(*engine);  // which also waits until the counters have been published
-  EXPECT_EQ(engine->stats().corrupted_requests, 1);
-  const auto choices = run(*engine, {{.prompt = {1, 2, 3}, .n = 3}})[0];
-  EXPECT_EQ(choices.finals[0].reasons, std::vector<FinishReason>(3, FinishReason::kError));
-  expect_no_leak(*engine);
-  EXPECT_EQ(engine->stats().corrupted_requests, 2);  // a request counts once, whatever its choices
+  expect_no_leak(*engine);                           // which also waits until the counters have been published
+  EXPECT_EQ(engine->stats().corrupted_requests, 1);  // once, whatever its choices
 }
 
 TEST(OpenEngine, RefusesOptionsAndMemoryThatCannotBe) {

@@ -347,8 +347,8 @@ void CudaBackend::handed_linear_add(const Linear& linear, const float* input, st
 void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
                                 const Linear* reader) {
   check_norm_gated_up(linear);
-  LANNER_CUDA_CHECK(
-      cuda::norm_gated_up(context_, on_device(linear), gate, x, places_of(rows), h, handed_to(reader, places_of(rows))));
+  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, places_of(rows), h,
+                                        handed_to(reader, places_of(rows))));
 }
 
 /// Null for all rows from the first on.

@@ -200,11 +200,12 @@ void Bench::upload(std::int32_t sequences, std::int32_t rows, std::int32_t first
   const std::vector<std::int32_t> zeros(static_cast<std::size_t>(sequences * rows));
   std::vector<SequenceSlice> slices;
   for (std::int32_t s = 0; s < sequences; ++s) {
-    slices.push_back({.first_row = s * rows,
-                      .rows = rows,
-                      .first_position = first_position,
-                      .blocks = std::span(blocks).subspan(static_cast<std::size_t>(s * of_each),
-                                                          static_cast<std::size_t>(of_each))});
+    slices.push_back(
+        {.first_row = s * rows,
+         .rows = rows,
+         .first_position = first_position,
+         .blocks = std::span(blocks).subspan(static_cast<std::size_t>(s) * static_cast<std::size_t>(of_each),
+                                             static_cast<std::size_t>(of_each))});
   }
   const Batch batch{.rows = sequences * rows, .tokens = zeros, .positions = zeros, .slices = slices};
   const StepPlaces places{.rows = batch.rows, .max_context = longest_context(batch)};

@@ -155,8 +155,7 @@ cudaError_t run_tile_linear(const KernelContext& context, const TileLinear& args
   const BoxedMatrix weight = weight_boxes(args, work);
   plan.weight_dimensions = weight.dimensions;
   LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(weight, &plan.weight));
-  LANNER_RETURN_IF_CUDA_ERROR(
-      context.maps->encode(input_boxes(args, plan.tokens), &plan.input));
+  LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(input_boxes(args, plan.tokens), &plan.input));
   return args.format == WeightFormat::kF16 ? run_tiles_float16(context, plan) : run_tiles_bfloat16(context, plan);
 }
 

@@ -134,7 +134,7 @@ $(BUILD)/.configured: CMakePresets.json | setup-build
 $(CUDA_STAMP): CMakePresets.json cmake/LannerCuda.cmake | setup-build
 	@rm -f build-cuda/.configured*
 	@nvcc=$$(scripts/setup_cuda.sh </dev/null) && scripts/with_cargo.sh cmake --preset cuda -DCMAKE_CUDA_COMPILER="$$nvcc" \
-	  $(if $(CUDA_ARCHITECTURES),'-DLANNER_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)') $(CMAKE_ARGS) </dev/null && touch '$@'
+	  $(if $(CUDA_ARCHITECTURES),'-DLANNER_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)',-ULANNER_CUDA_ARCHITECTURES) $(CMAKE_ARGS) </dev/null && touch '$@'
 build-asan/.configured: CMakePresets.json | setup-build
 	$(call configure,asan-ubsan)
 build-tsan/.configured: CMakePresets.json | setup-build

@@ -176,7 +176,6 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* place) {
 }
 
 // --- clusters of blocks
-// ------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
@@ -228,7 +227,6 @@ __device__ __forceinline__ void cluster_barrier() {
 }
 
 // --- copies into shared memory
-// ----------------------------------------------------------------------------------------
 
 /// 16 bytes, asynchronously, past the first-level cache; zeros where not `valid` (then nothing is read).
 __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid) {
@@ -243,7 +241,6 @@ __device__ __forceinline__ void wait_for_copies() {
 }
 
 // --- matrix fragments
-// ---------------------------------------------------------------------------------------------------
 
 /// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ __forceinline__ void load_matrices(std::uint32_t (&out)[4], const void* row) {
@@ -283,7 +280,6 @@ __device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&sum)[4], con
 }
 
 // --- small arithmetic
-// -----------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ float gated(Gate gate, float x) {
   switch (gate) {
@@ -317,7 +313,6 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
 // --- launches
-// -----------------------------------------------------------------------------------------------------------------
 
 /// launch() with clusters of so many neighbouring blocks; they divide the grid.
 template <typename... Parameters, typename... Arguments>

@@ -47,7 +47,6 @@ __device__ __forceinline__ PairRows locate_pair(const FusedLinear& args, int pai
 }
 
 // --- the stream of weights
-// --------------------------------------------------------------------------------------------
 
 /// What one lane has in flight: kDepth steps of kWeightRows rows.
 template <WeightFormat kFormat, int kRows>
@@ -106,7 +105,6 @@ struct WeightStream {
 };
 
 // --- the product
-// ----------------------------------------------------------------------------------------------------------
 
 /// Multiplies what lies at `place` of the stream with the input of `chunk` (of the tile) and adds it to the sums.
 template <WeightFormat kFormat, int kRows>
@@ -175,7 +173,6 @@ __device__ __forceinline__ float sum_each(const float (&value)[kCount], int lane
 }
 
 // --- what becomes of it
-// ----------------------------------------------------------------------------------------------------
 
 /// What will be needed to finish a pair, asked for while it is computed: what its outputs hold, or its rotation.
 __device__ __forceinline__ float2 load_ahead(const FusedLinear& args, int row, const PairRows& rows) {
@@ -339,7 +336,6 @@ __global__ void __launch_bounds__(kFusedThreads, (FusedShape<kFormat, kRows>::kB
 }
 
 // --- the launch
-// --------------------------------------------------------------------------------------------------------------
 
 /// How many warps share a row of `chunks` steps. It costs a barrier a task, and pays where there are few tasks for many
 /// warps: all of a warp's loads are then in flight at once. By the shape of the weights alone: see the top.

@@ -118,7 +118,6 @@ cudaError_t finish_product(const KernelContext& context, const Call& call, const
 }
 
 // --- few rows
-// ---------------------------------------------------------------------------------------------------------
 
 std::int64_t pairs_of(Finish finish, const DeviceWeight& weight) {
   return finish == Finish::kGate ? weight.rows : ceil_div(weight.rows, 2);
@@ -182,7 +181,6 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
 }
 
 // --- many rows
-// --------------------------------------------------------------------------------------------------------
 
 /// out = prepared input · weightᵀ.
 cudaError_t multiply_part(const KernelContext& context, const DeviceWeight& weight, const void* input,

@@ -20,7 +20,6 @@
 namespace lanner::ops::cuda {
 
 // --- copying
-// -----------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void copy_weight(const TileWork& work, int dimensions, const CUtensorMap& map, int tile,
                                             int step, std::byte* to, std::uint64_t* barrier, std::uint64_t policy) {
@@ -74,7 +73,6 @@ __device__ void copy_tiles(const TileWork& work, int dimensions, const CUtensorM
 }
 
 // --- multiplying
-// -----------------------------------------------------------------------------------------------------------
 
 template <typename T, int kTokens>
 __device__ void multiply_tiles(const TileWork& work, const TileRing<kTokens>& ring, int rank) {

@@ -92,7 +92,6 @@ __device__ __forceinline__ void copy_bytes(void* to, const void* from, int bytes
 }
 
 // --- copies of boxes
-// ---------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
 #if LANNER_WARPGROUPS
@@ -133,7 +132,6 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, std::
 }
 
 // --- products
-// ----------------------------------------------------------------------------------------------------------
 
 /// What the instruction needs to know of an operand: where it lies; groups of eight rows are 1024 bytes apart. Where
 /// the rows are those of the sum, the product's inner dimension lies along them and 64 elements are all there may be.

@@ -121,26 +121,53 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, Random& random) {
   return tokens;
 }
 
+void decode_and_check(TinyModel& model, const std::vector<std::int32_t>& tokens) {
+  const auto rows = static_cast<std::int64_t>(tokens.size());
+  model.forward(DecodeStep(tokens).batch());
+  const std::vector<float> logits = model.logits(rows);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t output = 0; output < kVocab; ++output) {
+      const double expected = model.expected_logit(tokens[static_cast<std::size_t>(row)], output);
+      ASSERT_NEAR(logits[static_cast<std::size_t>(row * kVocab + output)], expected, 1e-4) << "row " << row;
+    }
+  }
+}
+
+/// A step of one long prompt, of which nothing is wanted.
+void announce_prompt(std::int32_t rows) {
+  const std::vector<std::int32_t> zeros(static_cast<std::size_t>(rows));
+  std::vector<std::int32_t> blocks(static_cast<std::size_t>((rows + kKvBlockTokens - 1) / kKvBlockTokens));
+  const std::vector<SequenceSlice> slices{{.first_row = 0, .rows = rows, .first_position = 0, .blocks = blocks}};
+  const Batch batch{.rows = rows, .tokens = zeros, .positions = zeros, .slices = slices};
+  EXPECT_FALSE(bare_device().begin_step(
+      {.model = &batch, .batch = batch, .cache = {}, .logits = {}, .hidden = {}, .most_rows = rows}));
+  bare_device().end_step();
+}
+
 TEST(Steps, AreRepeatedWithNewContents) {
   TinyModel model;
   Random random(6);
   for (int round = 0; round < 4; ++round) {
     for (const std::int64_t rows : {1, 2, 3, 8, 9, 16, 17, 40, 48}) {
-      const std::vector<std::int32_t> tokens = random_tokens(rows, random);
-      model.forward(DecodeStep(tokens).batch());
-      const std::vector<float> logits = model.logits(rows);
-      for (std::int64_t row = 0; row < rows; ++row) {
-        for (std::int64_t output = 0; output < kVocab; ++output) {
-          const double expected = model.expected_logit(tokens[static_cast<std::size_t>(row)], output);
-          ASSERT_NEAR(logits[static_cast<std::size_t>(row * kVocab + output)], expected, 1e-4)
-              << "round " << round << ", row " << row << " of " << rows;
-        }
-      }
+      SCOPED_TRACE(::testing::Message() << "round " << round << ", " << rows << " rows");
+      decode_and_check(model, random_tokens(rows, random));
+      if (::testing::Test::HasFatalFailure()) return;
     }
   }
   // Nine shapes in eight places or fewer: all but the first two rounds are repetitions.
   const int at_least = is_cuda(test_device()) ? 18 : 0;
   EXPECT_GE(model.repeated(), at_least);
+}
+
+TEST(Steps, AreRepeatedBehindOneWhoseListsNeedMoreMemory) {
+  TinyModel model;
+  Random random(8);
+  for (int round = 0; round < 4; ++round) {
+    SCOPED_TRACE(round);
+    for (int i = 0; i < 3; ++i) decode_and_check(model, random_tokens(16, random));
+    if (::testing::Test::HasFatalFailure()) return;
+    announce_prompt(20000 << round);
+  }
 }
 
 TEST(Steps, MayBeBuiltOnTokensThatNobodyHasRead) {

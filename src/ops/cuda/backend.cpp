@@ -228,9 +228,7 @@ bool CudaBackend::begin_step(const StepPlan& plan) {
     upload_batch(plan.batch, {.rows = plan.batch.rows, .max_context = longest_context(plan.batch)});
     return false;
   }
-  const std::byte* const before = upload_.device();
   upload_batch(plan.batch, *places);
-  if (upload_.device() != before) graphs_.clear();
   return graphs_.begin(plan, *places, stream_.get()) == StepGraphs::Action::kReplayed;
 }
 
@@ -241,8 +239,10 @@ void CudaBackend::end_step() {
 }
 
 void CudaBackend::upload_batch(const Batch& batch, const StepPlaces& places) {
+  const std::byte* const before = upload_.device();
   auto uploaded = upload_.batch(batch, places, stream_.get());
   LANNER_CHECK(uploaded.ok());
+  if (upload_.device() != before) graphs_.clear();  // they read the lists where they were
   batch_ = *uploaded;
   batch_.sampled = sampler_.sampled();
   batch_rows_ = batch.rows;

@@ -7,6 +7,9 @@
 namespace lanner {
 namespace {
 
+constexpr std::int64_t kCompanyShare = 32;  // of all slots, that are given out at once
+constexpr int kMostHeldSteps = 16;          // 0.1 s where they take 6 ms
+
 using Queue = std::list<std::unique_ptr<Sequence>>;
 
 void insert_by_age(Queue& queue, std::unique_ptr<Sequence> sequence) {
@@ -86,6 +89,8 @@ void Scheduler::admit(Step& step) {
   // Whoever waits for its last token alone takes no part in a step any more.
   std::int64_t going_on =
       std::ranges::count_if(running_, [](const auto& sequence) { return !sequence->awaits_last_token(); });
+  if (waits_for_company(limits_.max_sequences - going_on)) return;
+  was_full_ = false;
   while (!waiting_.empty() && going_on < limits_.max_sequences && rows_left_ > 0 && output_rows_left_ > 0) {
     if (!try_admit(*waiting_.front())) return;
     ++going_on;
@@ -96,6 +101,14 @@ void Scheduler::admit(Step& step) {
     insert_by_age(running_, std::move(sequence));
     if (!schedule_chunk(admitted, step)) return;
   }
+  was_full_ = going_on >= limits_.max_sequences;
+}
+
+bool Scheduler::waits_for_company(std::int64_t free) {
+  const bool waits = was_full_ && free > 0 && free < limits_.max_sequences / kCompanyShare && waiting() > free &&
+                     held_steps_ < kMostHeldSteps;
+  held_steps_ = waits ? held_steps_ + 1 : 0;
+  return waits;
 }
 
 bool Scheduler::try_admit(Sequence& sequence) {

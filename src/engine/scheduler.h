@@ -61,6 +61,8 @@ class Scheduler {
   void plan_decode(Step& step);
   void plan_prefill(Step& step);
   void admit(Step& step);
+  /// Whether the `free` slots stay empty in this step, for more to become free.
+  bool waits_for_company(std::int64_t free);
   bool try_admit(Sequence& sequence);
   bool schedule_chunk(Sequence& sequence, Step& step);
   void preempt(Queue::iterator victim);
@@ -71,6 +73,8 @@ class Scheduler {
   Queue waiting_;  // in order of arrival
   std::int64_t rows_left_ = 0;
   std::int64_t output_rows_left_ = 0;
+  bool was_full_ = false;  // when sequences were admitted last
+  int held_steps_ = 0;     // in which slots stayed empty
   std::int64_t preemptions_ = 0;
   std::int64_t prefix_hits_ = 0;
 };

@@ -19,10 +19,9 @@ constexpr std::int64_t kLongPiece = 512;    // tokens: from here on more blocks 
 __global__ void merge_pieces(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
   wait_for_previous();
   let_next_start();
-  const int row = rows.decode_rows[blockIdx.x];
-  if (row < 0 || work.row_slice[row] < 0) return;
-  const DeviceSlice slice = work.slices[work.row_slice[row]];
-  const int tokens = slice.first_position + row - slice.first_row + 1;
+  const int row = rows.decode_rows[blockIdx.x].row;
+  const int tokens = rows.decode_rows[blockIdx.x].tokens;
+  if (row < 0) return;
   const int first_key = work.window == 0 ? 0 : max(0, tokens - work.window);
   const int base = first_key / static_cast<int>(kAttentionChunk) * static_cast<int>(kAttentionChunk);
   const int pieces = (tokens - base + rows.piece_tokens - 1) / rows.piece_tokens;

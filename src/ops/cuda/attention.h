@@ -32,7 +32,7 @@ struct AttentionWork {
 /// The rows of `decode_rows`, each cut into `partials` pieces of `piece_tokens`; or, where decode_count is 0, those of
 /// `prefill_tiles`, whole.
 struct AttentionRows {
-  const std::int32_t* decode_rows = nullptr;
+  const DecodeRow* decode_rows = nullptr;
   std::int32_t decode_count = 0;
   const PrefillTile* prefill_tiles = nullptr;
   std::int32_t prefill_count = 0;

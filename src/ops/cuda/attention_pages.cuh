@@ -3,10 +3,10 @@
 //
 // Bound: the bytes of keys and values, read once for all query heads of a KV head.
 //
-// A block takes one row, one KV head and one piece of the context, and copies it KV block by KV block, keys and values
-// in one piece each, through a ring of stages (bulk copies). What the previous kernel does not write is asked for
-// before that has ended: all tokens but those of this very step. Each of eight warps takes 8 of a KV block's tokens,
-// with a softmax of its own (arXiv 1805.02867), so that they meet only at the end:
+// A block takes one row, one KV head and one piece of the context, and copies it page by page, keys and values in one
+// piece each, through a ring of stages (bulk copies). What the previous kernel does not write is asked for before that
+// has ended: all tokens but those of this very step. Each of eight or four warps takes 8 of a page's tokens, with a
+// softmax of its own (arXiv 1805.02867), so that they meet only at the end:
 //   scores   eight lanes share a token, each with every eighth vector of 8 elements of the key; queries in registers
 //   values   a lane takes 8 elements and every second or fourth token
 // At the end the warps' parts, then those of the blocks of a cluster, are added up in ascending order; or
@@ -17,63 +17,78 @@
 
 namespace lanner::ops::cuda {
 
-inline constexpr int kPageThreads = 256;
-inline constexpr int kPageWarps = kPageThreads / kWarp;
-inline constexpr int kPageStages = 3;
-inline constexpr int kPagePasses = 2;  // of a warp over its tokens of a block
+inline constexpr int kPagePasses = 2;  // of a warp over its tokens of a page
 inline constexpr float kLog2E = 1.4426950F;
 inline constexpr float kLn2 = 0.6931472F;
-static_assert(kBlockTokens == 4 * kPagePasses * kPageWarps);
 
-template <int kHeads, int kVectors>
-struct PageRoom {
+template <int kWarpCount, int kHeadCount, int kVectorCount>
+struct PageShape {
+  static constexpr int kWarps = kWarpCount;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kStages = 3;
+  static constexpr int kTokens = 4 * kPagePasses * kWarps;  // of a page
+  static constexpr int kHeads = kHeadCount;
+  static constexpr int kVectors = kVectorCount;
   static constexpr int kDims = 64 * kVectors;
-  float values[kPageWarps][kHeads][kDims];  // in the end those of the first warp are those of all
-  float largest[kPageWarps][kHeads];        // score, times log2(e)
-  float sum[kPageWarps][kHeads];
-  std::uint64_t full[kPageStages];
-  std::uint64_t empty[kPageStages];
+  static constexpr int kBlocks = kHeads > 2 ? 1 : 16 / kWarps;  // on a multiprocessor; 128 registers a thread
+  static_assert(kBlockTokens % kTokens == 0);
+};
+template <int kHeads, int kVectors>
+using FewPages = PageShape<8, kHeads, kVectors>;
+template <int kHeads, int kVectors>
+using ManyPages = PageShape<4, kHeads, kVectors>;
+
+template <typename Shape>
+struct PageRoom {
+  float values[Shape::kWarps][Shape::kHeads][Shape::kDims];  // in the end those of the first warp are those of all
+  float largest[Shape::kWarps][Shape::kHeads];               // score, times log2(e)
+  float sum[Shape::kWarps][Shape::kHeads];
+  std::uint64_t full[Shape::kStages];
+  std::uint64_t empty[Shape::kStages];
 };
 
 /// What a block works on.
 struct PageTask {
   RowContext context;
   int old_tokens;  // in the cache before this step
-  int begin;       // first token of the piece, a multiple of kBlockTokens
+  int begin;       // first token of the piece, a multiple of a page's
   int end;
   int kv_head;
-  int pages;  // KV blocks
+  int pages;
 };
 
-template <typename T>
-__device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int count) {
-  return reinterpret_cast<T*>(ring) + count % kPageStages * 2 * kBlockTokens * work.head_dim;
+template <typename T, typename Shape>
+__device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int page) {
+  return reinterpret_cast<T*>(ring) + page % Shape::kStages * 2 * Shape::kTokens * work.head_dim;
 }
 
-/// Asks for tokens first..end - 1 of a KV block, numbered from the sequence's start.
-template <typename T>
+/// Asks for tokens first..end - 1 of a page, numbered from the sequence's start.
+template <typename Shape, typename T>
 __device__ __forceinline__ void copy_page(const AttentionWork& work, const PageTask& task, int page, int first, int end,
                                           T* to, std::uint64_t* barrier) {
-  const int base = task.begin + page * kBlockTokens;
+  const int base = task.begin + page * Shape::kTokens;
   first = max(first - base, 0);
-  end = min(end - base, kBlockTokens);
+  end = min(end - base, Shape::kTokens);
   if (first >= end) return;
-  const std::int64_t block = task.context.blocks[task.begin / kBlockTokens + page];
-  const T* keys = reinterpret_cast<const T*>(work.cache + block * work.block_bytes + task.kv_head * work.head_bytes);
+  const std::int64_t block = task.context.blocks[base / kBlockTokens];
+  const T* keys = reinterpret_cast<const T*>(work.cache + block * work.block_bytes + task.kv_head * work.head_bytes) +
+                  (base % kBlockTokens + first) * work.head_dim;
   const int bytes = (end - first) * work.head_dim * static_cast<int>(sizeof(T));
-  const int offset = first * work.head_dim;
-  copy_bytes(to + offset, keys + offset, bytes, barrier);
-  const int behind = kBlockTokens * work.head_dim;
-  copy_bytes(to + behind + offset, keys + behind + offset, bytes, barrier);
+  to += first * work.head_dim;
+  copy_bytes(to, keys, bytes, barrier);
+  copy_bytes(to + Shape::kTokens * work.head_dim, keys + kBlockTokens * work.head_dim, bytes, barrier);
 }
 
+template <typename Shape>
 __device__ __forceinline__ int page_bytes(const AttentionWork& work, const PageTask& task, int page, int element) {
-  return 2 * min(kBlockTokens, task.end - task.begin - page * kBlockTokens) * work.head_dim * element;
+  return 2 * min(Shape::kTokens, task.end - task.begin - page * Shape::kTokens) * work.head_dim * element;
 }
 
-/// One warp's softmax over its tokens of all KV blocks of the piece.
-template <typename T, int kHeads, int kVectors>
+/// One warp's softmax over its tokens of all pages of the piece.
+template <typename T, typename Shape>
 struct PageWarp {
+  static constexpr int kHeads = Shape::kHeads;
+  static constexpr int kVectors = Shape::kVectors;
   float q[kHeads][kVectors][kVector];
   float sum[kHeads][kVector] = {};
   float largest[kHeads];
@@ -116,12 +131,12 @@ struct PageWarp {
     }
   }
 
-  /// first: the position of the KV block's first token.
+  /// first: the position of the page's first token.
   __device__ __forceinline__ void take(const AttentionWork& work, const PageTask& task, const T* keys, int first,
                                        int first_head, int heads) {
     const int own = warp * 4 * kPagePasses + lane / 8;  // the lane's token of pass 0
     if (first + warp * 4 * kPagePasses >= task.end) return;
-    const bool whole = first >= task.context.first_key && first + kBlockTokens <= task.end;
+    const bool whole = first >= task.context.first_key && first + Shape::kTokens <= task.end;
     float score[kPagePasses][kHeads] = {};
 #pragma unroll
     for (int pass = 0; pass < kPagePasses; ++pass) {
@@ -159,7 +174,7 @@ struct PageWarp {
       }
     }
     weigh(score);
-    add_values(keys + kBlockTokens * work.head_dim, work.head_dim, score, seen);
+    add_values(keys + Shape::kTokens * work.head_dim, work.head_dim, score, seen);
   }
 
   /// From scores to weights relative to the largest so far.
@@ -218,7 +233,7 @@ struct PageWarp {
     }
   }
 
-  __device__ __forceinline__ void leave(PageRoom<kHeads, kVectors>& room) {
+  __device__ __forceinline__ void leave(PageRoom<Shape>& room) {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
@@ -261,11 +276,12 @@ __device__ __forceinline__ float3 added_up(int parts, const Part& part) {
 }
 
 /// Adds up the warps, then, where they are a cluster, the blocks, and writes the result or the piece's part of it.
-template <int kHeads, int kVectors>
+template <typename Shape>
 __device__ void write_pages(const AttentionWork& work, const AttentionRows& rows, int row, int first_head, int heads,
-                            PageRoom<kHeads, kVectors>& room) {
+                            PageRoom<Shape>& room) {
   constexpr int kMostPieces = 8;
-  constexpr int kPlaces = (kHeads * PageRoom<kHeads, kVectors>::kDims + kPageThreads - 1) / kPageThreads;
+  constexpr int kPageThreads = Shape::kThreads;
+  constexpr int kPlaces = (Shape::kHeads * Shape::kDims + kPageThreads - 1) / kPageThreads;
   const int count = heads * work.head_dim;
   const int thread = static_cast<int>(threadIdx.x);
   const auto out_place = [&](int head, int element) {
@@ -279,7 +295,7 @@ __device__ void write_pages(const AttentionWork& work, const AttentionRows& rows
     if (i >= count) break;
     const int head = i / work.head_dim;
     const int element = i % work.head_dim;
-    mine[place] = added_up<kPageWarps>(kPageWarps, [&](int warp) {
+    mine[place] = added_up<Shape::kWarps>(Shape::kWarps, [&](int warp) {
       return make_float3(room.largest[warp][head], room.sum[warp][head], room.values[warp][head][element]);
     });
     if (rows.partials == 1) {
@@ -321,84 +337,89 @@ __device__ void write_pages(const AttentionWork& work, const AttentionRows& rows
 }
 
 /// Grid: (rows, KV heads, pieces).
-template <typename T, int kHeads, int kVectors>
-__global__ void __launch_bounds__(kPageThreads, kHeads > 2 ? 1 : 2)
+template <typename T, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     attend_pages(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
 #if __CUDA_ARCH__ >= 900
+  constexpr int kStages = Shape::kStages;
+  constexpr int kTokens = Shape::kTokens;
   extern __shared__ __align__(128) std::byte ring[];
-  auto& room = *reinterpret_cast<PageRoom<kHeads, kVectors>*>(ring + kPageStages * 2 * kBlockTokens * work.head_dim *
-                                                                         static_cast<int>(sizeof(T)));
+  auto& room =
+      *reinterpret_cast<PageRoom<Shape>*>(ring + kStages * 2 * kTokens * work.head_dim * static_cast<int>(sizeof(T)));
   const int thread = static_cast<int>(threadIdx.x);
-  const int row = row_of(work, rows, static_cast<int>(blockIdx.x));
-  if (row < 0) {
+  const DecodeRow item = rows.decode_rows[blockIdx.x];
+  if (item.row < 0) {
     wait_for_previous();
     return;
   }
-  if (thread == 0) {
-    for (int i = 0; i < kPageStages; ++i) {
-      barrier_init(room.full + i, 1);
-      barrier_init(room.empty + i, kPageWarps);
-    }
-    barrier_fence();
-  }
   PageTask task;
-  task.context = context_of(work, row);
-  task.old_tokens = work.slices[work.row_slice[row]].first_position;
+  task.context = context_of(work, item.tokens, item.first_block);
+  task.old_tokens = item.old_tokens;
   task.kv_head = static_cast<int>(blockIdx.y);
   const int piece = task.context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
   task.end = rows.partials == 1 ? task.context.tokens : min(task.context.tokens, piece + rows.piece_tokens);
-  task.begin = max(piece, task.context.first_key) / kBlockTokens * kBlockTokens;
-  task.pages = max(0, (task.end - task.begin + kBlockTokens - 1) / kBlockTokens);
+  task.begin = max(piece, task.context.first_key) / kTokens * kTokens;
+  task.pages = max(0, (task.end - task.begin + kTokens - 1) / kTokens);
   const int group = work.heads / work.kv_heads;
-  const auto keys_of = [&](int page) { return page_keys<T>(work, ring, page); };
-  if (thread == 0) {
-    for (int page = 0; page < min(task.pages, kPageStages); ++page) {
-      barrier_expect(room.full + page, page_bytes(work, task, page, static_cast<int>(sizeof(T))));
-      copy_page(work, task, page, 0, min(task.end, task.old_tokens), keys_of(page), room.full + page);
-    }
+  const auto keys_of = [&](int page) { return page_keys<T, Shape>(work, ring, page); };
+  // A lane for each stage: their look-ups of the blocks run beside each other.
+  const bool asks = thread < min(task.pages, kStages);
+  if (thread < kStages) {
+    barrier_init(room.full + thread, 1);
+    barrier_init(room.empty + thread, Shape::kWarps);
+    barrier_fence();
+  }
+  if (asks) {
+    barrier_expect(room.full + thread, page_bytes<Shape>(work, task, thread, static_cast<int>(sizeof(T))));
+    copy_page<Shape>(work, task, thread, 0, min(task.end, task.old_tokens), keys_of(thread), room.full + thread);
   }
   wait_for_previous();  // what came so far is the batch, and tokens that are in the cache for long
   let_next_start();
-  if (thread == 0) {
-    for (int page = 0; page < min(task.pages, kPageStages); ++page) {
-      copy_page(work, task, page, task.old_tokens, task.end, keys_of(page), room.full + page);
-    }
-  }
-  PageWarp<T, kHeads, kVectors> state;
-  state.load_queries(work, row, task.kv_head * group, group);
+  if (asks) copy_page<Shape>(work, task, thread, task.old_tokens, task.end, keys_of(thread), room.full + thread);
+  PageWarp<T, Shape> state;
+  state.load_queries(work, item.row, task.kv_head * group, group);
   __syncthreads();  // the barriers are there
   for (int page = 0; page < task.pages; ++page) {
-    const int stage = page % kPageStages;
-    barrier_wait(room.full + stage, page / kPageStages & 1);
-    state.take(work, task, keys_of(page), task.begin + page * kBlockTokens, task.kv_head * group, group);
-    __syncwarp();
-    if (state.lane == 0) barrier_arrive(room.empty + stage);
-    const int next = page + kPageStages;
-    if (thread == 0 && next < task.pages) {
-      barrier_wait(room.empty + stage, page / kPageStages & 1);
-      barrier_expect(room.full + stage, page_bytes(work, task, next, static_cast<int>(sizeof(T))));
-      copy_page(work, task, next, 0, task.end, keys_of(next), room.full + stage);
+    const int stage = page % kStages;
+    // The stage of the page before: all warps have left it by now, or soon will.
+    const int next = page - 1 + kStages;
+    if (thread == 0 && page > 0 && next < task.pages) {
+      const int freed = (page - 1) % kStages;
+      barrier_wait(room.empty + freed, (page - 1) / kStages & 1);
+      barrier_expect(room.full + freed, page_bytes<Shape>(work, task, next, static_cast<int>(sizeof(T))));
+      copy_page<Shape>(work, task, next, 0, task.end, keys_of(next), room.full + freed);
     }
     __syncwarp();
+    barrier_wait(room.full + stage, page / kStages & 1);
+    state.take(work, task, keys_of(page), task.begin + page * kTokens, task.kv_head * group, group);
+    __syncwarp();
+    if (state.lane == 0) barrier_arrive(room.empty + stage);
   }
   state.leave(room);
-  write_pages(work, rows, row, task.kv_head * group, group, room);
+  write_pages<Shape>(work, rows, item.row, task.kv_head * group, group, room);
 #endif
 }
 
-template <typename T, int kHeads, int kVectors>
+template <typename T, typename Shape>
 std::size_t page_shared_bytes(std::int64_t head_dim) {
-  return static_cast<std::size_t>(kPageStages * 2 * kBlockTokens * head_dim) * sizeof(T) +
-         sizeof(PageRoom<kHeads, kVectors>);
+  return static_cast<std::size_t>(Shape::kStages * 2 * Shape::kTokens * head_dim) * sizeof(T) + sizeof(PageRoom<Shape>);
 }
 
-template <typename T, int kHeads, int kVectors>
-cudaError_t launch_pages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+template <typename T, typename Shape>
+cudaError_t launch_pages_in(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
   const dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
                   static_cast<unsigned>(rows.partials));
-  return launch_clusters(context, attend_pages<T, kHeads, kVectors>, grid, kPageThreads,
-                         page_shared_bytes<T, kHeads, kVectors>(work.head_dim),
-                         rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
+  return launch_clusters(context, attend_pages<T, Shape>, grid, Shape::kThreads,
+                         page_shared_bytes<T, Shape>(work.head_dim), rows.together ? dim3(1, 1, grid.z) : dim3(1), work,
+                         rows);
+}
+
+/// Few blocks have to be fast, each for itself; of many, four on a multiprocessor hide each other's start and end.
+template <typename T, int kHeads, int kVectors>
+cudaError_t launch_pages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  const std::int64_t blocks = std::int64_t{rows.decode_count} * work.kv_heads * rows.partials;
+  return blocks < 2LL * context.multiprocessors ? launch_pages_in<T, FewPages<kHeads, kVectors>>(context, work, rows)
+                                                : launch_pages_in<T, ManyPages<kHeads, kVectors>>(context, work, rows);
 }
 
 template <typename T, int kVectors>
@@ -415,16 +436,20 @@ cudaError_t launch_pages_of_type(const KernelContext& context, const AttentionWo
                              : launch_pages_of_heads<T, 2>(context, work, rows);
 }
 
+template <typename T, typename Shape>
+cudaError_t prepare_pages_in() {
+  return cudaFuncSetAttribute(attend_pages<T, Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(page_shared_bytes<T, Shape>(Shape::kDims)));
+}
+
 template <typename T, int kVectors>
 cudaError_t prepare_pages_of_size() {
-  constexpr cudaFuncAttribute kAttribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  constexpr std::int64_t kDims = 64 * kVectors;
-  const auto allow = [](auto* kernel, std::size_t bytes) {
-    return cudaFuncSetAttribute(kernel, kAttribute, static_cast<int>(bytes));
-  };
-  LANNER_RETURN_IF_CUDA_ERROR((allow(attend_pages<T, 1, kVectors>, page_shared_bytes<T, 1, kVectors>(kDims))));
-  LANNER_RETURN_IF_CUDA_ERROR((allow(attend_pages<T, 2, kVectors>, page_shared_bytes<T, 2, kVectors>(kDims))));
-  return allow(attend_pages<T, 4, kVectors>, page_shared_bytes<T, 4, kVectors>(kDims));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, FewPages<1, kVectors>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, FewPages<2, kVectors>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, FewPages<4, kVectors>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, ManyPages<1, kVectors>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, ManyPages<2, kVectors>>()));
+  return prepare_pages_in<T, ManyPages<4, kVectors>>();
 }
 
 template <typename T>

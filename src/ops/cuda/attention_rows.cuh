@@ -37,19 +37,18 @@ struct RowContext {
   const std::int32_t* blocks;
 };
 
+__device__ __forceinline__ RowContext context_of(const AttentionWork& work, int tokens, int first_block) {
+  const int first_key = work.window == 0 ? 0 : max(0, tokens - work.window);
+  return {first_key, tokens, first_key / kChunk * kChunk, work.blocks + first_block};
+}
 __device__ __forceinline__ RowContext context_of(const AttentionWork& work, int row) {
   const DeviceSlice slice = work.slices[work.row_slice[row]];
-  const int tokens = slice.first_position + row - slice.first_row + 1;
-  const int first_key = work.window == 0 ? 0 : max(0, tokens - work.window);
-  return {first_key, tokens, first_key / kChunk * kChunk, work.blocks + slice.first_block};
+  return context_of(work, slice.first_position + row - slice.first_row + 1, slice.first_block);
 }
 
 /// The row that a block works for, or -1.
 __device__ __forceinline__ int row_of(const AttentionWork& work, const AttentionRows& rows, int item) {
-  if (rows.decode_count > 0) {
-    const int row = rows.decode_rows[item];
-    return row >= 0 && work.row_slice[row] >= 0 ? row : -1;
-  }
+  if (rows.decode_count > 0) return rows.decode_rows[item].row;
   const PrefillTile tile = rows.prefill_tiles[item / static_cast<int>(kPrefillRows)];
   if (tile.slice < 0) return -1;
   const DeviceSlice slice = work.slices[tile.slice];

@@ -107,6 +107,14 @@ struct DeviceSlice {
   std::int32_t first_block;  // index into DeviceBatch::blocks of the sequence's block 0
 };
 
+/// A row of a slice of few rows, with what attention has to know of the slice.
+struct DecodeRow {
+  std::int32_t row;         // of the batch; -1: nothing
+  std::int32_t tokens;      // that it sees, its own among them
+  std::int32_t old_tokens;  // in the cache before the step
+  std::int32_t first_block;
+};
+
 /// Query rows first_row .. first_row + kPrefillRows - 1 of the batch, as far as they belong to the slice.
 struct PrefillTile {
   std::int32_t slice;
@@ -127,7 +135,7 @@ struct DeviceBatch {
 
   // The work of attention. Every row is in one of the two lists: rows of slices with up to kFusedRows rows in the
   // first, and those of longer slices in tiles. -1 in either list: nothing (a graph of more places than there is work).
-  const std::int32_t* decode_rows = nullptr;  // (decode_count)
+  const DecodeRow* decode_rows = nullptr;  // (decode_count)
   std::int32_t decode_count = 0;
   const PrefillTile* prefill_tiles = nullptr;  // (prefill_count), slice -1: nothing
   std::int32_t prefill_count = 0;

@@ -87,7 +87,7 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   const std::int64_t positions_at = layout.add<std::int32_t>(places.rows);
   const std::int64_t row_slice_at = layout.add<std::int32_t>(places.rows);
   const std::int64_t slices_at = layout.add<DeviceSlice>(slices + empty);
-  const std::int64_t decode_at = layout.add<std::int32_t>(counts.decode_rows + empty);
+  const std::int64_t decode_at = layout.add<DecodeRow>(counts.decode_rows + empty);
   const std::int64_t tiles_at = layout.add<PrefillTile>(counts.prefill_tiles);
   const std::int64_t blocks_at = layout.add<std::int32_t>(counts.blocks);  // last: its size is no part of the places
   LANNER_ASSIGN_OR_RETURN(std::byte* const host, batch_.open(layout.bytes()));
@@ -97,23 +97,26 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   std::fill_n(std::ranges::copy(batch.positions, ints_at(positions_at)).out, empty, 0);
   std::int32_t* const row_slice = ints_at(row_slice_at);
   auto* slice_out = reinterpret_cast<DeviceSlice*>(host + slices_at);
-  std::int32_t* decode = ints_at(decode_at);
+  auto* decode = reinterpret_cast<DecodeRow*>(host + decode_at);
   auto* tile = reinterpret_cast<PrefillTile*>(host + tiles_at);
   std::int32_t* const first_block = ints_at(blocks_at);
   std::int32_t* block = first_block;
   for (std::int32_t index = 0; index < slices; ++index) {
     const SequenceSlice& slice = batch.slices[static_cast<std::size_t>(index)];
-    *slice_out++ = {slice.first_row, slice.rows, slice.first_position, static_cast<std::int32_t>(block - first_block)};
+    const auto own_block = static_cast<std::int32_t>(block - first_block);
+    *slice_out++ = {slice.first_row, slice.rows, slice.first_position, own_block};
     std::fill_n(row_slice + slice.first_row, slice.rows, index);
     if (decodes(slice)) {
-      for (std::int32_t row = 0; row < slice.rows; ++row) *decode++ = slice.first_row + row;
+      for (std::int32_t row = 0; row < slice.rows; ++row) {
+        *decode++ = {slice.first_row + row, slice.first_position + row + 1, slice.first_position, own_block};
+      }
     } else {
       for (std::int32_t row = 0; row < slice.rows; row += kPrefillRows) *tile++ = {index, slice.first_row + row};
     }
     block = std::ranges::copy(slice.blocks, block).out;
   }
   std::fill_n(row_slice + batch.rows, empty, -1);
-  std::fill_n(decode, empty, -1);
+  std::fill_n(decode, empty, DecodeRow{-1, 0, 0, 0});
   batch_.send(layout.bytes(), stream);
 
   const std::byte* device = batch_.device();
@@ -124,7 +127,7 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   result.row_slice = reinterpret_cast<const std::int32_t*>(device + row_slice_at);
   result.slices = reinterpret_cast<const DeviceSlice*>(device + slices_at);
   result.blocks = reinterpret_cast<const std::int32_t*>(device + blocks_at);
-  result.decode_rows = reinterpret_cast<const std::int32_t*>(device + decode_at);
+  result.decode_rows = reinterpret_cast<const DecodeRow*>(device + decode_at);
   result.decode_count = static_cast<std::int32_t>(counts.decode_rows) + empty;
   result.prefill_tiles = reinterpret_cast<const PrefillTile*>(device + tiles_at);
   result.prefill_count = static_cast<std::int32_t>(counts.prefill_tiles);

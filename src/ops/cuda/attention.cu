@@ -122,7 +122,8 @@ cudaError_t attend_groups(const KernelContext& context, const AttentionWork& wor
 std::int64_t attention_partial_bytes(int multiprocessors, std::int64_t heads, std::int64_t kv_heads,
                                      std::int64_t head_dim) {
   // plan_attention() stops cutting at two blocks a multiprocessor, so that there are fewer than four of them.
-  return partial_bytes(4LL * multiprocessors * std::min(heads / kv_heads, kMostTileHeads), head_dim);
+  const std::int64_t places = 4LL * multiprocessors * std::min(heads / kv_heads, kMostTileHeads);
+  return partial_bytes(std::max(places, kMostPiecePlaces * heads), head_dim);
 }
 
 AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, const DeviceBatch& batch,
@@ -159,15 +160,23 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
   const AttentionWork work = work_of(args, batch, cache);
   const AttentionPlan plan = plan_attention(context, args.heads, batch, cache.layout, work.window);
   if (batch.decode_count > 0) {
+    const bool pages = has_pages(context, args.heads, cache.layout);
     AttentionRows rows = {.decode_rows = batch.decode_rows,
                           .decode_count = batch.decode_count,
                           .partials = plan.partials,
                           .piece_tokens = plan.piece_tokens,
                           .together = plan.together};
-    const std::int64_t places = batch.decode_count * args.heads * plan.partials;
+    std::int64_t places = batch.decode_count * args.heads * plan.partials;
+    if (pages && plan.partials == 1) {
+      rows.pieces = batch.decode_pieces;
+      rows.piece_count = batch.piece_count;
+      rows.arrivals = context.scratch.arrivals;
+      places = kMostPiecePlaces * args.heads;
+      if (partial_bytes(places, work.head_dim) > context.scratch.partial_bytes) return cudaErrorInvalidValue;
+    }
     rows.partial_values = reinterpret_cast<float*>(context.scratch.partials);
     rows.partial_sums = reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
-    if (!has_pages(context, args.heads, cache.layout)) {
+    if (!pages) {
       LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
     } else if (work.dtype == DType::kF16) {
       LANNER_RETURN_IF_CUDA_ERROR(attend_pages_float16(context, work, rows));

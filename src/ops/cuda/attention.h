@@ -29,18 +29,21 @@ struct AttentionWork {
   float soft_cap;
 };
 
-/// The rows of `decode_rows`, each cut into `partials` pieces of `piece_tokens`; or, where decode_count is 0, those of
-/// `prefill_tiles`, whole.
+/// The rows of `decode_rows`, each cut into `partials` pieces of `piece_tokens`, or into those of `pieces`, where there
+/// are such; or, where decode_count is 0, those of `prefill_tiles`, whole.
 struct AttentionRows {
   const DecodeRow* decode_rows = nullptr;
   std::int32_t decode_count = 0;
+  const DecodePiece* pieces = nullptr;
+  std::int32_t piece_count = 0;
+  std::int32_t* arrivals = nullptr;  // (kMostPiecePlaces, KV heads): zeros
   const PrefillTile* prefill_tiles = nullptr;
   std::int32_t prefill_count = 0;
   std::int32_t partials = 1;
   std::int32_t piece_tokens = 0;
   bool together = false;            // the pieces' blocks are a cluster, and no partials are written
-  float* partial_values = nullptr;  // (decode_count, heads, partials, head_dim)
-  float2* partial_sums = nullptr;   // (decode_count, heads, partials): largest score and sum
+  float* partial_values = nullptr;  // (decode_count, heads, partials, head_dim), or (kMostPiecePlaces, heads, head_dim)
+  float2* partial_sums = nullptr;   // the same without head_dim: largest score and sum
 };
 cudaError_t attend_rows_float32(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_rows_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);

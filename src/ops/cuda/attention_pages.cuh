@@ -9,8 +9,10 @@
 // softmax of its own (arXiv 1805.02867), so that they meet only at the end:
 //   scores   eight lanes share a token, each with every eighth vector of 8 elements of the key; queries in registers
 //   values   a lane takes 8 elements and every second or fourth token
-// At the end the warps' parts, then those of the blocks of a cluster, are added up in ascending order; or
-// merge_pieces() does the second. Tokens that the query does not see are not used: what lies there may be anything.
+// At the end the warps' parts, then those of the pieces, are added up in ascending order: few rows are cut for all
+// multiprocessors, and the blocks of a cluster do it, or merge_pieces() where there are more; many rows are cut only
+// where some are much longer than others (decode_pieces.h), and the last block of a row does it. Tokens that the query
+// does not see are not used: what lies there may be anything.
 
 #include "ops/cuda/attention_rows.cuh"
 #include "ops/cuda/warpgroup.cuh"
@@ -45,10 +47,12 @@ struct PageRoom {
   float sum[Shape::kWarps][Shape::kHeads];
   std::uint64_t full[Shape::kStages];
   std::uint64_t empty[Shape::kStages];
+  bool is_last;  // of a row's pieces to be there
 };
 
 /// What a block works on.
 struct PageTask {
+  DecodePiece piece;
   RowContext context;
   int old_tokens;  // in the cache before this step
   int begin;       // first token of the piece, a multiple of a page's
@@ -56,6 +60,29 @@ struct PageTask {
   int kv_head;
   int pages;
 };
+
+template <typename Shape>
+__device__ __forceinline__ PageTask find_task(const AttentionWork& work, const AttentionRows& rows) {
+  PageTask task;
+  if (rows.pieces != nullptr) {
+    task.kv_head = static_cast<int>(blockIdx.x);
+    task.piece = rows.pieces[blockIdx.y];
+  } else {
+    task.kv_head = static_cast<int>(blockIdx.y);
+    task.piece.of = rows.decode_rows[blockIdx.x];
+  }
+  const DecodeRow& row = task.piece.of;
+  task.context = context_of(work, row.tokens, row.first_block);
+  task.old_tokens = row.old_tokens;
+  if (rows.pieces == nullptr) {
+    task.piece.begin = task.context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
+    task.piece.end = min(row.tokens, task.piece.begin + rows.piece_tokens);
+  }
+  task.end = task.piece.end;
+  task.begin = max(task.piece.begin, task.context.first_key) / Shape::kTokens * Shape::kTokens;
+  task.pages = max(0, (task.end - task.begin + Shape::kTokens - 1) / Shape::kTokens);
+  return task;
+}
 
 template <typename T, typename Shape>
 __device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int page) {
@@ -275,43 +302,109 @@ __device__ __forceinline__ float3 added_up(int parts, const Part& part) {
   return result;
 }
 
-/// Adds up the warps, then, where they are a cluster, the blocks, and writes the result or the piece's part of it.
+/// Adds up the pieces of a row, in ascending order, where this block's was the last to be there.
 template <typename Shape>
-__device__ void write_pages(const AttentionWork& work, const AttentionRows& rows, int row, int first_head, int heads,
-                            PageRoom<Shape>& room) {
+__device__ void merge_row(const AttentionWork& work, const AttentionRows& rows, const PageTask& task, int first_head,
+                          int heads, PageRoom<Shape>& room) {
+  const int thread = static_cast<int>(threadIdx.x);
+  __threadfence();
+  __syncthreads();
+  if (thread == 0) {
+    int* arrivals = rows.arrivals + task.piece.first_place * work.kv_heads + task.kv_head;
+    room.is_last = atomicAdd(arrivals, 1) == task.piece.count - 1;
+    if (room.is_last) *arrivals = 0;
+  }
+  __syncthreads();
+  if (!room.is_last) return;
+  __threadfence();
+  for (int i = thread; i < heads * work.head_dim; i += Shape::kThreads) {
+    const int head = first_head + i / work.head_dim;
+    const int element = i % work.head_dim;
+    const std::int64_t first = static_cast<std::int64_t>(task.piece.first_place) * work.heads + head;
+    float most = -INFINITY;
+    for (int piece = 0; piece < task.piece.count; ++piece) {
+      most = fmaxf(most, __ldcg(rows.partial_sums + first + static_cast<std::int64_t>(piece) * work.heads).x);
+    }
+    float sum = 0;
+    float value = 0;
+    for (int piece = 0; piece < task.piece.count; ++piece) {
+      const std::int64_t at = first + static_cast<std::int64_t>(piece) * work.heads;
+      const float2 part = __ldcg(rows.partial_sums + at);
+      const float factor = exp2f(part.x - most);
+      sum = fmaf(part.y, factor, sum);
+      value = fmaf(__ldcg(rows.partial_values + at * work.head_dim + element), factor, value);
+    }
+    store_operand(work.out_format, work.out,
+                  (static_cast<std::int64_t>(task.piece.of.row) * work.heads + head) * work.head_dim + element,
+                  value / sum);
+  }
+}
+
+/// The blocks of a cluster add up the sums that lie in their rooms, a share of the elements each.
+template <typename Shape>
+__device__ void merge_cluster(const AttentionWork& work, const AttentionRows& rows, int row, int first_head, int count,
+                              PageRoom<Shape>& room) {
   constexpr int kMostPieces = 8;
-  constexpr int kPageThreads = Shape::kThreads;
-  constexpr int kPlaces = (Shape::kHeads * Shape::kDims + kPageThreads - 1) / kPageThreads;
+  const int share = (count + rows.partials - 1) / rows.partials;
+  const int rank = static_cast<int>(blockIdx.z);
+  cluster_barrier();
+  for (int i = rank * share + static_cast<int>(threadIdx.x); i < min(count, (rank + 1) * share); i += Shape::kThreads) {
+    const int head = i / work.head_dim;
+    const int element = i % work.head_dim;
+    const float3 all = added_up<kMostPieces>(rows.partials, [&](int piece) {
+      return make_float3(load_from_block(&room.largest[0][head], piece), load_from_block(&room.sum[0][head], piece),
+                         load_from_block(&room.values[0][head][element], piece));
+    });
+    store_operand(work.out_format, work.out,
+                  (static_cast<std::int64_t>(row) * work.heads + first_head + head) * work.head_dim + element,
+                  all.z / all.y);
+  }
+  cluster_barrier();  // nobody leaves while others read from it
+}
+
+/// Adds up the warps, and writes the result or the piece's part of it.
+template <typename Shape>
+__device__ void write_pages(const AttentionWork& work, const AttentionRows& rows, const PageTask& task, int first_head,
+                            int heads, PageRoom<Shape>& room) {
+  constexpr int kPlaces = (Shape::kHeads * Shape::kDims + Shape::kThreads - 1) / Shape::kThreads;
   const int count = heads * work.head_dim;
   const int thread = static_cast<int>(threadIdx.x);
-  const auto out_place = [&](int head, int element) {
-    return (static_cast<std::int64_t>(row) * work.heads + first_head + head) * work.head_dim + element;
+  const int row = task.piece.of.row;
+  const bool whole = rows.pieces != nullptr && task.piece.count == 1;
+  // Of the element of a head: where its part of the row lies, by the place of the piece and by how they are laid out.
+  const auto part_place = [&](int head) {
+    const std::int64_t all_heads = work.heads;
+    if (rows.pieces != nullptr) return task.piece.place * all_heads + first_head + head;
+    return (static_cast<std::int64_t>(blockIdx.x) * all_heads + first_head + head) * rows.partials + blockIdx.z;
   };
   __syncthreads();
   float3 mine[kPlaces];
 #pragma unroll
   for (int place = 0; place < kPlaces; ++place) {
-    const int i = place * kPageThreads + thread;
+    const int i = place * Shape::kThreads + thread;
     if (i >= count) break;
     const int head = i / work.head_dim;
     const int element = i % work.head_dim;
     mine[place] = added_up<Shape::kWarps>(Shape::kWarps, [&](int warp) {
       return make_float3(room.largest[warp][head], room.sum[warp][head], room.values[warp][head][element]);
     });
-    if (rows.partials == 1) {
-      store_operand(work.out_format, work.out, out_place(head, element), mine[place].z / mine[place].y);
+    if (whole) {
+      store_operand(work.out_format, work.out,
+                    (static_cast<std::int64_t>(row) * work.heads + first_head + head) * work.head_dim + element,
+                    mine[place].z / mine[place].y);
     } else if (!rows.together) {
-      const std::int64_t at =
-          (static_cast<std::int64_t>(blockIdx.x) * work.heads + first_head + head) * rows.partials + blockIdx.z;
+      const std::int64_t at = part_place(head);
       rows.partial_values[at * work.head_dim + element] = mine[place].z;
-      if (element == 0) rows.partial_sums[at] = make_float2(mine[place].x * kLn2, mine[place].y);
+      const float unit = rows.pieces != nullptr ? 1.0F : kLn2;  // merge_pieces() takes natural logarithms
+      if (element == 0) rows.partial_sums[at] = make_float2(mine[place].x * unit, mine[place].y);
     }
   }
+  if (rows.pieces != nullptr && !whole) merge_row(work, rows, task, first_head, heads, room);
   if (!rows.together) return;
   __syncthreads();
 #pragma unroll
   for (int place = 0; place < kPlaces; ++place) {
-    const int i = place * kPageThreads + thread;
+    const int i = place * Shape::kThreads + thread;
     if (i >= count) break;
     const int head = i / work.head_dim;
     const int element = i % work.head_dim;
@@ -321,22 +414,10 @@ __device__ void write_pages(const AttentionWork& work, const AttentionRows& rows
       room.sum[0][head] = mine[place].y;
     }
   }
-  cluster_barrier();
-  const int share = (count + rows.partials - 1) / rows.partials;
-  const int rank = static_cast<int>(blockIdx.z);
-  for (int i = rank * share + thread; i < min(count, (rank + 1) * share); i += kPageThreads) {
-    const int head = i / work.head_dim;
-    const int element = i % work.head_dim;
-    const float3 all = added_up<kMostPieces>(rows.partials, [&](int piece) {
-      return make_float3(load_from_block(&room.largest[0][head], piece), load_from_block(&room.sum[0][head], piece),
-                         load_from_block(&room.values[0][head][element], piece));
-    });
-    store_operand(work.out_format, work.out, out_place(head, element), all.z / all.y);
-  }
-  cluster_barrier();  // nobody leaves while others read from it
+  merge_cluster(work, rows, row, first_head, count, room);
 }
 
-/// Grid: (rows, KV heads, pieces).
+/// Grid: (rows, KV heads, pieces), or (KV heads, pieces of the list).
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     attend_pages(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
@@ -347,19 +428,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   auto& room =
       *reinterpret_cast<PageRoom<Shape>*>(ring + kStages * 2 * kTokens * work.head_dim * static_cast<int>(sizeof(T)));
   const int thread = static_cast<int>(threadIdx.x);
-  const DecodeRow item = rows.decode_rows[blockIdx.x];
-  if (item.row < 0) {
-    wait_for_previous();
+  const PageTask task = find_task<Shape>(work, rows);
+  if (task.piece.of.row < 0) {  // of a list there is always one that waits
+    if (rows.pieces == nullptr) wait_for_previous();
     return;
   }
-  PageTask task;
-  task.context = context_of(work, item.tokens, item.first_block);
-  task.old_tokens = item.old_tokens;
-  task.kv_head = static_cast<int>(blockIdx.y);
-  const int piece = task.context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
-  task.end = rows.partials == 1 ? task.context.tokens : min(task.context.tokens, piece + rows.piece_tokens);
-  task.begin = max(piece, task.context.first_key) / kTokens * kTokens;
-  task.pages = max(0, (task.end - task.begin + kTokens - 1) / kTokens);
   const int group = work.heads / work.kv_heads;
   const auto keys_of = [&](int page) { return page_keys<T, Shape>(work, ring, page); };
   // A lane for each stage: their look-ups of the blocks run beside each other.
@@ -377,7 +450,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   let_next_start();
   if (asks) copy_page<Shape>(work, task, thread, task.old_tokens, task.end, keys_of(thread), room.full + thread);
   PageWarp<T, Shape> state;
-  state.load_queries(work, item.row, task.kv_head * group, group);
+  state.load_queries(work, task.piece.of.row, task.kv_head * group, group);
   __syncthreads();  // the barriers are there
   for (int page = 0; page < task.pages; ++page) {
     const int stage = page % kStages;
@@ -396,7 +469,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     if (state.lane == 0) barrier_arrive(room.empty + stage);
   }
   state.leave(room);
-  write_pages<Shape>(work, rows, item.row, task.kv_head * group, group, room);
+  write_pages(work, rows, task, task.kv_head * group, group, room);
 #endif
 }
 
@@ -407,8 +480,10 @@ std::size_t page_shared_bytes(std::int64_t head_dim) {
 
 template <typename T, typename Shape>
 cudaError_t launch_pages_in(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  const dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
-                  static_cast<unsigned>(rows.partials));
+  dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
+            static_cast<unsigned>(rows.partials));
+  if (rows.pieces != nullptr)
+    grid = dim3(static_cast<unsigned>(work.kv_heads), static_cast<unsigned>(rows.piece_count));
   return launch_clusters(context, attend_pages<T, Shape>, grid, Shape::kThreads,
                          page_shared_bytes<T, Shape>(work.head_dim), rows.together ? dim3(1, 1, grid.z) : dim3(1), work,
                          rows);

@@ -20,6 +20,7 @@ constexpr std::int64_t kAlignment = 256;
 constexpr int kLeastCapability = 80;
 constexpr std::int32_t kMostDeterministicRows = 64;  // of a graph: each slab of 8 rows has launches of its own
 constexpr int kTensorMapCapability = 90;
+constexpr std::int64_t kHeadStep = 16;  // a head is a multiple of it
 
 class CudaVector final : public DeviceVector {
  public:
@@ -54,7 +55,6 @@ std::int64_t widened_bytes(const DeviceWeight& weight) {
 
 /// Of attention with any heads that make rows of up to `max_cols`.
 std::int64_t largest_partial_bytes(int multiprocessors, std::int64_t max_cols) {
-  constexpr std::int64_t kHeadStep = 16;
   constexpr std::int64_t kLargestHead = 1024;
   std::int64_t largest = 0;
   for (std::int64_t head_dim = kHeadStep; head_dim <= std::min(kLargestHead, max_cols); head_dim += kHeadStep) {
@@ -64,6 +64,11 @@ std::int64_t largest_partial_bytes(int multiprocessors, std::int64_t max_cols) {
     }
   }
   return largest;
+}
+
+/// Of attention with any number of KV heads.
+std::int64_t arrival_bytes(std::int64_t max_cols) {
+  return kMostPiecePlaces * (aligned(max_cols, kHeadStep) / kHeadStep) * 4;
 }
 
 int attribute(cudaDeviceAttr which, int device) {
@@ -187,7 +192,7 @@ Status CudaBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
 
 std::int64_t CudaBackend::reserve_bytes(std::int64_t rows, std::int64_t max_cols) const {
   return rows * (input_row_bytes(max_cols) + product_row_bytes(max_cols)) + widened_bytes_ +
-         largest_partial_bytes(context_.multiprocessors, max_cols);
+         largest_partial_bytes(context_.multiprocessors, max_cols) + arrival_bytes(max_cols);
 }
 
 Status CudaBackend::allocate_scratch() {
@@ -204,6 +209,10 @@ Status CudaBackend::allocate_scratch() {
   LANNER_RETURN_IF_ERROR(fit(product_, rows * product_row_bytes(reserved_cols_)));
   LANNER_RETURN_IF_ERROR(fit(widened_, widened_bytes_));
   LANNER_RETURN_IF_ERROR(fit(partials_, largest_partial_bytes(context_.multiprocessors, reserved_cols_)));
+  if (const std::int64_t bytes = arrival_bytes(reserved_cols_); arrivals_.bytes() < bytes) {
+    LANNER_RETURN_IF_ERROR(fit(arrivals_, bytes));
+    LANNER_CUDA_CHECK(cudaMemsetAsync(arrivals_.data(), 0, static_cast<std::size_t>(arrivals_.bytes()), stream_.get()));
+  }
   context_.scratch = {.input = input_.data(),
                       .input_bytes = input_.bytes(),
                       .product = product_.data(),
@@ -211,7 +220,8 @@ Status CudaBackend::allocate_scratch() {
                       .widened = widened_.data(),
                       .widened_bytes = widened_.bytes(),
                       .partials = partials_.data(),
-                      .partial_bytes = partials_.bytes()};
+                      .partial_bytes = partials_.bytes(),
+                      .arrivals = arrivals_.as<std::int32_t>()};
   return {};
 }
 

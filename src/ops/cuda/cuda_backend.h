@@ -107,6 +107,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer product_;
   DeviceBuffer widened_;
   DeviceBuffer partials_;
+  DeviceBuffer arrivals_;
 
   StepUpload upload_;
   DeviceBatch batch_;            // of the step that began last

@@ -115,6 +115,18 @@ struct DecodeRow {
   std::int32_t first_block;
 };
 
+/// Tokens begin .. end - 1 of a row's context. Rows of long contexts are cut into several pieces, `count`, whose
+/// results have places of their own until they are added up.
+struct DecodePiece {
+  DecodeRow of;
+  std::int32_t begin;
+  std::int32_t end;
+  std::int32_t count;
+  std::int32_t place;        // of this piece; below kMostPiecePlaces
+  std::int32_t first_place;  // of the row's first piece
+};
+inline constexpr std::int32_t kMostPiecePlaces = 256;
+
 /// Query rows first_row .. first_row + kPrefillRows - 1 of the batch, as far as they belong to the slice.
 struct PrefillTile {
   std::int32_t slice;
@@ -137,6 +149,8 @@ struct DeviceBatch {
   // first, and those of longer slices in tiles. -1 in either list: nothing (a graph of more places than there is work).
   const DecodeRow* decode_rows = nullptr;  // (decode_count)
   std::int32_t decode_count = 0;
+  const DecodePiece* decode_pieces = nullptr;  // (piece_count): of the same rows, the longest pieces first
+  std::int32_t piece_count = 0;
   const PrefillTile* prefill_tiles = nullptr;  // (prefill_count), slice -1: nothing
   std::int32_t prefill_count = 0;
   std::int32_t max_context = 0;  // at least first_position + rows of every slice
@@ -154,6 +168,7 @@ struct Scratch {
   std::int64_t widened_bytes = 0;
   std::byte* partials = nullptr;  // see attention_partial_bytes()
   std::int64_t partial_bytes = 0;
+  std::int32_t* arrivals = nullptr;  // (kMostPiecePlaces, KV heads): zeros, before and after an operation
 };
 
 /// out (rows, width) = input (rows, cols) · weightᵀ in fp32 sums; row strides in elements.

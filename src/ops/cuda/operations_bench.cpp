@@ -1,6 +1,6 @@
 // How long each operation of a decoder step takes on the device, without the host: every figure is that of a graph.
 //
-//   operations_bench [decode ROWS CONTEXT]... [prefill ROWS]...
+//   operations_bench [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...
 //
 // The shape is that of InternLM2-1.8B in fp16 with random weights, 24 layers, so that no layer's weights are found in
 // the second-level cache. `step` is all operations in their order, the others one kind of operation on all layers; the
@@ -96,11 +96,12 @@ class Bench {
  public:
   Bench();
   void decode(std::int32_t rows, std::int32_t context);
+  void ragged(std::int32_t rows, std::int32_t context);
   void prefill(std::int32_t rows);
 
  private:
   using Work = std::function<void()>;
-  void upload(std::int32_t sequences, std::int32_t rows, std::int32_t first_position);
+  void upload(std::span<const std::int32_t> first_positions, std::int32_t rows);
   void report(const std::string& name, std::int64_t rows, std::int64_t logits);
   double microseconds(const Work& work);
 
@@ -116,6 +117,7 @@ class Bench {
   std::unique_ptr<TensorMaps> maps_;
   std::unique_ptr<CublasLt> library_;
   std::array<DeviceBuffer, 5> scratch_;
+  DeviceBuffer arrivals_;
   std::vector<Layer> layers_;
   DeviceBuffer head_weight_;
   DeviceLinear head_;
@@ -141,12 +143,15 @@ Bench::Bench() {
   const std::array<std::int64_t, 5> bytes = {kMostRows * kInner * 4, kMostRows * kInner * 8, 0, std::int64_t{256} << 20,
                                              CublasLt::kWorkspaceBytes};
   for (std::size_t i = 0; i < bytes.size(); ++i) scratch_[i] = must(DeviceBuffer::allocate(bytes[i], "scratch"));
+  arrivals_ = must(DeviceBuffer::allocate(kMostPiecePlaces * kKvHeads * 4, "arrivals"));
+  LANNER_CUDA_CHECK(cudaMemset(arrivals_.data(), 0, static_cast<std::size_t>(arrivals_.bytes())));
   context_.scratch = {.input = scratch_[0].data(),
                       .input_bytes = bytes[0],
                       .product = scratch_[1].data(),
                       .product_bytes = bytes[1],
                       .partials = scratch_[3].data(),
-                      .partial_bytes = bytes[3]};
+                      .partial_bytes = bytes[3],
+                      .arrivals = arrivals_.as<std::int32_t>()};
   if (tiles) {
     maps_ = must(TensorMaps::open());
     context_.maps = maps_.get();
@@ -191,19 +196,27 @@ Bench::Bench() {
   LANNER_CUDA_CHECK(cudaMemcpy(wanted_.data(), wanted.data(), wanted.size() * 4, cudaMemcpyHostToDevice));
 }
 
-/// `sequences` slices of `rows` rows each.
-void Bench::upload(std::int32_t sequences, std::int32_t rows, std::int32_t first_position) {
-  const std::int32_t of_each = (first_position + rows + 63) / 64;
-  LANNER_CHECK(sequences * rows <= kMostRows && std::int64_t{sequences} * of_each <= kBlocks);
+/// Slices of `rows` rows each, one for each of `first_positions`.
+void Bench::upload(std::span<const std::int32_t> first_positions, std::int32_t rows) {
+  const auto sequences = static_cast<std::int32_t>(first_positions.size());
+  const std::int32_t of_each = (*std::ranges::max_element(first_positions) + rows + 63) / 64;
+  LANNER_CHECK(sequences * rows <= kMostRows);
   std::vector<std::int32_t> blocks(static_cast<std::size_t>(sequences * of_each));
-  for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::int32_t>(i * 7919 % kBlocks);
+  std::size_t used = 0;
+  for (std::int32_t s = 0; s < sequences; ++s) {
+    const std::int32_t count = (first_positions[static_cast<std::size_t>(s)] + rows + 63) / 64;
+    for (std::int32_t i = 0; i < count; ++i, ++used) {
+      blocks[static_cast<std::size_t>(s * of_each + i)] = static_cast<std::int32_t>(used * 7919 % kBlocks);
+    }
+  }
+  LANNER_CHECK(static_cast<std::int64_t>(used) <= kBlocks);
   const std::vector<std::int32_t> zeros(static_cast<std::size_t>(sequences * rows));
   std::vector<SequenceSlice> slices;
   for (std::int32_t s = 0; s < sequences; ++s) {
     slices.push_back(
         {.first_row = s * rows,
          .rows = rows,
-         .first_position = first_position,
+         .first_position = first_positions[static_cast<std::size_t>(s)],
          .blocks = std::span(blocks).subspan(static_cast<std::size_t>(s) * static_cast<std::size_t>(of_each),
                                              static_cast<std::size_t>(of_each))});
   }
@@ -319,12 +332,22 @@ void Bench::report(const std::string& name, std::int64_t rows, std::int64_t logi
 }
 
 void Bench::decode(std::int32_t rows, std::int32_t context) {
-  upload(rows, 1, context - 1);
+  upload(std::vector<std::int32_t>(static_cast<std::size_t>(rows), context - 1), 1);
   report(fmt::format("decode {} at {}", rows, context), rows, rows);
 }
 
+/// Contexts of a quarter to seven quarters of `context`; each 32nd three times as long.
+void Bench::ragged(std::int32_t rows, std::int32_t context) {
+  std::vector<std::int32_t> first_positions;
+  for (std::int32_t i = 0; i < rows; ++i) {
+    first_positions.push_back(i % 32 == 31 ? 3 * context : context / 4 + i * 37 % 100 * context * 3 / 200);
+  }
+  upload(first_positions, 1);
+  report(fmt::format("ragged {} at {}", rows, context), rows, rows);
+}
+
 void Bench::prefill(std::int32_t rows) {
-  upload(1, rows, 0);
+  upload(std::vector<std::int32_t>{0}, rows);
   report(fmt::format("prefill {}", rows), rows, 1);
 }
 
@@ -336,10 +359,13 @@ int run(std::span<char* const> arguments) {
     if (verb == "decode") {
       const int rows = number();
       bench.decode(rows, number());
+    } else if (verb == "ragged") {
+      const int rows = number();
+      bench.ragged(rows, number());
     } else if (verb == "prefill") {
       bench.prefill(number());
     } else {
-      fmt::print("usage: operations_bench [decode ROWS CONTEXT]... [prefill ROWS]...\n");
+      fmt::print("usage: operations_bench [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...\n");
       return 2;
     }
   }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "ops/cuda/cuda_error.h"
+#include "ops/cuda/decode_pieces.h"
 
 namespace lanner::ops::cuda {
 namespace {
@@ -87,7 +88,9 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   const std::int64_t positions_at = layout.add<std::int32_t>(places.rows);
   const std::int64_t row_slice_at = layout.add<std::int32_t>(places.rows);
   const std::int64_t slices_at = layout.add<DeviceSlice>(slices + empty);
-  const std::int64_t decode_at = layout.add<DecodeRow>(counts.decode_rows + empty);
+  const auto decode_count = static_cast<std::int32_t>(counts.decode_rows) + empty;
+  const std::int64_t decode_at = layout.add<DecodeRow>(decode_count);
+  const std::int64_t pieces_at = layout.add<DecodePiece>(piece_room(decode_count));
   const std::int64_t tiles_at = layout.add<PrefillTile>(counts.prefill_tiles);
   const std::int64_t blocks_at = layout.add<std::int32_t>(counts.blocks);  // last: its size is no part of the places
   LANNER_ASSIGN_OR_RETURN(std::byte* const host, batch_.open(layout.bytes()));
@@ -97,7 +100,8 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   std::fill_n(std::ranges::copy(batch.positions, ints_at(positions_at)).out, empty, 0);
   std::int32_t* const row_slice = ints_at(row_slice_at);
   auto* slice_out = reinterpret_cast<DeviceSlice*>(host + slices_at);
-  auto* decode = reinterpret_cast<DecodeRow*>(host + decode_at);
+  auto* const decode_rows = reinterpret_cast<DecodeRow*>(host + decode_at);
+  DecodeRow* decode = decode_rows;
   auto* tile = reinterpret_cast<PrefillTile*>(host + tiles_at);
   std::int32_t* const first_block = ints_at(blocks_at);
   std::int32_t* block = first_block;
@@ -117,6 +121,8 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   }
   std::fill_n(row_slice + batch.rows, empty, -1);
   std::fill_n(decode, empty, DecodeRow{-1, 0, 0, 0});
+  cut_into_pieces({decode_rows, static_cast<std::size_t>(decode_count)},
+                  reinterpret_cast<DecodePiece*>(host + pieces_at));
   batch_.send(layout.bytes(), stream);
 
   const std::byte* device = batch_.device();
@@ -128,7 +134,9 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   result.slices = reinterpret_cast<const DeviceSlice*>(device + slices_at);
   result.blocks = reinterpret_cast<const std::int32_t*>(device + blocks_at);
   result.decode_rows = reinterpret_cast<const DecodeRow*>(device + decode_at);
-  result.decode_count = static_cast<std::int32_t>(counts.decode_rows) + empty;
+  result.decode_count = decode_count;
+  result.decode_pieces = reinterpret_cast<const DecodePiece*>(device + pieces_at);
+  result.piece_count = piece_room(decode_count);
   result.prefill_tiles = reinterpret_cast<const PrefillTile*>(device + tiles_at);
   result.prefill_count = static_cast<std::int32_t>(counts.prefill_tiles);
   result.max_context = places.max_context;

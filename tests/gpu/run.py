@@ -13,17 +13,22 @@ import json
 import os
 import pathlib
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHAPE = HERE / "shapes" / "internlm2_1_8b"
+SANITIZERS = ("compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
+SANITIZED_AT_ONCE = 12
 TINY_AT_ONCE = 6
 TINY_DIFFERENCE = 1e-4  # of the largest logit, in fp32: as tests/model/test_tiny_models.py
 NOT_DETERMINISTIC = ("-Independence*:LinearAdd.PartsOfDifferentFormatsAreEachWhatTheyAreAlone:"
                      "Device.RefusesQuantizedShapes*:Device.SaysWhatItIs")
 ONLY_CPU = "-Device.RefusesQuantizedShapes*:Device.SaysWhatItIs"
+NOT_SANITIZED = f"{NOT_DETERMINISTIC}:Door.*:Reference.*"  # Door's end their process on purpose
 OTHER_SCHEDULES = "-*Determinism*:*HoweverTheyAreComputed:*HiddenStates*:*ShareThePrompt*"
 
 
@@ -35,6 +40,10 @@ def benchmark(verb, *arguments):
     return {"command": ["lanner", "benchmark", verb, "--random-weights", str(SHAPE), "--device", "cuda", *arguments], "json": True}
 
 
+def sanitizer(tool):
+    return {"sanitizer": tool}
+
+
 STEPS = {
     "check_env": {"command": ["lanner", "check_env"]},
     "ops_cuda": test("ops_test", "cuda", f"--gtest_filter={NOT_DETERMINISTIC}"),
@@ -43,6 +52,8 @@ STEPS = {
     "engine_cuda_deterministic": test("engine_test", "cuda-deterministic"),
     "tiny_models": {"tiny": "cuda"},
     "tiny_models_deterministic": {"tiny": "cuda-deterministic"},
+    "ops_memcheck": sanitizer("memcheck"),
+    "ops_racecheck": sanitizer("racecheck"),
     "benchmark_decode": benchmark("generation", "--batch-sizes", "1", "16", "64", "256", "--prompt-tokens", "128", "--output-tokens", "128"),
     "benchmark_prefill": benchmark("generation", "--batch-sizes", "1", "--prompt-tokens", "1024", "4096", "8192", "--output-tokens", "32"),
     "benchmark_deterministic": benchmark("generation", "--batch-sizes", "1", "16", "--prompt-tokens", "128", "--output-tokens",
@@ -112,6 +123,40 @@ def run_tiny(name, device, arguments):
         "models": len(results), "failed_models": {k: v for k, v in results.items() if not v["passed"]}}
 
 
+def run_sanitizer(name, tool, arguments):
+    """Each test of operations in a process of its own under compute-sanitizer, many at once: most of the time is the host's."""
+    program = next((path for path in map(shutil.which, SANITIZERS) if path), None)
+    if program is None:
+        raise OSError("compute-sanitizer is not installed")
+    env = environment("cuda", arguments)
+    test_program = str(HERE / "ops_test")
+    listed = subprocess.run([test_program, "--gtest_list_tests", f"--gtest_filter={NOT_SANITIZED}"], env=env, capture_output=True,
+                            text=True, check=True).stdout
+    tests, suite = [], ""
+    for line in listed.splitlines():
+        if line.endswith(".") and not line.startswith(" "):
+            suite = line.strip()
+        elif line.startswith("  "):
+            tests.append(suite + line.split("#")[0].strip())
+
+    def check(one):
+        options = ["--report-api-errors", "no"] if tool == "memcheck" else []  # one test asks for more memory than there is
+        command = [program, "--tool", tool, *options, "--error-exitcode", "9", test_program, f"--gtest_filter={one}"]
+        try:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=arguments.seconds, check=False)
+        except subprocess.TimeoutExpired:
+            return one, False, f"not done in {arguments.seconds:.0f} s"
+        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
+        clean = done.returncode == 0 and bool(summary) and re.search(r"SUMMARY: 0 (errors|hazards)", summary[-1]) is not None
+        return one, clean, "" if clean else done.stdout[-3000:] + done.stderr[-500:]
+
+    with concurrent.futures.ThreadPoolExecutor(SANITIZED_AT_ONCE) as pool:
+        results = list(pool.map(check, tests))
+    failed = {one: said for one, clean, said in results if not clean}
+    (arguments.out / f"{name}.log").write_text(json.dumps(failed, indent=1), encoding="utf-8")
+    return bool(tests) and not failed, {"tests": len(tests), "failed_tests": sorted(failed)}
+
+
 def made_here(arguments, what, script, *inputs):
     """A folder that a script of the bundle makes, once, in --work. OSError, with the script's last words, when it cannot."""
     folder = arguments.work / what
@@ -159,8 +204,12 @@ def main():
             continue
         began = time.monotonic()
         try:
-            passed, facts = (run_tiny(name, step["tiny"], arguments) if "tiny" in step
-                             else run_program(name, step, arguments))
+            if "tiny" in step:
+                passed, facts = run_tiny(name, step["tiny"], arguments)
+            elif "sanitizer" in step:
+                passed, facts = run_sanitizer(name, step["sanitizer"], arguments)
+            else:
+                passed, facts = run_program(name, step, arguments)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             passed, facts = False, {"error": str(error)}
         report["steps"][name] = {"passed": passed, "seconds": round(time.monotonic() - began, 1), **facts}

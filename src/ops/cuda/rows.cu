@@ -11,6 +11,8 @@ namespace lanner::ops::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kEmbedEach = 4;  // columns of an embedding that a thread takes
+constexpr int kEmbedCols = kEmbedEach * kThreads;
 
 /// mean (0 for RMS norm) and 1 / root mean square distance from it.
 __device__ float2 row_moments(const DeviceNorm& norm, const float* x, std::int64_t cols, float* room) {
@@ -157,24 +159,34 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t row = blockIdx.x;
   std::int32_t token = load_fresh(tokens + row);
   if (token < 0) token = load_fresh(sampled + (-1 - token));  // see sampled_token()
-  for (std::int64_t col = threadIdx.x; col < table.cols; col += kThreads) {
-    x[row * table.cols + col] = scale * weight_element(table, token, col);
+  const std::int64_t first = blockIdx.y * kEmbedCols + threadIdx.x;
+  float values[kEmbedEach];
+#pragma unroll
+  for (int i = 0; i < kEmbedEach; ++i) {
+    const std::int64_t col = first + i * kThreads;
+    values[i] = col < table.cols ? weight_element(table, token, col) : 0.0F;
+  }
+#pragma unroll
+  for (int i = 0; i < kEmbedEach; ++i) {
+    const std::int64_t col = first + i * kThreads;
+    if (col < table.cols) x[row * table.cols + col] = scale * values[i];
   }
 }
 
 __global__ void __launch_bounds__(kThreads)
     find_angles(const float* inverse_frequencies, std::int64_t half, float scale, const std::int32_t* positions,
                 std::int64_t rows, float* angles) {
-  wait_for_previous();
   let_next_start();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= rows * half) return;
-  const std::int64_t row = i / half;
+  const std::int64_t row = min(i / half, rows - 1);
   const std::int64_t element = i % half;
+  // The batch is there before a step's first kernel; who reads the angles of the step before may still be at it.
   const float angle = static_cast<float>(load_fresh(positions + row)) * __ldg(inverse_frequencies + element);
   float sine = 0;
   float cosine = 0;
   sincosf(angle, &sine, &cosine);
+  wait_for_previous();
+  if (i >= rows * half) return;
   angles[row * 2 * half + element] = cosine * scale;
   angles[row * 2 * half + half + element] = sine * scale;
 }
@@ -235,7 +247,8 @@ cudaError_t norm_rows(const KernelContext& context, const DeviceNorm& norm, cons
 
 cudaError_t embed(const KernelContext& context, const DeviceWeight& table, const DeviceBatch& batch, float scale,
                   float* x) {
-  return launch(context, embed_rows, grid_of(batch.rows), kThreads, 0, table, batch.tokens, batch.sampled, scale, x);
+  const dim3 grid(static_cast<unsigned>(batch.rows), static_cast<unsigned>(ceil_div(table.cols, kEmbedCols)));
+  return launch(context, embed_rows, grid, kThreads, 0, table, batch.tokens, batch.sampled, scale, x);
 }
 
 cudaError_t rope_angles(const KernelContext& context, const float* inverse_frequencies, std::int64_t half, float scale,

@@ -130,7 +130,7 @@ def run_sanitizer(name, tool, arguments):
         raise OSError("compute-sanitizer is not installed")
     env = environment("cuda", arguments)
     test_program = str(HERE / "ops_test")
-    listed = subprocess.run([test_program, "--gtest_list_tests", f"--gtest_filter={NOT_SANITIZED}"], env=env, capture_output=True,
+    listed = subprocess.run([test_program, "--gtest_list_tests", f"--gtest_filter={arguments.sanitize}{NOT_SANITIZED}"], env=env, capture_output=True,
                             text=True, check=True).stdout
     tests, suite = [], ""
     for line in listed.splitlines():
@@ -186,6 +186,7 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, help="where models are made (default: in the bundle)")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--skip", nargs="*", default=[])
+    parser.add_argument("--sanitize", default="*", help="which tests of operations compute-sanitizer runs (a pattern of googletest)")
     parser.add_argument("--seconds", type=float, default=300, help="for one step")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -50,12 +51,16 @@ T must(Result<T> result) {
   return *std::move(result);
 }
 
-/// Device memory with fp16 numbers of about `size`.
+/// Device memory with fp16 numbers of about `size`: the same ones again and again.
 DeviceBuffer random_halves(std::int64_t bytes, float size) {
-  static std::mt19937 engine(1);
-  std::normal_distribution<float> distribution(0, size);
-  std::vector<std::uint16_t> values(static_cast<std::size_t>(std::min(bytes, kRandomBytes) / 2));
-  for (std::uint16_t& value : values) value = to_half(distribution(engine)).bits;
+  static std::map<float, std::vector<std::uint16_t>> made;
+  std::vector<std::uint16_t>& values = made[size];
+  if (values.empty()) {
+    std::mt19937 engine(1);
+    std::normal_distribution<float> distribution(0, size);
+    values.resize(static_cast<std::size_t>(kRandomBytes / 2));
+    for (std::uint16_t& value : values) value = to_half(distribution(engine)).bits;
+  }
   DeviceBuffer buffer = must(DeviceBuffer::allocate(bytes, "weights"));
   for (std::int64_t done = 0; done < bytes; done += kRandomBytes) {
     const auto count = static_cast<std::size_t>(std::min(kRandomBytes, bytes - done));

@@ -14,7 +14,7 @@ build=$(cd "$1" && pwd)
 model=${2:-}
 python=${LANNER_PYTHON:-$root/.venv/bin/python}  # with scripts/requirements-test.txt
 limit=$((60 * 1024 * 1024))
-programs=(lanner src/ops/ops_test src/engine/engine_test tests/golden_test tests/determinism_test tests/tiny_probe)
+programs=(lanner src/ops/ops_test src/engine/engine_test src/engine/device_memory_test tests/golden_test tests/determinism_test tests/tiny_probe)
 
 out=$build/gpu-bundle
 rm -rf "$out"
@@ -30,7 +30,7 @@ for program in "${programs[@]}"; do
     cp -L "$path" "$stage/$name"
   done
 done
-cp "$root/tests/gpu/run.py" "$root/tests/model/golden_smollm2.json" "$stage/"
+cp "$root/tests/gpu/run.py" "$root/tests/gpu/start_time.py" "$root/tests/model/golden_smollm2.json" "$stage/"
 cp -r "$root/tests/gpu/shapes" "$stage/shapes"
 cp "$root/tests/gpu/write_tiny_models.py" "$root"/tests/model/{make_model_folder.py,tiny_checkpoint.py,tiny_models.py,golden_tiny.json} \
   "$stage/python/"

@@ -119,7 +119,9 @@ struct EngineStats {
   std::int64_t cached_tokens = 0;  // not computed, thanks to the prefix cache
   std::int64_t generated_tokens = 0;
   std::int64_t preemptions = 0;
-  std::int64_t corrupted_requests = 0;  // ended because their logits were not finite
+  std::int64_t corrupted_requests = 0;  // ended with an error: their logits were not finite, or the device failed
+  double busy_seconds = 0;        // of the engine's thread: neither idle nor waiting for a device that works behind
+  std::int64_t failed_steps = 0;  // that the device refused or lost; for want of memory they are tried again
 };
 
 class Engine {

@@ -2,8 +2,10 @@
 // How an engine is set up. The names are those of the command line's flags and of Python's TurbomindEngineConfig.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace lanner {
 
@@ -45,6 +47,8 @@ struct EngineOptions {
   bool deterministic = false;
   /// CPU threads; 0: as many processors as this process may use. On CUDA they prepare weights and sample.
   std::int32_t threads = 0;
+  /// Told what whoever runs the engine should know while it runs, a line each, on the engine's thread; may be empty.
+  std::function<void(std::string_view)> on_note{};
   /// For tests: exactly this many KV blocks; 0: by cache_max_entry_count.
   std::int64_t kv_blocks = 0;
 };

@@ -56,12 +56,15 @@ std::string table(const Figures& figures, const BenchmarkSubject& subject) {
     text += fmt::format("{:>7}{:>14.1f} / {:>10.1f}{:>10.1f}   {:.1f} %\n", row.prompt_tokens, speed.min, speed.median,
                         speed.max, 100 * figures.prefill_share(speed.median));
   }
-  text += fmt::format("\ndecode, whole batch\n{:>7}{:>7}{:>27}{:>10}   of bandwidth\n", "prompt", "batch",
-                      "tok/s min / median", "max");
+  // Where the device works behind the host, what the host adds to a step is hidden up to the time of a step.
+  const bool behind = subject.opened.ran_on == Device::kCuda;
+  text += fmt::format("\ndecode, whole batch\n{:>7}{:>7}{:>27}{:>10}   of bandwidth{}\n", "prompt", "batch",
+                      "tok/s min / median", "max", behind ? "   host us/step" : "");
   for (const eval::DecodeSpeed& row : figures.speeds.decode) {
     const eval::Spread& speed = row.tokens_per_s;
-    text += fmt::format("{:>7}{:>7}{:>14.1f} / {:>10.1f}{:>10.1f}   {:.1f} %\n", row.prompt_tokens, row.batch_size,
+    text += fmt::format("{:>7}{:>7}{:>14.1f} / {:>10.1f}{:>10.1f}{:>8.1f} %", row.prompt_tokens, row.batch_size,
                         speed.min, speed.median, speed.max, 100 * figures.decode_share(speed.median, row.batch_size));
+    text += behind ? fmt::format("{:>20.1f}\n", row.host_us_per_step) : "\n";
   }
   return text;
 }
@@ -100,7 +103,8 @@ nlohmann::ordered_json figures_json(const Figures& figures, const eval::Generati
     json["decode"].push_back({{"prompt_tokens", row.prompt_tokens},
                               {"batch_size", row.batch_size},
                               {"tokens_per_s", spread_json(row.tokens_per_s)},
-                              {"share_of_bandwidth", figures.decode_share(row.tokens_per_s.median, row.batch_size)}});
+                              {"share_of_bandwidth", figures.decode_share(row.tokens_per_s.median, row.batch_size)},
+                              {"host_us_per_step", row.host_us_per_step}});
   }
   return json;
 }

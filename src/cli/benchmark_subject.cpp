@@ -60,6 +60,7 @@ Result<BenchmarkSubject> open_subject(const BenchmarkFlags& flags, const EngineO
   if (random == !flags.engine.model.empty()) {
     return invalid_argument("give either MODEL or --random-weights");
   }
+  const DeviceWarmUp warm_up(options.device);
   std::string path = flags.random_weights;
   if (random) {
     LANNER_ASSIGN_OR_RETURN(subject.checkpoint, model::open_random_weights(path));

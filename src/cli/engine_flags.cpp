@@ -80,7 +80,7 @@ Status check_available(const EngineFlags& flags) {
     return not_yet("--model-format " + format);
   const std::string& policy = flags.quant_policy;
   if (policy != "0" && policy != "none") return not_yet("--quant-policy " + policy);
-  if (flags.device == "cuda" && !ops::cuda_support().built) {
+  if (flags.device == "cuda" && !ops::cuda_is_built()) {
     return unsupported("--device cuda: this program was built without CUDA (make cuda builds one with it)");
   }
   if (flags.tp < 1) return invalid_argument("--tp must be at least 1");

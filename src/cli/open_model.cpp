@@ -38,7 +38,7 @@ std::string grouped(std::int64_t number) {
 }
 
 void print_opened(const std::string& model, const std::string& architecture, const std::string& device,
-                  const MemoryPlan& plan) {
+                  const std::string& loading, const MemoryPlan& plan) {
   write_stderr(printable(fmt::format("{}, {}, on {}\n", model, architecture, device)));
   const auto line = [](std::string_view what, std::int64_t bytes, const std::string& remark) {
     return fmt::format("{:<12}{:>10}{}\n", what, format_bytes(static_cast<double>(bytes)), remark);
@@ -47,7 +47,8 @@ void print_opened(const std::string& model, const std::string& architecture, con
                line("KV cache", plan.kv_bytes,
                     fmt::format("  {} blocks, {} tokens", grouped(plan.kv_blocks), grouped(plan.kv_tokens))) +
                line("free memory", plan.free_bytes,
-                    device.starts_with("cuda") ? "  of the device, before the KV cache" : "  before the KV cache"));
+                    device.starts_with("cuda") ? "  of the device, before the KV cache" : "  before the KV cache") +
+               fmt::format("{:<16}{}\n", "loading", printable(loading)));
 }
 
 }  // namespace
@@ -75,13 +76,15 @@ Result<std::unique_ptr<Pipeline>> open_with_progress(const std::string& path, Pi
   {
     ProgressBar bar("loading");
     if (show) options.load_progress = [&bar](double share) { bar.set(share); };
+    options.engine.on_note = [](std::string_view text) { warn(printable(text)); };
     pipeline = Pipeline::open(path, options);
   }
   if (!pipeline.ok()) return pipeline;
   for (const std::string& text : (*pipeline)->notes()) note(text);
   if (show) {
     Pipeline& opened = **pipeline;
-    print_opened(opened.model_name(), opened.architecture(), opened.device(), opened.engine().memory_plan());
+    print_opened(opened.model_name(), opened.architecture(), opened.device(), opened.loading(),
+                 opened.engine().memory_plan());
   }
   return pipeline;
 }
@@ -93,11 +96,13 @@ Result<OpenedEngine> open_engine_with_progress(const std::shared_ptr<const model
     ProgressBar bar("loading");
     std::function<void(double)> progress;
     if (show) progress = [&bar](double share) { bar.set(share); };
-    opened = open_engine(checkpoint, options, progress);
+    EngineOptions telling = options;
+    telling.on_note = [](std::string_view text) { warn(printable(text)); };
+    opened = open_engine(checkpoint, telling, progress);
   }
   if (!opened.ok()) return opened;
   for (const std::string& text : opened->notes) note(text);
-  if (show) print_opened(name, opened->architecture, opened->device, opened->engine->memory_plan());
+  if (show) print_opened(name, opened->architecture, opened->device, opened->loading, opened->engine->memory_plan());
   return opened;
 }
 

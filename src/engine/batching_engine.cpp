@@ -3,12 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "core/check.h"
 
 namespace lanner {
 namespace {
+
+constexpr int kStepsToRecover = 64;  // for one more sequence, after memory was short
+constexpr int kMostShortages = 12;   // in a row, before a sequence that runs alone ends with an error
+constexpr std::chrono::milliseconds kShortagePause(20);
 
 ops::SamplingParams sampling_of(const SamplingOptions& options) {
   return {.temperature = options.temperature,
@@ -77,24 +82,85 @@ EngineStats BatchingEngine::stats() const {
 
 void BatchingEngine::loop() {
   while (receive()) {
+    const auto begin = std::chrono::steady_clock::now() - runner_.waited();
     const Scheduler::Step step = scheduler_.plan();
     for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
     if (!runner_.busy()) {  // what is under way may end it otherwise, or free blocks
       for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
     }
-    if (!step.items.empty()) {
-      runner_.start(step);
-      ++steps_;
-    }
+    if (!step.items.empty()) run(step);
     // Where the device answers late, this is the step before; the one just started goes on meanwhile.
-    while (runner_.due() || (step.items.empty() && runner_.busy())) {
-      for (StepResult& ended : runner_.collect(scheduler_))
-        finish(*ended.sequence, ended.reason, std::move(ended.status));
-    }
+    collect(step.items.empty());
+    for (const std::string& note : parts_.backend->take_notes()) tell(note);
+    busy_ += std::chrono::steady_clock::now() - runner_.waited() - begin;
     publish_stats();
   }
   while (!requests_.empty()) finish_all(*requests_.begin()->second);
   publish_stats();
+}
+
+void BatchingEngine::run(const Scheduler::Step& step) {
+  const Status status = runner_.start(step);
+  if (status.ok()) {
+    ++steps_;
+    shortages_ = 0;
+    if (++good_steps_ % kStepsToRecover == 0) scheduler_.recover();
+    return;
+  }
+  ++failed_steps_;
+  good_steps_ = 0;
+  if (status.code() != StatusCode::kResourceExhausted) return end_all(status);
+  collect(true);  // so that nobody who gives way is still to be given something
+  answer_shortage(status);
+}
+
+void BatchingEngine::collect(bool all) {
+  while (runner_.due() || (all && runner_.busy())) {
+    Result<std::vector<StepResult>> results = runner_.collect(scheduler_);
+    if (!results.ok()) {
+      ++failed_steps_;
+      return end_all(results.status());
+    }
+    failing_ = false;
+    for (StepResult& ended : *results) finish(*ended.sequence, ended.reason, std::move(ended.status));
+  }
+}
+
+void BatchingEngine::answer_shortage(const Status& status) {
+  ++shortages_;
+  if (shortages_ == 1) return;  // the backend has made room
+  const std::int64_t running = scheduler_.running();
+  if (scheduler_.give_way()) {
+    tell(
+        fmt::format("no memory of the device for a step: {} of {} sequences wait until others have ended, prompts are "
+                    "computed {} tokens at once",
+                    running - scheduler_.running(), running, scheduler_.limits().max_rows));
+  } else if (shortages_ > kMostShortages) {
+    const Status final = with_context(status, "no memory of the device for a step of one sequence");
+    tell(final.message());
+    for (Sequence* sequence : scheduler_.all()) {
+      if (sequence->state == SequenceState::kWaiting) continue;
+      finish(*sequence, FinishReason::kError, final);
+      break;
+    }
+    shortages_ = 0;
+    return;
+  }
+  // Whoever takes the memory may give it back.
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, kShortagePause, [&] { return stopping_; });
+}
+
+void BatchingEngine::end_all(const Status& status) {
+  if (!std::exchange(failing_, true)) {
+    tell(fmt::format("{}: {} requests end with an error", status.message(), requests_.size()));
+  }
+  runner_.abandon();
+  for (Sequence* sequence : scheduler_.all()) finish(*sequence, FinishReason::kError, status);
+}
+
+void BatchingEngine::tell(std::string_view text) {
+  if (parts_.options.on_note) parts_.options.on_note(text);
 }
 
 bool BatchingEngine::receive() {
@@ -184,7 +250,9 @@ void BatchingEngine::publish_stats() {
                           .cached_tokens = scheduler_.prefix_hits(),
                           .generated_tokens = runner_.generated_tokens(),
                           .preemptions = scheduler_.preemptions(),
-                          .corrupted_requests = corrupted_};
+                          .corrupted_requests = corrupted_,
+                          .busy_seconds = std::chrono::duration<double>(busy_).count(),
+                          .failed_steps = failed_steps_};
   const std::lock_guard lock(mutex_);
   stats_ = stats;
 }

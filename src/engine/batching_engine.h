@@ -1,6 +1,7 @@
 #pragma once
 // The engine: a thread that schedules, runs, and publishes, and a mailbox through which others reach it.
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -42,6 +43,15 @@ class BatchingEngine final : public Engine {
   /// Takes what came in since; waits for it when there is nothing to do. False: shut down.
   bool receive();
   void start(const std::shared_ptr<RequestState>& request);
+  /// Puts the planned step to work, or answers for a device that does not take it.
+  void run(const Scheduler::Step& step);
+  /// Takes the results of steps that are due, or, with `all`, of those under way.
+  void collect(bool all);
+  /// A step was not begun for want of the device's memory: it is tried again, soon with fewer sequences.
+  void answer_shortage(const Status& status);
+  /// The device has failed: nothing that was asked of it will come.
+  void end_all(const Status& status);
+  void tell(std::string_view text);
   void finish_all(RequestState& request);
   void finish(Sequence& sequence, FinishReason reason, Status status);
   void send_final(const RequestState& request);
@@ -56,6 +66,11 @@ class BatchingEngine final : public Engine {
   std::unordered_map<RequestId, std::shared_ptr<RequestState>> requests_;  // not ended; the engine thread's
   std::int64_t steps_ = 0;
   std::int64_t corrupted_ = 0;
+  std::int64_t failed_steps_ = 0;
+  std::chrono::steady_clock::duration busy_{};
+  bool failing_ = false;  // since the last step that came to something
+  int shortages_ = 0;     // steps in a row that the device had no memory for
+  int good_steps_ = 0;    // since one, or since one more sequence was let in again
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

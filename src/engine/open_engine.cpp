@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -19,6 +20,25 @@ constexpr std::int64_t kCudaPrefillTokens = 8192;
 constexpr std::int64_t kWorkspaceShare = 8;  // of the free memory, which steps of many rows may take unasked
 
 std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
+
+using Clock = std::chrono::steady_clock;
+
+/// What opening an engine took, up to now.
+struct LoadTimes {
+  Clock::time_point begin = Clock::now();
+  Clock::time_point device_open;
+  Clock::time_point weights_loaded;
+
+  std::string text(std::int64_t weight_bytes) const {
+    const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+    const Clock::time_point end = Clock::now();
+    const double weights = seconds(weights_loaded - device_open);
+    return fmt::format("{:.2f} s  device {:.2f} s, weights {:.2f} s at {:.1f} GB/s, memory {:.2f} s",
+                       seconds(end - begin), seconds(device_open - begin), weights,
+                       static_cast<double>(weight_bytes) / std::max(weights, 1e-6) / 1e9,
+                       seconds(end - weights_loaded));
+  }
+};
 
 /// How numbers are kept and computed with on a device.
 struct Numbers {
@@ -81,7 +101,7 @@ Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkp
 Result<ChosenDevice> open_device(const EngineOptions& options, const model::Checkpoint& checkpoint,
                                  const model::DecoderSpec& spec, std::vector<std::string>& notes) {
   if (options.device == Device::kCuda) return open_cuda(options, checkpoint, spec);
-  if (options.device == Device::kAuto && ops::cuda_support().built) {
+  if (options.device == Device::kAuto && ops::cuda_is_built()) {
     auto chosen = open_cuda(options, checkpoint, spec);
     if (chosen.ok()) return chosen;
     notes.push_back(chosen.status().message() + "; running on the CPU");
@@ -112,6 +132,16 @@ Status check_weights_fit(const model::Checkpoint& checkpoint, const model::Decod
                                         mebibytes(needed), mebibytes(available)));
 }
 
+std::int64_t least_blocks(const EngineOptions& options) {
+  return KvBlocks::blocks_for(std::min<std::int64_t>(options.session_len, kLeastSessionTokens));
+}
+
+void set_blocks(std::int64_t blocks, const ops::KvLayout& layout, MemoryPlan& plan) {
+  plan.kv_blocks = blocks;
+  plan.kv_bytes = blocks * layout.block_bytes();
+  plan.kv_tokens = blocks * ops::kKvBlockTokens;
+}
+
 /// How many blocks: a share of what is free, at least one useful sequence, at most what could ever be used.
 Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayout& layout, const EngineOptions& options,
                                std::int64_t workspace_bytes, std::int64_t available) {
@@ -122,12 +152,10 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
   const std::int64_t left = std::max<std::int64_t>(0, available - workspace_bytes);
   const std::int64_t session_blocks = KvBlocks::blocks_for(options.session_len);
   const std::int64_t most = session_blocks * options.max_batch_size;
-  const std::int64_t least = KvBlocks::blocks_for(std::min<std::int64_t>(options.session_len, kLeastSessionTokens));
+  const std::int64_t least = least_blocks(options);
   const auto share = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
-  plan.kv_blocks =
-      options.kv_blocks > 0 ? options.kv_blocks : std::max(least, std::min(most, share / layout.block_bytes()));
-  plan.kv_bytes = plan.kv_blocks * layout.block_bytes();
-  plan.kv_tokens = plan.kv_blocks * ops::kKvBlockTokens;
+  set_blocks(options.kv_blocks > 0 ? options.kv_blocks : std::max(least, std::min(most, share / layout.block_bytes())),
+             layout, plan);
   if (plan.kv_bytes > left) {
     return resource_exhausted(fmt::format(
         "not enough memory: after weights ({}) and workspace ({}) {} are free, but the KV cache of one sequence of {} "
@@ -149,8 +177,15 @@ SchedulerLimits limits_of(const EngineOptions& options, std::int64_t prefill_tok
           .max_output_rows = std::max(sequences, std::min(rows, kPromptOutputRows))};
 }
 
-model::StepLimits step_limits(const SchedulerLimits& limits) {
-  return {.rows = limits.max_rows, .output_rows = limits.max_output_rows};
+model::StepLimits step_limits(const EngineOptions& options, const SchedulerLimits& limits) {
+  // Block tables and histories beyond these are rare, and long ago not the largest part of such a step.
+  constexpr std::int64_t kMostListed = 1 << 20;
+  const std::int64_t session_blocks = KvBlocks::blocks_for(options.session_len);
+  return {.rows = limits.max_rows,
+          .output_rows = limits.max_output_rows,
+          .sequences = limits.max_sequences,
+          .blocks = std::min(limits.max_sequences * session_blocks, kMostListed),
+          .history = std::min<std::int64_t>(limits.max_sequences * options.session_len, kMostListed)};
 }
 
 /// Limits for the prompt tokens that the options name, or for as many as the device likes in one step.
@@ -159,13 +194,72 @@ SchedulerLimits choose_limits(const EngineOptions& options, const model::Decoder
   if (!device.cuda) return limits_of(options, kCpuPrefillTokens);
   const std::int64_t most = device.backend->available_bytes() / kWorkspaceShare;
   std::int64_t tokens = kCudaPrefillTokens;
-  while (tokens > kCpuPrefillTokens && decoder.workspace_bytes(step_limits(limits_of(options, tokens))) > most) {
+  while (tokens > kCpuPrefillTokens &&
+         decoder.workspace_bytes(step_limits(options, limits_of(options, tokens))) > most) {
     tokens /= 2;
   }
   return limits_of(options, tokens);
 }
 
+constexpr const char* kSmallerModel = "a smaller or quantized model needs less, or another program can give some back";
+constexpr const char* kSmallerSteps =
+    "a smaller --max-prefill-token-num, --max-batch-size or --session-len needs less, or another program can give some "
+    "back";
+
+/// With a word on what can be done about it, where memory is short.
+Status advised(const Status& status, const char* advice) {
+  if (status.code() != StatusCode::kResourceExhausted) return status;
+  return resource_exhausted(status.message() + "; " + advice);
+}
+
+/// The KV cache as planned, or with fewer blocks where somebody has taken of the device's memory meanwhile.
+Result<std::byte*> allocate_cache(ops::Backend& backend, const ops::KvLayout& layout, const EngineOptions& options,
+                                  MemoryPlan& plan, std::vector<std::string>& notes) {
+  const std::int64_t planned = plan.kv_blocks;
+  while (true) {
+    Result<std::byte*> memory = backend.allocate(plan.kv_bytes, "the KV cache");
+    if (memory.ok()) {
+      if (plan.kv_blocks < planned) {
+        notes.push_back(fmt::format("the KV cache has {} blocks, not the {} that were planned: less memory is free now",
+                                    plan.kv_blocks, planned));
+      }
+      return memory;
+    }
+    const std::int64_t fewer = std::max(least_blocks(options), plan.kv_blocks * 7 / 8);
+    const bool short_of_memory = memory.status().code() == StatusCode::kResourceExhausted;
+    if (!short_of_memory || options.kv_blocks > 0 || fewer >= plan.kv_blocks) return memory;
+    set_blocks(fewer, layout, plan);
+  }
+}
+
+/// Plans and takes the memory for steps and for the KV cache.
+Status take_memory(DType kv_type, EngineParts& parts, std::vector<std::string>& notes) {
+  const model::StepLimits limits = step_limits(parts.options, parts.limits);
+  const ops::KvLayout layout = parts.decoder->kv_layout(kv_type);
+  LANNER_ASSIGN_OR_RETURN(parts.plan,
+                          plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),
+                                      parts.backend->available_bytes()));
+  LANNER_RETURN_IF_ERROR(advised(parts.decoder->reserve(limits), kSmallerSteps));
+  auto memory = allocate_cache(*parts.backend, layout, parts.options, parts.plan, notes);
+  if (!memory.ok()) return advised(memory.status(), kSmallerSteps);
+  parts.cache = {.layout = layout, .data = *memory, .blocks = parts.plan.kv_blocks};
+  return {};
+}
+
 }  // namespace
+
+DeviceWarmUp::DeviceWarmUp(Device device) {
+  if (device == Device::kCpu || !ops::cuda_is_built()) return;
+  try {
+    thread_ = std::thread([] { ops::warm_up_cuda(0); });
+  } catch (const std::system_error&) {
+    // The device starts later, then.
+  }
+}
+
+DeviceWarmUp::~DeviceWarmUp() {
+  if (thread_.joinable()) thread_.join();
+}
 
 Status check_options(const EngineOptions& options, const OptionName& name_of) {
   const auto check = [&](bool good, const char* option, const char* rule) -> Status {
@@ -185,6 +279,7 @@ Status check_options(const EngineOptions& options, const OptionName& name_of) {
 Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkpoint, const EngineOptions& options,
                                  const std::function<void(double)>& progress, const WrapBackend& wrap) {
   LANNER_RETURN_IF_ERROR(check_options(options, nullptr));
+  LoadTimes times;
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   OpenedEngine opened;
   EngineParts parts;
@@ -193,22 +288,19 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
   LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, spec, opened.notes));
   if (wrap) device.backend = wrap(std::move(device.backend));
+  times.device_open = Clock::now();
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, device.numbers, device.backend->available_bytes()));
-  LANNER_ASSIGN_OR_RETURN(parts.decoder, model::Decoder::load(*checkpoint, spec, *device.backend,
-                                                              {.arithmetic = device.numbers.arithmetic,
-                                                               .session_len = parts.options.session_len,
-                                                               .progress = progress}));
-  parts.limits = choose_limits(options, *parts.decoder, device);
+  auto decoder = model::Decoder::load(
+      *checkpoint, spec, *device.backend,
+      {.arithmetic = device.numbers.arithmetic, .session_len = parts.options.session_len, .progress = progress});
+  if (!decoder.ok()) return advised(decoder.status(), kSmallerModel);
+  parts.decoder = *std::move(decoder);
+  times.weights_loaded = Clock::now();
+  parts.limits = choose_limits(parts.options, *parts.decoder, device);
   opened.ran_on = device.cuda ? Device::kCuda : Device::kCpu;
   parts.backend = std::move(device.backend);
-  const model::StepLimits limits = step_limits(parts.limits);
-  const ops::KvLayout layout = parts.decoder->kv_layout(device.numbers.kv);
-  LANNER_ASSIGN_OR_RETURN(parts.plan,
-                          plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),
-                                      parts.backend->available_bytes()));
-  LANNER_RETURN_IF_ERROR(parts.decoder->reserve(limits));
-  LANNER_ASSIGN_OR_RETURN(std::byte* const kv, parts.backend->allocate(parts.plan.kv_bytes, "the KV cache"));
-  parts.cache = {.layout = layout, .data = kv, .blocks = parts.plan.kv_blocks};
+  LANNER_RETURN_IF_ERROR(take_memory(device.numbers.kv, parts, opened.notes));
+  opened.loading = times.text(parts.plan.weight_bytes);
   opened.architecture = spec.architecture;
   opened.device = parts.backend->description();
   if (options.session_len > longest) {

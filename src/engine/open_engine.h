@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "lanner/engine.h"
@@ -17,6 +18,7 @@ struct OpenedEngine {
   std::unique_ptr<Engine> engine;
   std::string architecture;        // such as LlamaForCausalLM
   std::string device;              // such as "cpu avx512, 2 threads"
+  std::string loading;             // what it took, see Pipeline::loading()
   Device ran_on = Device::kCpu;    // kCpu or kCuda
   std::vector<std::string> notes;  // what the user should know, a line each
 };
@@ -26,6 +28,18 @@ using OptionName = std::function<std::string(std::string_view option)>;
 
 /// Refuses numbers out of range, as open_engine() does before all else; an empty `name_of` leaves the names.
 Status check_options(const EngineOptions& options, const OptionName& name_of);
+
+/// Starts the device, which takes some tenths of a second, while its owner opens files; of no account where it cannot.
+class DeviceWarmUp {
+ public:
+  explicit DeviceWarmUp(Device device);
+  ~DeviceWarmUp();
+  DeviceWarmUp(const DeviceWarmUp&) = delete;
+  DeviceWarmUp& operator=(const DeviceWarmUp&) = delete;
+
+ private:
+  std::thread thread_;
+};
 
 /// For tests: puts something between the engine and its device.
 using WrapBackend = std::function<std::unique_ptr<ops::Backend>(std::unique_ptr<ops::Backend>)>;

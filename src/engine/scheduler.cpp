@@ -144,6 +144,21 @@ bool Scheduler::schedule_chunk(Sequence& sequence, Step& step) {
   return true;
 }
 
+bool Scheduler::give_way() {
+  constexpr std::int64_t kLeastRows = 16;  // of a step with prompts
+  const bool fewer = running_.size() > 1;
+  const bool smaller = limits_.max_rows > kLeastRows;
+  if (fewer) limits_.max_sequences = running() / 2;
+  while (running() > limits_.max_sequences) preempt(std::prev(running_.end()));
+  if (smaller) limits_.max_rows = std::max(limits_.max_rows / 2, kLeastRows);
+  return fewer || smaller;
+}
+
+void Scheduler::recover() {
+  limits_.max_sequences = std::min(limits_.max_sequences + 1, most_.max_sequences);
+  limits_.max_rows = std::min(2 * limits_.max_rows, most_.max_rows);
+}
+
 void Scheduler::preempt(Queue::iterator victim) {
   std::unique_ptr<Sequence> sequence = std::move(*victim);
   running_.erase(victim);

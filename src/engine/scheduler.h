@@ -38,7 +38,7 @@ class Scheduler {
     std::vector<Sequence*> stuck;  // alone and out of blocks: to be finished by the caller
   };
 
-  Scheduler(const SchedulerLimits& limits, KvBlocks& blocks) : limits_(limits), blocks_(blocks) {}
+  Scheduler(const SchedulerLimits& limits, KvBlocks& blocks) : most_(limits), limits_(limits), blocks_(blocks) {}
 
   void add(std::unique_ptr<Sequence> sequence);
   Step plan();
@@ -46,6 +46,14 @@ class Scheduler {
   std::unique_ptr<Sequence> remove(const Sequence& sequence);
   /// Makes full blocks available to others; the sequence's computed tokens are all known.
   void publish(Sequence& sequence) { blocks_.publish(sequence.tokens, sequence.computed, sequence.table); }
+
+  /// Steps become half as large: the younger half of those that run waits until the others have ended, and prompts are
+  /// computed in smaller chunks. False: they are as small as they get.
+  bool give_way();
+  /// One more may run than give_way() left, and chunks may be twice as large, up to the limits.
+  void recover();
+  /// As give_way() left them.
+  const SchedulerLimits& limits() const { return limits_; }
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
   std::int64_t running() const { return static_cast<std::int64_t>(running_.size()); }
@@ -67,7 +75,8 @@ class Scheduler {
   bool schedule_chunk(Sequence& sequence, Step& step);
   void preempt(Queue::iterator victim);
 
-  const SchedulerLimits limits_;
+  const SchedulerLimits most_;
+  SchedulerLimits limits_;  // now
   KvBlocks& blocks_;
   Queue running_;  // in order of arrival
   Queue waiting_;  // in order of arrival

@@ -25,22 +25,29 @@ bool wants_every_logits_row(const Sequence& sequence) {
 
 }  // namespace
 
-void StepRunner::start(const Scheduler::Step& step) {
+Status StepRunner::start(const Scheduler::Step& step) {
   LANNER_CHECK(under_way_ < ops::kMostUncollected);
-  newest_ = (newest_ + 1) % ops::kMostUncollected;
-  ++under_way_;
-  Started& started = started_[newest_];
+  const int turn = (newest_ + 1) % ops::kMostUncollected;
+  Started& started = started_[turn];
   build(step, started);
   const ops::Batch batch{
       .rows = static_cast<std::int32_t>(tokens_.size()), .tokens = tokens_, .positions = positions_, .slices = slices_};
   const model::StepOutput output =
       decoder_.forward(batch, cache_, {.logits = wanted_logits_, .hidden = wanted_hidden_});
-  for (const Place& place : started.places) {  // before sampling: it overwrites logits
-    deliver_logits(place, output);
-    deliver_hidden(place, output);
-  }
+  LANNER_RETURN_IF_ERROR(backend_.take_failure());
+  // Before sampling, which overwrites logits.
+  for (const Place& place : started.places) LANNER_RETURN_IF_ERROR(deliver_logits(place, output));
   sample(output, started);
+  LANNER_RETURN_IF_ERROR(backend_.take_failure());
+  newest_ = turn;
+  ++under_way_;
+  for (const Place& place : started.places) {
+    const Status status = deliver_hidden(place, output);
+    // It has been put to work, and is not to be tried again.
+    if (!status.ok()) return internal_error(status.message());
+  }
   for (Place& place : started.places) move_on(place);
+  return {};
 }
 
 bool StepRunner::due() const {
@@ -48,11 +55,16 @@ bool StepRunner::due() const {
   return under_way_ == ops::kMostUncollected || (under_way_ > 0 && (newest.answered || newest.awaited));
 }
 
-std::vector<StepResult> StepRunner::collect(Scheduler& scheduler) {
+Result<std::vector<StepResult>> StepRunner::collect(Scheduler& scheduler) {
   LANNER_CHECK(under_way_ > 0);
   Started& started = started_[(newest_ + 1 - under_way_ + ops::kMostUncollected) % ops::kMostUncollected];
-  if (!started.answered) backend_.collect(started.sampled);
+  if (!started.answered) {
+    const auto begin = std::chrono::steady_clock::now();
+    backend_.collect(started.sampled);
+    waited_ += std::chrono::steady_clock::now() - begin;
+  }
   --under_way_;
+  if (Status status = backend_.take_failure(); !status.ok()) return internal_error(status.message());
   std::vector<StepResult> ended;
   for (const Place& place : started.places) {
     if (place.item.sequence == nullptr) continue;
@@ -70,6 +82,15 @@ std::vector<StepResult> StepRunner::collect(Scheduler& scheduler) {
     scheduler.publish(sequence);
   }
   return ended;
+}
+
+void StepRunner::abandon() {
+  for (; under_way_ > 0; --under_way_) {
+    Started& started = started_[(newest_ + 1 - under_way_ + ops::kMostUncollected) % ops::kMostUncollected];
+    if (!started.answered) backend_.collect(started.sampled);
+    started.places.clear();
+  }
+  static_cast<void>(backend_.take_failure());  // what follows from the one that is known
 }
 
 void StepRunner::forget(const Sequence& sequence) {
@@ -184,42 +205,45 @@ void StepRunner::ban_tokens(Sequence& sequence) const {
   }
 }
 
-std::span<const float> StepRunner::on_host(const float* values, std::size_t count) {
+Result<std::span<const float>> StepRunner::on_host(const float* values, std::size_t count) {
   host_values_.resize(count);
   backend_.read(values, static_cast<std::int64_t>(count), host_values_.data());
-  return host_values_;
+  LANNER_RETURN_IF_ERROR(backend_.take_failure());
+  return std::span<const float>(host_values_);
 }
 
-void StepRunner::deliver_logits(const Place& place, const model::StepOutput& output) {
+Status StepRunner::deliver_logits(const Place& place, const model::StepOutput& output) {
   Sequence& sequence = *place.item.sequence;
   const RequestWants::Logits wants = sequence.request->request.wants.logits;
-  if (wants == RequestWants::Logits::kNone || place.logits_rows == 0) return;
-  if (wants == RequestWants::Logits::kAll && sequence.choice > 0) return;
+  if (wants == RequestWants::Logits::kNone || place.logits_rows == 0) return {};
+  if (wants == RequestWants::Logits::kAll && sequence.choice > 0) return {};
   const std::int64_t end = sequence.computed + place.item.rows;  // after this step
   auto rows = static_cast<std::int64_t>(place.logits_rows);
   rows = std::min(rows, end - sequence.logits_delivered);
-  if (rows <= 0) return;
+  if (rows <= 0) return {};
   const auto vocab = static_cast<std::size_t>(decoder_.spec().vocab);
   const std::size_t first = place.first_logits + place.logits_rows - static_cast<std::size_t>(rows);
   Event event = event_of(sequence, Event::Kind::kLogits);
   event.first_position = static_cast<std::int32_t>(end - rows);
   event.rows = static_cast<std::int32_t>(rows);
-  event.values = on_host(output.logits + first * vocab, static_cast<std::size_t>(rows) * vocab);
+  LANNER_ASSIGN_OR_RETURN(event.values, on_host(output.logits + first * vocab, static_cast<std::size_t>(rows) * vocab));
   send(sequence, event);
   sequence.logits_delivered = end;
+  return {};
 }
 
-void StepRunner::deliver_hidden(const Place& place, const model::StepOutput& output) {
-  if (place.hidden_rows == 0) return;
+Status StepRunner::deliver_hidden(const Place& place, const model::StepOutput& output) {
+  if (place.hidden_rows == 0) return {};
   Sequence& sequence = *place.item.sequence;
   const auto width = static_cast<std::size_t>(decoder_.spec().hidden);
   const bool mean = sequence.request->request.wants.hidden == RequestWants::Hidden::kMean;
   if (sequence.hidden_sum.empty() || !mean) sequence.hidden_sum.assign(width, 0.0F);
-  const std::span<const float> hidden = on_host(output.hidden + place.first_hidden * width, place.hidden_rows * width);
+  LANNER_ASSIGN_OR_RETURN(const std::span<const float> hidden,
+                          on_host(output.hidden + place.first_hidden * width, place.hidden_rows * width));
   for (std::size_t row = 0; row < place.hidden_rows; ++row) {
     for (std::size_t i = 0; i < width; ++i) sequence.hidden_sum[i] += hidden[row * width + i];
   }
-  if (place.item.rows < sequence.pending()) return;  // the prompt goes on
+  if (place.item.rows < sequence.pending()) return {};  // the prompt goes on
   if (mean) {
     const float inverse = 1.0F / static_cast<float>(sequence.prompt_size());
     for (float& value : sequence.hidden_sum) value *= inverse;
@@ -228,6 +252,7 @@ void StepRunner::deliver_hidden(const Place& place, const model::StepOutput& out
   event.rows = 1;
   event.values = sequence.hidden_sum;
   send(sequence, event);
+  return {};
 }
 
 std::optional<StepResult> StepRunner::take_token(const Place& place, const ops::SampledToken& sampled) {

@@ -9,6 +9,7 @@
 // Nobody runs ahead of a step whose results the host must have to build the next one, or reads before they are
 // overwritten: due() says so. A device that answers at once is never ahead.
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -35,17 +36,22 @@ class StepRunner {
   StepRunner(model::Decoder& decoder, ops::Backend& backend, const ops::KvCacheView& cache)
       : decoder_(decoder), backend_(backend), cache_(cache) {}
 
-  /// Puts a step to work. Sends logits and hidden events.
-  void start(const Scheduler::Step& step);
+  /// Puts a step to work. Sends logits and hidden events. With a failure of the device (ops/backend.h) the sequences
+  /// are as if it had not been planned, and events that were sent are not sent again.
+  Status start(const Scheduler::Step& step);
   /// A step is under way. With due(), collect() comes before the next start().
   bool busy() const { return under_way_ > 0; }
   bool due() const;
   /// Waits for the oldest step under way and sends its token events. Sequences that have ended are still the
-  /// scheduler's, for the caller to remove.
-  std::vector<StepResult> collect(Scheduler& scheduler);
+  /// scheduler's, for the caller to remove. With a failure of the device nothing is known of what is under way.
+  Result<std::vector<StepResult>> collect(Scheduler& scheduler);
+  /// Gives up what is under way, after a failure.
+  void abandon();
   /// To be called before a sequence goes: what is under way of it is dropped.
   void forget(const Sequence& sequence);
 
+  /// For the device, in collect(), since the start.
+  std::chrono::steady_clock::duration waited() const { return waited_; }
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
   std::int64_t generated_tokens() const { return generated_tokens_; }
 
@@ -78,9 +84,9 @@ class StepRunner {
   void move_on(Place& place);
   void ban_tokens(Sequence& sequence) const;
   /// A copy of backend memory, good until the next call.
-  std::span<const float> on_host(const float* values, std::size_t count);
-  void deliver_logits(const Place& place, const model::StepOutput& output);
-  void deliver_hidden(const Place& place, const model::StepOutput& output);
+  Result<std::span<const float>> on_host(const float* values, std::size_t count);
+  Status deliver_logits(const Place& place, const model::StepOutput& output);
+  Status deliver_hidden(const Place& place, const model::StepOutput& output);
   /// Puts in the token that the place's name stood for and sends it; the result if the sequence has ended with it.
   std::optional<StepResult> take_token(const Place& place, const ops::SampledToken& sampled);
 
@@ -102,6 +108,7 @@ class StepRunner {
   std::vector<float> host_values_;
   std::vector<TokenLogprob> top_;
 
+  std::chrono::steady_clock::duration waited_{};
   std::int64_t prompt_tokens_ = 0;
   std::int64_t generated_tokens_ = 0;
 };

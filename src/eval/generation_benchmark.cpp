@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <thread>
 #include <utility>
 
 #include "core/check.h"
@@ -35,13 +36,40 @@ Status check(const Engine& engine, const GenerationBenchmarkOptions& options) {
   return {};
 }
 
+/// What a run took.
+struct Taken {
+  double seconds = 0;
+  double host_seconds = 0;  // of the engine's thread
+  std::int64_t steps = 0;
+
+  Taken operator-(const Taken& other) const {
+    return {seconds - other.seconds, host_seconds - other.host_seconds, steps - other.steps};
+  }
+  Taken& operator+=(const Taken& other) {
+    seconds += other.seconds;
+    host_seconds += other.host_seconds;
+    steps += other.steps;
+    return *this;
+  }
+};
+
+/// Once nothing runs any more: the counters follow the last request's end by an instant.
+EngineStats stats_at_rest(const Engine& engine) {
+  EngineStats stats = engine.stats();
+  while (stats.running + stats.waiting > 0) {
+    std::this_thread::yield();
+    stats = engine.stats();
+  }
+  return stats;
+}
+
 /// One shape of requests, timed.
 class Timer {
  public:
   Timer(Engine& engine, std::uint64_t seed) : engine_(engine), random_(seed) {}
 
-  /// Seconds until the last of `batch` requests has all its `output` tokens.
-  Result<double> seconds(std::int32_t batch, std::int32_t prompt, std::int32_t output) {
+  /// Until the last of `batch` requests has all its `output` tokens.
+  Result<Taken> time(std::int32_t batch, std::int32_t prompt, std::int32_t output) {
     std::int64_t generated = 0;  // added to on the engine's thread, read when it has reported the last request's end
     std::vector<Request> requests;
     for (std::int32_t i = 0; i < batch; ++i) {
@@ -53,6 +81,7 @@ class Timer {
       };
       requests.push_back(std::move(request));
     }
+    const EngineStats before = stats_at_rest(engine_);
     const auto start = std::chrono::steady_clock::now();
     LANNER_RETURN_IF_ERROR(run_requests(engine_, std::move(requests)));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
@@ -60,7 +89,10 @@ class Timer {
     if (generated != wanted) {
       return internal_error(fmt::format("{} tokens were generated instead of {}", generated, wanted));
     }
-    return elapsed.count();
+    const EngineStats after = stats_at_rest(engine_);
+    return Taken{.seconds = elapsed.count(),
+                 .host_seconds = after.busy_seconds - before.busy_seconds,
+                 .steps = after.steps - before.steps};
   }
 
  private:
@@ -99,23 +131,23 @@ Result<PrefillSpeed> measure_prefill(Timer& timer, const GenerationBenchmarkOpti
   std::vector<double> speeds;
   for (std::int32_t run = 0; run <= options.repetitions; ++run) {
     progress.next();
-    LANNER_ASSIGN_OR_RETURN(const double seconds, timer.seconds(1, prompt, 1));
-    if (run > 0) speeds.push_back(prompt / seconds);  // run 0 warms up
+    LANNER_ASSIGN_OR_RETURN(const Taken taken, timer.time(1, prompt, 1));
+    if (run > 0) speeds.push_back(prompt / taken.seconds);  // run 0 warms up
   }
   return PrefillSpeed{.prompt_tokens = prompt, .tokens_per_s = spread_of(std::move(speeds))};
 }
 
 /// T(output) - T(1). Where more tokens took less time, the machine was busy with something else: the pair is measured
 /// again, a few times.
-Result<double> decode_seconds(Timer& timer, std::int32_t prompt, std::int32_t batch, std::int32_t output,
-                              Progress& progress) {
+Result<Taken> time_decode(Timer& timer, std::int32_t prompt, std::int32_t batch, std::int32_t output,
+                          Progress& progress) {
   constexpr int kTries = 5;
   for (int attempt = 0; attempt < kTries; ++attempt) {
     if (attempt == 0) progress.next();
-    LANNER_ASSIGN_OR_RETURN(const double one, timer.seconds(batch, prompt, 1));
+    LANNER_ASSIGN_OR_RETURN(const Taken one, timer.time(batch, prompt, 1));
     if (attempt == 0) progress.next();
-    LANNER_ASSIGN_OR_RETURN(const double all, timer.seconds(batch, prompt, output));
-    if (all > one) return all - one;
+    LANNER_ASSIGN_OR_RETURN(const Taken all, timer.time(batch, prompt, output));
+    if (all.seconds > one.seconds) return all - one;
   }
   return internal_error("the machine is too unsteady: more tokens took less time; ask for more output tokens");
 }
@@ -123,13 +155,17 @@ Result<double> decode_seconds(Timer& timer, std::int32_t prompt, std::int32_t ba
 Result<DecodeSpeed> measure_decode(Timer& timer, const GenerationBenchmarkOptions& options, std::int32_t prompt,
                                    std::int32_t batch, Progress& progress) {
   std::vector<double> speeds;
+  Taken all;
   for (std::int32_t run = 0; run <= options.repetitions; ++run) {
-    LANNER_ASSIGN_OR_RETURN(const double seconds,
-                            decode_seconds(timer, prompt, batch, options.output_tokens, progress));
+    LANNER_ASSIGN_OR_RETURN(const Taken taken, time_decode(timer, prompt, batch, options.output_tokens, progress));
     if (run == 0) continue;  // warms up
-    speeds.push_back(static_cast<double>(batch) * (options.output_tokens - 1) / seconds);
+    speeds.push_back(static_cast<double>(batch) * (options.output_tokens - 1) / taken.seconds);
+    all += taken;
   }
-  return DecodeSpeed{.prompt_tokens = prompt, .batch_size = batch, .tokens_per_s = spread_of(std::move(speeds))};
+  return DecodeSpeed{.prompt_tokens = prompt,
+                     .batch_size = batch,
+                     .tokens_per_s = spread_of(std::move(speeds)),
+                     .host_us_per_step = all.steps > 0 ? 1e6 * all.host_seconds / static_cast<double>(all.steps) : 0};
 }
 
 std::int64_t parameters(const model::ProjectionSpec& projection) { return projection.rows * projection.cols; }

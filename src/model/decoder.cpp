@@ -93,7 +93,17 @@ std::int64_t Decoder::angle_cols() const {
 std::int64_t Decoder::workspace_bytes(const StepLimits& limits) const {
   const std::int64_t row = spec_.hidden + 2 * spec_.heads * spec_.head_dim + spec_.intermediate + angle_cols();
   return 4 * (limits.rows * row + limits.output_rows * (spec_.vocab + spec_.hidden)) +
-         backend_.reserve_bytes(std::max(limits.rows, limits.output_rows), max_cols());
+         backend_.reserve_bytes(room_for(limits));
+}
+
+ops::StepRoom Decoder::room_for(const StepLimits& limits) const {
+  return {.rows = std::max(limits.rows, limits.output_rows),
+          .max_cols = max_cols(),
+          .slices = limits.sequences,
+          .blocks = limits.blocks,
+          .sampled = limits.sequences,
+          .vocab = spec_.vocab,
+          .history = limits.history};
 }
 
 Status Decoder::reserve(const StepLimits& limits) {
@@ -103,7 +113,7 @@ Status Decoder::reserve(const StepLimits& limits) {
     return {};
   };
   const std::int64_t heads_width = spec_.heads * spec_.head_dim;
-  LANNER_RETURN_IF_ERROR(backend_.reserve(std::max(limits.rows, limits.output_rows), max_cols()));
+  LANNER_RETURN_IF_ERROR(backend_.reserve(room_for(limits)));
   LANNER_RETURN_IF_ERROR(floats(limits.rows * spec_.hidden, x_));
   LANNER_RETURN_IF_ERROR(floats(limits.rows * heads_width, q_));
   LANNER_RETURN_IF_ERROR(floats(limits.rows * heads_width, attended_));
@@ -125,7 +135,7 @@ StepOutput Decoder::forward(const ops::Batch& batch, const ops::KvCacheView& cac
                                              .hidden = wants.hidden,
                                              .most_rows = std::min(limits_.rows, limits_.output_rows)});
   if (!repeated) run_step(batch, cache, wants);
-  backend_.end_step();
+  while (!backend_.end_step()) run_step(batch, cache, wants);
   return {.logits = logits_, .hidden = hidden_};
 }
 

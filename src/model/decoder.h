@@ -2,7 +2,8 @@
 // The one decoder: a DecoderSpec's layers as five operations each, on whatever backend it was loaded to.
 //
 // Ownership: keeps its weights; borrows the backend, which must outlive it. One thread at a time, the backend's.
-// forward() cannot fail: everything that can was checked or allocated by load() and reserve().
+// forward() answers for nothing: what can fail was checked or allocated by load() and reserve(), and what becomes of
+// the device the backend tells (ops::Backend::take_failure).
 //
 //   LANNER_ASSIGN_OR_RETURN(auto decoder, Decoder::load(*checkpoint, spec, backend, {}));
 //   LANNER_RETURN_IF_ERROR(decoder->reserve({.rows = 512, .output_rows = 128}));
@@ -36,6 +37,10 @@ struct LoadOptions {
 struct StepLimits {
   std::int64_t rows = 0;
   std::int64_t output_rows = 0;  // rows whose logits, or hidden states, one step returns
+  // Of these a step may ask for more, for which memory is then taken when it comes:
+  std::int64_t sequences = 0;
+  std::int64_t blocks = 0;   // of all sequences together, see ops::StepRoom
+  std::int64_t history = 0;  // tokens of all sequences together
 };
 
 /// Rows of the step, ascending, whose results the caller wants.
@@ -86,6 +91,7 @@ class Decoder {
   static Result<Layer> load_layer(WeightLoader& loader, const LayerSpec& layer, std::int64_t head_dim);
   std::int64_t max_cols() const;
   std::int64_t angle_cols() const;
+  ops::StepRoom room_for(const StepLimits& limits) const;
   void run_step(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants);
 
   DecoderSpec spec_;

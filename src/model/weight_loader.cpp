@@ -134,6 +134,7 @@ Result<ops::Linear> WeightLoader::linear(const NormSpec& norm_spec,
     result.parts.push_back(std::move(part));
   }
   LANNER_ASSIGN_OR_RETURN(result.norm, norm(norm_spec, result.cols()));
+  LANNER_RETURN_IF_ERROR(backend_.prepare_linear(result));
   return result;
 }
 
@@ -168,6 +169,7 @@ Result<ops::Linear> WeightLoader::head(const std::shared_ptr<const ops::PackedWe
   LANNER_ASSIGN_OR_RETURN(result.norm, norm(spec_.final_norm, spec_.hidden));
   result.epilogue.scale = static_cast<float>(spec_.logit_scale);
   result.epilogue.soft_cap = static_cast<float>(spec_.logit_soft_cap);
+  LANNER_RETURN_IF_ERROR(backend_.prepare_linear(result));
   return result;
 }
 

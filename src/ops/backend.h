@@ -11,6 +11,12 @@
 //
 // A device may work behind the host: sample() may answer before the tokens are known, and the next step may be put to
 // work meanwhile, with rows whose tokens are those that are not known yet (Batch::tokens). collect() waits for them.
+//
+// FAILURE. What is called in a step answers nothing. A device that fails keeps its first failure, leaves out what else
+// it is asked for, and tells it in take_failure(), which its caller asks after a step was put to work and after each
+// collect(). Steps put to work before the failing one are not concerned by a failure that says kResourceExhausted: the
+// device lacked memory, has given back what it can do without, and may be asked for the same step again. Any other
+// failure is the device's own, and nothing that it computed since the last collect() counts.
 
 #include <cstdint>
 #include <memory>
@@ -81,6 +87,18 @@ struct StepPlan {
   std::int64_t most_rows = 0;  // rows for which activations and logits have room
 };
 
+/// The largest step for which memory is taken before the first, so that no step need take any. Zero: unknown, and taken
+/// when a step needs it.
+struct StepRoom {
+  std::int64_t rows = 0;
+  std::int64_t max_cols = 0;  // of inputs and outputs of operations
+  std::int64_t slices = 0;    // sequences
+  std::int64_t blocks = 0;    // of all slices together, those that they share counted once for each
+  std::int64_t sampled = 0;   // rows
+  std::int64_t vocab = 0;
+  std::int64_t history = 0;  // tokens of all sampled rows together, for their penalties
+};
+
 /// Calls of Backend::sample() whose tokens have not been collected: one of the step before and one of this step.
 inline constexpr int kMostUncollected = 2;
 
@@ -97,16 +115,25 @@ class Backend {
   virtual Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) = 0;
   virtual Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) = 0;
   virtual Result<std::byte*> allocate(std::int64_t bytes, const char* what) = 0;  // zeroed; freed with the backend
-  /// Makes room in the backend's scratch for steps of up to `rows` rows with at most `max_cols` columns.
-  virtual Status reserve(std::int64_t rows, std::int64_t max_cols) = 0;
+  /// Makes room in the backend's scratch for steps of up to that size.
+  virtual Status reserve(const StepRoom& room) = 0;
   /// What that takes, with the weights that are packed by now.
-  virtual std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const = 0;
+  virtual std::int64_t reserve_bytes(const StepRoom& room) const = 0;
+  /// Takes what a Linear needs besides its parts; optional, since its first use takes it otherwise.
+  virtual Status prepare_linear(const Linear& /*linear*/) { return {}; }
 
   /// Announces a step. True: the device has done a step of this shape before and repeats it with the plan's contents;
   /// the caller leaves out the operations and goes on with end_step(). Between the two calls nothing but the plan's
   /// operations may be called. Who announces nothing begins with embed().
   virtual bool begin_step(const StepPlan& plan);
-  virtual void end_step() {}
+  /// False: nothing has been done yet, since the device could not keep what it was told for the next time. The caller
+  /// calls the operations once more, and end_step() behind them.
+  [[nodiscard]] virtual bool end_step() { return true; }
+
+  /// The first failure since the last call; see above. Ok on devices that cannot fail.
+  virtual Status take_failure() { return {}; }
+  /// What whoever runs the program should know of the device, since the last call: a line each, said once.
+  virtual std::vector<std::string> take_notes() { return {}; }
 
   // Before the layers: x[row] = scale * table[token[row]]; and the cosines and sines of the step's positions.
   virtual void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) = 0;
@@ -197,6 +224,10 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& optio
 /// cannot be used.
 Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& options);
 CudaSupport cuda_support();
+bool cuda_is_built();
+/// Starts the driver and opens libraries, which takes some tenths of a second, so that make_cuda_backend() finds it
+/// done: to be called at once, on a thread of its own. What fails shows there.
+void warm_up_cuda(int device);
 
 /// What a CUDA device can do at most, measured now: reading memory once, and products of large fp16 matrices with
 /// random numbers (0 where there is no cuBLASLt).

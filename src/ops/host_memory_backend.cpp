@@ -1,6 +1,7 @@
 #include "ops/host_memory_backend.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 #include <vector>
 
@@ -68,23 +69,21 @@ class HostMemoryBackend final : public Backend {
     allocations_.push_back(std::move(buffer));
     return allocations_.back().data();
   }
-  Status reserve(std::int64_t rows, std::int64_t max_cols) override { return inner_->reserve(rows, max_cols); }
-  std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const override {
-    return inner_->reserve_bytes(rows, max_cols);
-  }
+  Status reserve(const StepRoom& room) override { return inner_->reserve(room); }
+  std::int64_t reserve_bytes(const StepRoom& room) const override { return inner_->reserve_bytes(room); }
 
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override {
     const std::int64_t count = batch.rows * table.cols();
     float* out = out_.copy(*inner_, x, count);
     inner_->embed(table, batch, scale, out);
-    inner_->read(out, count, x);
+    fetch(out, count, x);
   }
   void rope_angles(const Rope& rope, const Batch& batch, float* angles) override {
     begin(batch);
     const std::int64_t count = batch.rows * 2 * rope.inverse_frequencies->size();
     float* out = out_.copy(*inner_, angles, count);
     inner_->rope_angles(rope, batch, out);
-    inner_->read(out, count, angles);
+    fetch(out, count, angles);
   }
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override {
     begin(batch);
@@ -95,8 +94,8 @@ class HostMemoryBackend final : public Backend {
     device.q = out_.copy(*inner_, args.q, count);
     const KvCacheView copy = copied(cache);
     inner_->norm_qkv(device, batch, copy);
-    inner_->read(device.q, count, args.q);
-    inner_->read(reinterpret_cast<const float*>(copy.data), floats_of(cache), reinterpret_cast<float*>(cache.data));
+    fetch(device.q, count, args.q);
+    fetch(reinterpret_cast<const float*>(copy.data), floats_of(cache), reinterpret_cast<float*>(cache.data));
   }
   void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override {
     begin(batch);
@@ -105,18 +104,18 @@ class HostMemoryBackend final : public Backend {
     device.q = in_.copy(*inner_, args.q, count);
     device.out = (args.reader == nullptr ? out_ : handed_).copy(*inner_, args.out, count);
     inner_->attention(device, batch, copied(cache));
-    if (args.reader == nullptr) inner_->read(device.out, count, args.out);
+    if (args.reader == nullptr) fetch(device.out, count, args.out);
   }
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override {
     const float* in = in_.copy(*inner_, input, rows * linear.cols());
     float* out = out_.copy(*inner_, x, rows * linear.rows());
     inner_->linear_add(linear, in, rows, out);
-    inner_->read(out, rows * linear.rows(), x);
+    fetch(out, rows * linear.rows(), x);
   }
   void handed_linear_add(const Linear& linear, const float* /*input*/, std::int64_t rows, float* x) override {
     float* out = out_.copy(*inner_, x, rows * linear.rows());
     inner_->handed_linear_add(linear, handed_.place(), rows, out);
-    inner_->read(out, rows * linear.rows(), x);
+    fetch(out, rows * linear.rows(), x);
   }
   void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
                      const Linear* reader) override {
@@ -124,14 +123,14 @@ class HostMemoryBackend final : public Backend {
     const float* in = in_.copy(*inner_, x, rows * linear.cols());
     float* out = (reader == nullptr ? out_ : handed_).copy(*inner_, h, count);
     inner_->norm_gated_up(linear, gate, in, rows, out, reader);
-    if (reader == nullptr) inner_->read(out, count, h);
+    if (reader == nullptr) fetch(out, count, h);
   }
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override {
     const std::int64_t count = static_cast<std::int64_t>(wanted.size()) * linear.rows();
     const float* in = in_.copy(*inner_, x, rows_up_to(wanted) * linear.cols());
     float* out = out_.copy(*inner_, logits, count);
     inner_->norm_head(linear, in, wanted, out);
-    inner_->read(out, count, logits);
+    fetch(out, count, logits);
   }
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override {
@@ -139,7 +138,7 @@ class HostMemoryBackend final : public Backend {
     const float* in = in_.copy(*inner_, x, rows_up_to(wanted) * cols);
     float* result = out_.copy(*inner_, out, count);
     inner_->norm_rows(norm, in, cols, wanted, result);
-    inner_->read(result, count, out);
+    fetch(result, count, out);
   }
   bool sample(std::span<const SampleRow> rows, std::span<SampledToken> tokens) override {
     if (rows.empty()) return true;
@@ -162,6 +161,13 @@ class HostMemoryBackend final : public Backend {
   }
 
  private:
+  /// read(), of a device that has not failed.
+  void fetch(const float* from, std::int64_t count, float* to) {
+    inner_->read(from, count, to);
+    const Status failure = inner_->take_failure();
+    if (!failure.ok()) std::fprintf(stderr, "%s\n", failure.message().c_str());
+    LANNER_CHECK(failure.ok());
+  }
   /// The operations of a step follow an embed() of its batch. The tests' tokens may be of a larger table than this one.
   void begin(const Batch& batch) {
     const std::vector<std::int32_t> tokens(static_cast<std::size_t>(batch.rows), 0);

@@ -109,13 +109,13 @@ TEST(LinearAdd, OfVeryWideRowsIsNearTheReference) {
   cases.push_back({quantized_kinds(32)[0], 16384});
   cases.push_back({quantized_kinds(128)[2], 33024});
   for (const Case& one : cases) {
-    ASSERT_TRUE(device(2).reserve(33, one.cols).ok());
+    ASSERT_TRUE(device(2).reserve({.rows = 33, .max_cols = one.cols}).ok());
     for (const std::int64_t rows : {1, 3, 8, 9, 33}) {
       if (::testing::Test::HasFatalFailure()) return;
       check_linear_add(one.kind, {.rows = {19}, .cols = one.cols, .norm = rows == 3}, rows, 2, random);
     }
   }
-  ASSERT_TRUE(device(2).reserve(kScratchRows, kScratchCols).ok());
+  ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
 TEST(LinearAdd, ExtremesOfCodesOnBothSidesDoNotOverflow) {

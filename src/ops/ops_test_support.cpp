@@ -31,7 +31,7 @@ std::unique_ptr<Backend> make_bare_device(int threads) {
 std::unique_ptr<Backend> make_device(int threads) {
   std::unique_ptr<Backend> backend = make_bare_device(threads);
   if (is_cuda(test_device())) backend = on_host_memory(std::move(backend));
-  LANNER_CHECK(backend->reserve(kScratchRows, kScratchCols).ok());
+  LANNER_CHECK(backend->reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
   return backend;
 }
 
@@ -106,7 +106,7 @@ Backend& device(int threads) {
 Backend& bare_device() {
   static const std::unique_ptr<Backend> backend = [] {
     std::unique_ptr<Backend> made = make_bare_device(1);
-    LANNER_CHECK(made->reserve(kScratchRows, kScratchCols).ok());
+    LANNER_CHECK(made->reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
     return made;
   }();
   return *backend;

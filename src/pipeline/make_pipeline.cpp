@@ -41,6 +41,7 @@ class TextPipeline final : public Pipeline {
   std::string model_name() const override { return parts_.model_name; }
   std::string architecture() const override { return parts_.architecture; }
   std::string device() const override { return parts_.device; }
+  std::string loading() const override { return parts_.loading; }
   std::vector<std::string> notes() const override { return parts_.notes; }
 
  private:

@@ -24,6 +24,7 @@ struct PipelineParts {
   std::string model_name{};
   std::string architecture{};
   std::string device{};
+  std::string loading{};
   std::vector<std::string> notes{};
 };
 

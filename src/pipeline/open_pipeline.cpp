@@ -54,6 +54,7 @@ Result<std::string> find_model(const std::string& model, const PipelineOptions& 
 Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model, const PipelineOptions& options) {
   LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.engine.model_format));
   LANNER_ASSIGN_OR_RETURN(const std::string model_path, find_model(model, options));
+  const DeviceWarmUp warm_up(options.engine.device);
   LANNER_ASSIGN_OR_RETURN(auto checkpoint, model::open_checkpoint(model_path, {.format = format}));
   // What is quick to check comes before the weights are loaded.
   std::vector<std::string> notes;
@@ -70,6 +71,7 @@ Result<std::unique_ptr<Pipeline>> Pipeline::open(const std::string& model, const
                         .model_name = net::model_name(model_path),
                         .architecture = std::move(opened.architecture),
                         .device = std::move(opened.device),
+                        .loading = std::move(opened.loading),
                         .notes = std::move(notes)});
 }
 

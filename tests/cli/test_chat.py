@@ -55,6 +55,9 @@ def test_verbose_shows_the_memory_plan(run, model):
     # The figures stand under each other.
     assert len({line.index(unit) for line in plan for unit in (" MB", " GB", " KB", " TB") if unit in line[:26]}) == 1
     assert "blocks" in plan[2] and "tokens" in plan[2]
+    loading = next(line for line in lines if line.startswith("loading "))
+    seconds = [float(word) for word, unit in zip(loading.split(), loading.split()[1:]) if unit.startswith("s")]
+    assert len(seconds) == 4 and seconds[0] >= max(seconds[1:])
 
 
 def test_cache_share_changes_the_plan(run, model):

@@ -50,6 +50,9 @@ STEPS = {
     "ops_cuda_deterministic": test("ops_test", "cuda-deterministic", f"--gtest_filter={ONLY_CPU}"),
     "engine_cuda": test("engine_test", "cuda", f"--gtest_filter={OTHER_SCHEDULES}"),
     "engine_cuda_deterministic": test("engine_test", "cuda-deterministic"),
+    "device_memory": test("device_memory_test", "cuda"),
+    "device_memory_deterministic": test("device_memory_test", "cuda-deterministic"),
+    "start_time": {"command": ["start_time.py", "lanner", "WORK/start-time-model"]},
     "tiny_models": {"tiny": "cuda"},
     "tiny_models_deterministic": {"tiny": "cuda-deterministic"},
     "ops_memcheck": sanitizer("memcheck"),
@@ -82,8 +85,8 @@ def environment(device, arguments):
 
 def run_program(name, step, arguments):
     """Returns (passed, facts)."""
-    files = {"MODEL": arguments.model, "REQUESTS": arguments.requests}
-    command = [files.get(word, word) for word in step["command"]]
+    files = {"MODEL": arguments.model, "REQUESTS": arguments.requests, "lanner": str(HERE / "lanner")}
+    command = [files.get(word, word).replace("WORK", str(arguments.work)) for word in step["command"]]
     command[0] = str(HERE / command[0])
     if name.startswith("golden") and not arguments.model_folder:
         command.append("--gtest_filter=-*Folder*")

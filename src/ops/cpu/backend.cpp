@@ -61,19 +61,21 @@ Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
   return allocations_.back().data();
 }
 
-std::int64_t CpuBackend::reserve_bytes(std::int64_t rows, std::int64_t max_cols) const {
-  return rows * max_cols * (4 + 2 + 4) + rows * max_cols / kActivationGroup * 4 + rows * max_cols / kSumGroup * 4;
+std::int64_t CpuBackend::reserve_bytes(const StepRoom& room) const {
+  const std::int64_t elements = room.rows * room.max_cols;
+  return elements * (4 + 2 + 4) + elements / kActivationGroup * 4 + elements / kSumGroup * 4;
 }
 
-Status CpuBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
+Status CpuBackend::reserve(const StepRoom& room) {
   const char* what = "scratch";
-  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * max_cols * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(2 * rows * max_cols, what));
-  LANNER_ASSIGN_OR_RETURN(input_scales_, AlignedBuffer::allocate(rows * max_cols / kActivationGroup * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_sums_, AlignedBuffer::allocate(rows * max_cols / kSumGroup * 4, what));
-  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(rows * max_cols * 4, what));
-  reserved_rows_ = rows;
-  reserved_cols_ = max_cols;
+  const std::int64_t elements = room.rows * room.max_cols;
+  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(elements * 4, what));
+  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(2 * elements, what));
+  LANNER_ASSIGN_OR_RETURN(input_scales_, AlignedBuffer::allocate(elements / kActivationGroup * 4, what));
+  LANNER_ASSIGN_OR_RETURN(input_sums_, AlignedBuffer::allocate(elements / kSumGroup * 4, what));
+  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(elements * 4, what));
+  reserved_rows_ = room.rows;
+  reserved_cols_ = room.max_cols;
   return {};
 }
 

@@ -28,8 +28,8 @@ class CpuBackend final : public Backend {
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override;
   Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override;
   Result<std::byte*> allocate(std::int64_t bytes, const char* what) override;
-  Status reserve(std::int64_t rows, std::int64_t max_cols) override;
-  std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const override;
+  Status reserve(const StepRoom& room) override;
+  std::int64_t reserve_bytes(const StepRoom& room) const override;
 
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override;
   void rope_angles(const Rope& rope, const Batch& batch, float* angles) override;

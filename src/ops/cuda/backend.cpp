@@ -16,8 +16,8 @@ namespace {
 
 constexpr int kMaxHostThreads = 16;
 constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what the driver and cuBLASLt take later
+constexpr std::int64_t kSpareBytes = std::int64_t{64} << 20;    // given back when the driver finds none of those
 constexpr std::int64_t kAlignment = 256;
-constexpr int kLeastCapability = 80;
 constexpr std::int32_t kMostDeterministicRows = 64;  // of a graph: each slab of 8 rows has launches of its own
 constexpr int kTensorMapCapability = 90;
 constexpr std::int64_t kHeadStep = 16;  // a head is a multiple of it
@@ -71,12 +71,6 @@ std::int64_t arrival_bytes(std::int64_t max_cols) {
   return kMostPiecePlaces * (aligned(max_cols, kHeadStep) / kHeadStep) * 4;
 }
 
-int attribute(cudaDeviceAttr which, int device) {
-  int value = 0;
-  LANNER_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
-  return value;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaBackendOptions& options) {
@@ -98,10 +92,10 @@ Status CudaBackend::set_up() {
     return unsupported(fmt::format("{}: its compute capability {}.{} is below 8.0", properties.name, properties.major,
                                    properties.minor));
   }
-  LANNER_ASSIGN_OR_RETURN(staging_, Staging::create(*pool_, stream_.get()));
+  LANNER_ASSIGN_OR_RETURN(staging_, Staging::create(*pool_, options_.device, stream_.get()));
   context_.stream = stream_.get();
   context_.multiprocessors = properties.multiProcessorCount;
-  context_.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device);
+  context_.shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
   context_.dependent_launch = capability >= 90;
   context_.clusters = capability >= 90;
   context_.deterministic = options_.deterministic;
@@ -140,15 +134,26 @@ CudaBackend::~CudaBackend() {
   static_cast<void>(cudaStreamSynchronize(stream_.get()));
 }
 
-void CudaBackend::enter() const { LANNER_CUDA_CHECK(cudaSetDevice(options_.device)); }
+// What goes wrong here goes wrong in the calls that follow, which say so.
+void CudaBackend::enter() const { static_cast<void>(cudaSetDevice(options_.device)); }
 
-void CudaBackend::finish() const { LANNER_CUDA_CHECK(cudaStreamSynchronize(stream_.get())); }
+void CudaBackend::finish() { check(cudaStreamSynchronize(stream_.get()), "a step"); }
+
+void CudaBackend::fail(const Status& status) {
+  if (status.ok() || failed()) return;
+  failure_ =
+      status.code() == StatusCode::kResourceExhausted ? status : with_context(status, "the CUDA device has failed");
+}
+
+void CudaBackend::check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) fail(cuda_status(error, what));
+}
 
 std::int64_t CudaBackend::available_bytes() const {
   enter();
   std::size_t free = 0;
   std::size_t total = 0;
-  LANNER_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
   return std::max<std::int64_t>(0, static_cast<std::int64_t>(free) - kDriverBytes);
 }
 
@@ -159,7 +164,7 @@ Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource sourc
   LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_, room_));
   graphs_.clear();  // they may hold the address of a weight that was in its place
   widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));
-  if (reserved_rows_ > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());
+  if (reserved_.rows > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());
   return weight;
 }
 
@@ -167,7 +172,7 @@ Result<std::shared_ptr<const DeviceVector>> CudaBackend::upload(std::span<const 
   enter();
   const auto bytes = static_cast<std::int64_t>(values.size_bytes());
   LANNER_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::allocate(bytes, "a vector of weights"));
-  staging_->copy(values.data(), bytes, buffer.data());
+  LANNER_RETURN_IF_ERROR(staging_->copy(values.data(), bytes, buffer.data()));
   return std::shared_ptr<const DeviceVector>(
       std::make_shared<CudaVector>(static_cast<std::int64_t>(values.size()), std::move(buffer)));
 }
@@ -183,20 +188,30 @@ Result<std::byte*> CudaBackend::allocate(std::int64_t bytes, const char* what) {
   return allocations_.back().data();
 }
 
-Status CudaBackend::reserve(std::int64_t rows, std::int64_t max_cols) {
+Status CudaBackend::reserve(const StepRoom& room) {
   enter();
-  reserved_rows_ = rows;
-  reserved_cols_ = max_cols;
-  return allocate_scratch();
+  reserved_ = room;
+  LANNER_RETURN_IF_ERROR(allocate_scratch());
+  LANNER_RETURN_IF_ERROR(upload_.reserve(room));
+  LANNER_RETURN_IF_ERROR(sampler_.reserve(room));
+  if (spare_.bytes() > 0) return {};
+  LANNER_ASSIGN_OR_RETURN(spare_, DeviceBuffer::allocate(kSpareBytes, "spare memory"));
+  return {};
 }
 
-std::int64_t CudaBackend::reserve_bytes(std::int64_t rows, std::int64_t max_cols) const {
-  return rows * (input_row_bytes(max_cols) + product_row_bytes(max_cols)) + widened_bytes_ +
-         largest_partial_bytes(context_.multiprocessors, max_cols) + arrival_bytes(max_cols);
+std::int64_t CudaBackend::reserve_bytes(const StepRoom& room) const {
+  return room.rows * (input_row_bytes(room.max_cols) + product_row_bytes(room.max_cols)) + widened_bytes_ +
+         largest_partial_bytes(context_.multiprocessors, room.max_cols) + arrival_bytes(room.max_cols) +
+         StepUpload::reserve_bytes(room) + Sampler::reserve_bytes(room) + kSpareBytes;
+}
+
+Status CudaBackend::prepare_linear(const Linear& linear) {
+  enter();
+  return uploaded_order(linear.input_order).status();
 }
 
 Status CudaBackend::allocate_scratch() {
-  finish();
+  LANNER_RETURN_IF_ERROR(cuda_status(cudaStreamSynchronize(stream_.get()), "scratch"));
   graphs_.clear();
   const auto fit = [](DeviceBuffer& buffer, std::int64_t bytes) -> Status {
     if (buffer.bytes() >= bytes) return {};
@@ -204,14 +219,15 @@ Status CudaBackend::allocate_scratch() {
     LANNER_ASSIGN_OR_RETURN(buffer, DeviceBuffer::allocate(aligned(bytes, kAlignment), "scratch"));
     return {};
   };
-  const std::int64_t rows = std::max(reserved_rows_, kFusedRows);
-  LANNER_RETURN_IF_ERROR(fit(input_, rows * input_row_bytes(reserved_cols_)));
-  LANNER_RETURN_IF_ERROR(fit(product_, rows * product_row_bytes(reserved_cols_)));
+  const std::int64_t rows = std::max(reserved_.rows, kFusedRows);
+  LANNER_RETURN_IF_ERROR(fit(input_, rows * input_row_bytes(reserved_.max_cols)));
+  LANNER_RETURN_IF_ERROR(fit(product_, rows * product_row_bytes(reserved_.max_cols)));
   LANNER_RETURN_IF_ERROR(fit(widened_, widened_bytes_));
-  LANNER_RETURN_IF_ERROR(fit(partials_, largest_partial_bytes(context_.multiprocessors, reserved_cols_)));
-  if (const std::int64_t bytes = arrival_bytes(reserved_cols_); arrivals_.bytes() < bytes) {
+  LANNER_RETURN_IF_ERROR(fit(partials_, largest_partial_bytes(context_.multiprocessors, reserved_.max_cols)));
+  if (const std::int64_t bytes = arrival_bytes(reserved_.max_cols); arrivals_.bytes() < bytes) {
     LANNER_RETURN_IF_ERROR(fit(arrivals_, bytes));
-    LANNER_CUDA_CHECK(cudaMemsetAsync(arrivals_.data(), 0, static_cast<std::size_t>(arrivals_.bytes()), stream_.get()));
+    LANNER_RETURN_IF_ERROR(cuda_status(
+        cudaMemsetAsync(arrivals_.data(), 0, static_cast<std::size_t>(arrivals_.bytes()), stream_.get()), "scratch"));
   }
   context_.scratch = {.input = input_.data(),
                       .input_bytes = input_.bytes(),
@@ -239,20 +255,53 @@ bool CudaBackend::begin_step(const StepPlan& plan) {
     return false;
   }
   upload_batch(plan.batch, *places);
+  if (failed()) return false;
   return graphs_.begin(plan, *places, stream_.get()) == StepGraphs::Action::kReplayed;
 }
 
-void CudaBackend::end_step() {
+bool CudaBackend::end_step() {
   LANNER_CHECK(announced_);
+  if (graphs_.recording() && !graphs_.finish()) {
+    failure_ = {};  // of the recording: whether the device can do it shows when it is done in earnest
+    return false;
+  }
   announced_ = false;
-  graphs_.finish();
+  return true;
+}
+
+Status CudaBackend::take_failure() {
+  if (failed() && failure_.code() == StatusCode::kResourceExhausted) make_room();
+  return std::exchange(failure_, {});
+}
+
+void CudaBackend::make_room() {
+  static_cast<void>(cudaStreamSynchronize(stream_.get()));
+  graphs_.clear();
+  spare_ = {};
+  if (!std::exchange(told_of_memory_, true)) {
+    notes_.push_back(
+        fmt::format("the device's memory ran out in a step ({}): recorded steps and spare memory were given "
+                    "back; another program may take too much of it",
+                    failure_.message()));
+  }
+}
+
+std::vector<std::string> CudaBackend::take_notes() {
+  const Status graph = graphs_.take_failure();
+  if (!graph.ok() && !std::exchange(told_of_graphs_, true)) {
+    notes_.push_back(graph.message() + ": steps are launched one operation after the other, which is slower");
+  }
+  return std::exchange(notes_, {});
 }
 
 void CudaBackend::upload_batch(const Batch& batch, const StepPlaces& places) {
   const std::byte* const before = upload_.device();
   auto uploaded = upload_.batch(batch, places, stream_.get());
-  LANNER_CHECK(uploaded.ok());
   if (upload_.device() != before) graphs_.clear();  // they read the lists where they were
+  if (!uploaded.ok()) {
+    fail(uploaded.status());
+    return;
+  }
   batch_ = *uploaded;
   batch_.sampled = sampler_.sampled();
   batch_rows_ = batch.rows;
@@ -267,25 +316,28 @@ std::int64_t CudaBackend::places_of(std::int64_t rows) const {
   return announced_ && rows == batch_rows_ ? batch_.rows : rows;
 }
 
-const std::int32_t* CudaBackend::uploaded_order(const std::vector<std::int32_t>& order) {
-  if (order.empty()) return nullptr;
+Result<const std::int32_t*> CudaBackend::uploaded_order(const std::vector<std::int32_t>& order) {
+  if (order.empty()) return static_cast<const std::int32_t*>(nullptr);
   UploadedOrder& uploaded = orders_[order.data()];
   if (uploaded.order != order) {         // not seen yet, or another Linear's memory before
     LANNER_CHECK(!graphs_.recording());  // the step was launched once before
     const auto bytes = static_cast<std::int64_t>(order.size() * sizeof(std::int32_t));
-    auto buffer = DeviceBuffer::allocate(bytes, "the order of a weight's columns");
-    LANNER_CHECK(buffer.ok());
-    staging_->copy(order.data(), bytes, buffer->data());
-    uploaded = {.order = order, .device = *std::move(buffer)};
+    LANNER_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::allocate(bytes, "the order of a weight's columns"));
+    LANNER_RETURN_IF_ERROR(staging_->copy(order.data(), bytes, buffer.data()));
+    uploaded = {.order = order, .device = std::move(buffer)};
   }
-  return uploaded.device.as<const std::int32_t>();
+  return static_cast<const std::int32_t*>(uploaded.device.as<const std::int32_t>());
 }
 
 DeviceLinear CudaBackend::on_device(const Linear& linear) {
   LANNER_CHECK(static_cast<std::int64_t>(linear.parts.size()) <= kMaxParts);
   DeviceLinear result;
   result.norm = cuda::on_device(linear.norm);
-  result.input_order = uploaded_order(linear.input_order);
+  if (const auto order = uploaded_order(linear.input_order); order.ok()) {
+    result.input_order = *order;
+  } else {
+    fail(order.status());
+  }
   for (const LinearPart& part : linear.parts) {
     result.parts[result.part_count++] = {.weight = view_of(*part.weight),
                                          .bias = part.bias == nullptr ? nullptr : part.bias->data()};
@@ -306,12 +358,15 @@ void CudaBackend::embed(const PackedWeight& table, const Batch& batch, float sca
     enter();
     upload_batch(batch, {.rows = batch.rows, .max_context = longest_context(batch)});
   }
-  LANNER_CUDA_CHECK(cuda::embed(context_, view_of(table), current(batch), scale, x));
+  if (failed()) return;
+  check(cuda::embed(context_, view_of(table), current(batch), scale, x), "embed");
 }
 
 void CudaBackend::rope_angles(const Rope& rope, const Batch& batch, float* angles) {
-  LANNER_CUDA_CHECK(cuda::rope_angles(context_, rope.inverse_frequencies->data(), rope.inverse_frequencies->size(),
-                                      rope.scale, current(batch), angles));
+  if (failed()) return;
+  check(cuda::rope_angles(context_, rope.inverse_frequencies->data(), rope.inverse_frequencies->size(), rope.scale,
+                          current(batch), angles),
+        "rope_angles");
 }
 
 void CudaBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) {
@@ -326,7 +381,8 @@ void CudaBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const Kv
                              .q_norm = cuda::on_device(args.q_norm),
                              .k_norm = cuda::on_device(args.k_norm),
                              .q = args.q};
-  LANNER_CUDA_CHECK(cuda::norm_qkv(context_, device, current(batch), cache));
+  if (failed()) return;
+  check(cuda::norm_qkv(context_, device, current(batch), cache), "norm_qkv");
 }
 
 void CudaBackend::attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) {
@@ -340,64 +396,78 @@ void CudaBackend::attention(const AttentionArgs& args, const Batch& batch, const
                                .alibi_slopes = args.alibi_slopes == nullptr ? nullptr : args.alibi_slopes->data(),
                                .out = args.out,
                                .out_format = handed_to(args.reader, places_of(batch.rows))};
-  LANNER_CUDA_CHECK(cuda::attention(context_, device, current(batch), cache));
+  if (failed()) return;
+  check(cuda::attention(context_, device, current(batch), cache), "attention");
 }
 
 void CudaBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
   check_linear_add(linear);
-  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, WeightFormat::kF32, places_of(rows), x));
+  const DeviceLinear device = on_device(linear);
+  if (failed()) return;
+  check(cuda::linear_add(context_, device, input, WeightFormat::kF32, places_of(rows), x), "linear_add");
 }
 
 void CudaBackend::handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
   check_linear_add(linear);
   const std::int64_t places = places_of(rows);
-  LANNER_CUDA_CHECK(cuda::linear_add(context_, on_device(linear), input, handed_to(&linear, places), places, x));
+  const DeviceLinear device = on_device(linear);
+  if (failed()) return;
+  check(cuda::linear_add(context_, device, input, handed_format(context_, device, places), places, x), "linear_add");
 }
 
 void CudaBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
                                 const Linear* reader) {
   check_norm_gated_up(linear);
-  LANNER_CUDA_CHECK(cuda::norm_gated_up(context_, on_device(linear), gate, x, places_of(rows), h,
-                                        handed_to(reader, places_of(rows))));
+  const DeviceLinear device = on_device(linear);
+  const std::int64_t places = places_of(rows);
+  const WeightFormat format = handed_to(reader, places);
+  if (failed()) return;
+  check(cuda::norm_gated_up(context_, device, gate, x, places, h, format), "norm_gated_up");
 }
 
-/// Null for all rows from the first on.
 const std::int32_t* CudaBackend::wanted_rows(std::span<const std::int32_t> wanted) {
   bool all = true;
   for (std::size_t i = 0; i < wanted.size() && all; ++i) all = wanted[i] == static_cast<std::int32_t>(i);
-  if (all) return nullptr;
+  if (all || failed()) return nullptr;
   const auto rows = upload_.rows(wanted, stream_.get());
-  LANNER_CHECK(rows.ok());
-  return *rows;
+  if (rows.ok()) return *rows;
+  fail(rows.status());
+  return nullptr;
 }
 
 void CudaBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {
   check_norm_head(linear);
   const std::int32_t* const rows = wanted_rows(wanted);
   const auto count = static_cast<std::int64_t>(wanted.size());
-  LANNER_CUDA_CHECK(
-      cuda::norm_head(context_, on_device(linear), x, rows, rows == nullptr ? places_of(count) : count, logits));
+  const DeviceLinear device = on_device(linear);
+  if (failed()) return;
+  check(cuda::norm_head(context_, device, x, rows, rows == nullptr ? places_of(count) : count, logits), "norm_head");
 }
 
 void CudaBackend::norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                             float* out) {
   check_norm_rows(norm, cols);
-  LANNER_CUDA_CHECK(cuda::norm_rows(context_, cuda::on_device(norm), x, cols, wanted_rows(wanted),
-                                    static_cast<std::int64_t>(wanted.size()), out));
+  const std::int32_t* const rows = wanted_rows(wanted);
+  if (failed()) return;
+  check(cuda::norm_rows(context_, cuda::on_device(norm), x, cols, rows, static_cast<std::int64_t>(wanted.size()), out),
+        "norm_rows");
 }
 
 // --- what the host reads --------------------------------------------------------------------------------------------
 
 void CudaBackend::read(const float* from, std::int64_t count, float* to) {
   enter();
-  LANNER_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(float), cudaMemcpyDeviceToHost,
-                                    stream_.get()));
+  if (failed()) return;
+  check(
+      cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(float), cudaMemcpyDeviceToHost, stream_.get()),
+      "read");
   finish();
 }
 
 void CudaBackend::write(const float* from, std::int64_t count, float* to) {
   enter();
-  staging_->copy(from, count * static_cast<std::int64_t>(sizeof(float)), reinterpret_cast<std::byte*>(to));
+  if (failed()) return;
+  fail(staging_->copy(from, count * static_cast<std::int64_t>(sizeof(float)), reinterpret_cast<std::byte*>(to)));
 }
 
 void CudaBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
@@ -405,56 +475,27 @@ void CudaBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int
   enter();
   const std::int64_t count = kKvBlockTokens * cache.layout.head_dim;
   auto buffer = DeviceBuffer::allocate(2 * count * static_cast<std::int64_t>(sizeof(float)), "a block to look at");
-  LANNER_CHECK(buffer.ok());
+  fail(buffer.status());
+  if (failed()) return;
   auto* device = buffer->as<float>();
-  LANNER_CUDA_CHECK(cuda::read_kv(context_, cache, block, layer, kv_head, device, device + count));
+  check(cuda::read_kv(context_, cache, block, layer, kv_head, device, device + count), "read_kv");
   read(device, count, keys);
   read(device + count, count, values);
 }
 
 bool CudaBackend::sample(std::span<const SampleRow> rows, std::span<SampledToken> /*tokens*/) {
   enter();
-  if (rows.empty()) return true;
-  sampler_.start(context_, rows);
-  return false;
+  if (rows.empty() || failed()) return true;
+  fail(sampler_.start(context_, rows));
+  return failed();
 }
 
-void CudaBackend::collect(std::span<SampledToken> tokens) { sampler_.collect(tokens); }
+void CudaBackend::collect(std::span<SampledToken> tokens) { fail(sampler_.collect(tokens)); }
 
 }  // namespace cuda
 
 Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& options) {
   return cuda::CudaBackend::create(options);
-}
-
-CudaSupport cuda_support() {
-  CudaSupport support;
-  support.built = true;
-  int version = 0;
-  if (cudaRuntimeGetVersion(&version) == cudaSuccess) {
-    support.runtime = fmt::format("{}.{}", version / 1000, version % 1000 / 10);
-  }
-  if (cudaDriverGetVersion(&version) == cudaSuccess && version > 0) {
-    support.driver = fmt::format("{}.{}", version / 1000, version % 1000 / 10);
-  }
-  int count = 0;
-  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    const bool no_driver = support.driver.empty();
-    support.problem = no_driver ? "no CUDA driver is installed" : cudaGetErrorString(error);
-    return support;
-  }
-  for (int index = 0; index < count; ++index) {
-    cudaDeviceProp properties{};
-    if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) continue;
-    support.devices.push_back({.name = properties.name,
-                               .capability = fmt::format("{}.{}", properties.major, properties.minor),
-                               .memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem),
-                               .multiprocessors = properties.multiProcessorCount,
-                               .usable = properties.major * 10 + properties.minor >= cuda::kLeastCapability});
-  }
-  if (count == 0) support.problem = "the CUDA driver finds no device";
-  return support;
 }
 
 }  // namespace lanner::ops

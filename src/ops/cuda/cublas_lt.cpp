@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "core/check.h"
 #include "ops/cuda/cuda_error.h"
 
 namespace lanner::ops::cuda {
@@ -124,9 +123,13 @@ CublasLt::~CublasLt() {
   if (handle_ != nullptr) functions_->destroy(handle_);
 }
 
-Result<std::unique_ptr<CublasLt>> CublasLt::open(void* workspace) {
+Result<SharedLibrary> CublasLt::find() {
   const std::array<std::string, 3> names = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
-  LANNER_ASSIGN_OR_RETURN(SharedLibrary library, SharedLibrary::open(names, cuda_library_folders()));
+  return SharedLibrary::open(names, cuda_library_folders());
+}
+
+Result<std::unique_ptr<CublasLt>> CublasLt::open(void* workspace) {
+  LANNER_ASSIGN_OR_RETURN(SharedLibrary library, find());
   auto functions = std::make_unique<Functions>();
   if (!functions->find(library)) {
     return unsupported(fmt::format("{} lacks a function that is needed", library.path()));
@@ -162,14 +165,13 @@ CublasLt::Plan CublasLt::make_plan(const Shape& shape) const {
   for (const int attribute : kPreferenceAlignments) {
     good = good && call.preference_set(preference, attribute, &kAlignment, sizeof(kAlignment)) == 0;
   }
-  LANNER_CHECK(good);  // these fail for want of host memory, or for a mistake of ours
   HeuristicResult result{};
   int found = 0;
-  const Code status = call.heuristic(handle_, plan.descriptor, plan.weight, plan.input, plan.out, plan.out, preference,
-                                     1, &result, &found);
-  plan.found = status == 0 && found == 1 && result.state == 0;
+  good = good && call.heuristic(handle_, plan.descriptor, plan.weight, plan.input, plan.out, plan.out, preference, 1,
+                                &result, &found) == 0;
+  plan.found = good && found == 1 && result.state == 0;
   plan.algorithm = result.algorithm;
-  call.preference_destroy(preference);
+  if (preference != nullptr) call.preference_destroy(preference);
   return plan;
 }
 
@@ -184,19 +186,19 @@ bool CublasLt::multiply(const GemmArgs& args, cudaStream_t stream) {
     }
     entry = plans_.emplace(shape, make_plan(shape)).first;
   }
-  const Plan& plan = entry->second;
+  Plan& plan = entry->second;
   if (!plan.found) return false;
   const float alpha = 1.0F;
   const float beta = 0.0F;
   const Code status =
       functions_->matmul(handle_, plan.descriptor, &alpha, args.weight, plan.weight, args.input, plan.input, &beta,
                          args.out, plan.out, args.out, plan.out, &plan.algorithm, workspace_, kWorkspaceBytes, stream);
+  // For want of memory for its kernels, say. What has become of the device shows in the launch that takes its place.
   if (status != 0) {
-    const std::string what = fmt::format("cuBLASLt's product of ({}, {}) and ({}, {}) failed with status {}", args.rows,
-                                         args.cols, args.width, args.cols, status);
-    check_failed(__FILE__, __LINE__, what.c_str());
+    static_cast<void>(cudaGetLastError());
+    plan.found = false;
   }
-  return true;
+  return plan.found;
 }
 
 }  // namespace lanner::ops::cuda

@@ -26,6 +26,8 @@ class CublasLt final : public MatrixLibrary {
   /// `workspace`: kWorkspaceBytes of device memory, used by every product, so that all of them belong on one stream.
   /// kNotFound where there is no library, kUnsupported where it lacks a function or refuses the device.
   static Result<std::unique_ptr<CublasLt>> open(void* workspace);
+  /// The library alone, opened for good: what takes long in open(). kNotFound.
+  static Result<SharedLibrary> find();
   ~CublasLt() override;
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
@@ -33,7 +35,7 @@ class CublasLt final : public MatrixLibrary {
   /// "cuBLASLt 13.0.2", and the file that it is.
   std::string version() const;
   const std::string& path() const { return library_.path(); }
-  /// False where cuBLASLt has no algorithm for the shape. A failed launch ends the process, as that of a kernel does.
+  /// False where cuBLASLt has no algorithm for the shape, or fails with it: it is not asked for that shape again.
   bool multiply(const GemmArgs& args, cudaStream_t stream) override;
 
  private:

@@ -4,6 +4,10 @@
 // begin_step(), or embed() where that was not called, uploads the batch in one transfer, and the operations that follow
 // find it there. Steps that decode are recorded as graphs and replayed (step_graphs.h). All work of a backend is on one
 // stream, in order. The host waits in read(), read_kv() and collect() alone.
+//
+// MEMORY. reserve() takes what the largest step needs, and kSpareBytes besides. What is left to take in a step is the
+// driver's: code of kernels that were not used before, and recorded steps. Where it gets none, the spare memory and all
+// recorded steps are given back, and the step is asked for again (take_failure()).
 
 #include <cuda_runtime_api.h>
 
@@ -28,6 +32,8 @@
 
 namespace lanner::ops::cuda {
 
+inline constexpr int kLeastCapability = 80;  // of compute, times ten
+
 class CudaBackend final : public Backend {
  public:
   static Result<std::unique_ptr<Backend>> create(const CudaBackendOptions& options);
@@ -39,11 +45,14 @@ class CudaBackend final : public Backend {
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override;
   Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override;
   Result<std::byte*> allocate(std::int64_t bytes, const char* what) override;
-  Status reserve(std::int64_t rows, std::int64_t max_cols) override;
-  std::int64_t reserve_bytes(std::int64_t rows, std::int64_t max_cols) const override;
+  Status reserve(const StepRoom& room) override;
+  std::int64_t reserve_bytes(const StepRoom& room) const override;
+  Status prepare_linear(const Linear& linear) override;
 
   bool begin_step(const StepPlan& plan) override;
-  void end_step() override;
+  bool end_step() override;
+  Status take_failure() override;
+  std::vector<std::string> take_notes() override;
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override;
   void rope_angles(const Rope& rope, const Batch& batch, float* angles) override;
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
@@ -75,17 +84,26 @@ class CudaBackend final : public Backend {
   Status set_up();
   /// The device is a matter of each thread: called wherever a thread may enter for the first time.
   void enter() const;
-  void finish() const;
+  void finish();
   Status allocate_scratch();
+  /// Remembers a failure, if it is the first.
+  void fail(const Status& status);
+  /// The same for what a call of the runtime or a launch says.
+  void check(cudaError_t error, const char* what);
+  bool failed() const { return !failure_.ok(); }
+  /// Gives back what can be done without.
+  void make_room();
   void upload_batch(const Batch& batch, const StepPlaces& places);
   const DeviceBatch& current(const Batch& batch) const;
   /// `rows` rows of the host's batch are as many as it has places.
   std::int64_t places_of(std::int64_t rows) const;
+  /// Null for all rows from the first on, and where the device has failed.
   const std::int32_t* wanted_rows(std::span<const std::int32_t> wanted);
+  /// Of no use where the device has failed.
   DeviceLinear on_device(const Linear& linear);
   /// The type of what is handed over to `reader`; null: kF32.
   WeightFormat handed_to(const Linear* reader, std::int64_t rows);
-  const std::int32_t* uploaded_order(const std::vector<std::int32_t>& order);
+  Result<const std::int32_t*> uploaded_order(const std::vector<std::int32_t>& order);
 
   const CudaBackendOptions options_;
   Stream stream_;
@@ -100,14 +118,14 @@ class CudaBackend final : public Backend {
   WeightRoom room_;  // for the weight that is packed next
 
   // Scratch, sized by reserve() and by the weights that were packed.
-  std::int64_t reserved_rows_ = 0;
-  std::int64_t reserved_cols_ = 0;
+  StepRoom reserved_;
   std::int64_t widened_bytes_ = 0;  // of the largest quantized weight
   DeviceBuffer input_;
   DeviceBuffer product_;
   DeviceBuffer widened_;
   DeviceBuffer partials_;
   DeviceBuffer arrivals_;
+  DeviceBuffer spare_;
 
   StepUpload upload_;
   DeviceBatch batch_;            // of the step that began last
@@ -117,6 +135,11 @@ class CudaBackend final : public Backend {
   std::unordered_map<const std::int32_t*, UploadedOrder> orders_;
 
   Sampler sampler_;
+
+  Status failure_;  // not taken yet
+  std::vector<std::string> notes_;
+  bool told_of_graphs_ = false;
+  bool told_of_memory_ = false;
 };
 
 }  // namespace lanner::ops::cuda

@@ -1,8 +1,9 @@
 #pragma once
 // What happens when the CUDA runtime says no.
 //
-// While a model is loaded that is a Status (cuda_status): memory that does not suffice, a device in another's hands.
-// In a step it is a bug or a broken device, and the process ends with the error's name (LANNER_CUDA_CHECK).
+// It is a Status (cuda_status) wherever the program serves: memory that does not suffice, a device in another's hands,
+// a fault of a kernel. Measurements, which have nobody else to keep alive, end with the error's name
+// (LANNER_CUDA_CHECK).
 
 #include <cuda_runtime_api.h>
 
@@ -19,7 +20,7 @@ Status cuda_status(cudaError_t error, const char* what);
 
 }  // namespace lanner::ops::cuda
 
-/// For calls in a step, and after each launch with cudaGetLastError().
+/// For measurements.
 #define LANNER_CUDA_CHECK(call)                                                                                   \
   do {                                                                                                            \
     const cudaError_t lanner_error_ = (call);                                                                     \

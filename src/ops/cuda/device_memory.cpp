@@ -2,20 +2,40 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+#include <limits>
+
 #include "core/check.h"
 #include "ops/cuda/cuda_error.h"
+#include "ops/refuse_memory.h"
 
-namespace lanner::ops::cuda {
+namespace lanner::ops {
+namespace {
+
+std::atomic<std::int64_t> allowed_allocations = std::numeric_limits<std::int64_t>::max();
+
+}  // namespace
+
+void refuse_cuda_memory(std::optional<std::int64_t> after) {
+  allowed_allocations = after.value_or(std::numeric_limits<std::int64_t>::max());
+}
+
+namespace cuda {
 namespace {
 
 double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
+Status refused(const char* what) { return resource_exhausted(fmt::format("{}: no memory, as a test has it", what)); }
+
 }  // namespace
+
+bool is_refused() { return allowed_allocations.fetch_sub(1, std::memory_order_relaxed) <= 0; }
 
 Result<DeviceBuffer> DeviceBuffer::allocate(std::int64_t bytes, const char* what) {
   LANNER_CHECK(bytes >= 0);
   DeviceBuffer buffer;
   if (bytes == 0) return buffer;
+  if (is_refused()) return refused(what);
   void* data = nullptr;
   const cudaError_t error = cudaMalloc(&data, static_cast<std::size_t>(bytes));
   if (error == cudaErrorMemoryAllocation) {
@@ -52,6 +72,7 @@ Result<PinnedBuffer> PinnedBuffer::allocate(std::int64_t bytes, const char* what
   LANNER_CHECK(bytes >= 0);
   PinnedBuffer buffer;
   if (bytes == 0) return buffer;
+  if (is_refused()) return refused(what);
   void* data = nullptr;
   LANNER_RETURN_IF_ERROR(
       cuda_status(cudaHostAlloc(&data, static_cast<std::size_t>(bytes), cudaHostAllocDefault), what));
@@ -85,12 +106,19 @@ Stream::~Stream() {
   if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
 }
 
-DeviceEvent::DeviceEvent() { LANNER_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+Result<DeviceEvent> DeviceEvent::create() {
+  cudaEvent_t event = nullptr;
+  LANNER_RETURN_IF_ERROR(cuda_status(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "a CUDA event"));
+  return DeviceEvent(event);
+}
 
-DeviceEvent::~DeviceEvent() { static_cast<void>(cudaEventDestroy(event_)); }
+DeviceEvent::~DeviceEvent() {
+  if (event_ != nullptr) static_cast<void>(cudaEventDestroy(event_));
+}
 
-void DeviceEvent::record(cudaStream_t stream) { LANNER_CUDA_CHECK(cudaEventRecord(event_, stream)); }
+cudaError_t DeviceEvent::record(cudaStream_t stream) { return cudaEventRecord(event_, stream); }
 
-void DeviceEvent::wait() const { LANNER_CUDA_CHECK(cudaEventSynchronize(event_)); }
+cudaError_t DeviceEvent::wait() const { return event_ == nullptr ? cudaSuccess : cudaEventSynchronize(event_); }
 
-}  // namespace lanner::ops::cuda
+}  // namespace cuda
+}  // namespace lanner::ops

@@ -12,6 +12,9 @@
 
 namespace lanner::ops::cuda {
 
+/// Counts an allocation, or a graph, that is about to be made. True: a test wants it to fail (ops/refuse_memory.h).
+bool is_refused();
+
 /// Device memory, aligned to 256 bytes; not cleared.
 class DeviceBuffer {
  public:
@@ -78,16 +81,26 @@ class Stream {
 /// A point on a stream that the host can wait for.
 class DeviceEvent {
  public:
-  DeviceEvent();
+  /// Of nothing: nobody waits for it, and it cannot be recorded.
+  DeviceEvent() = default;
+  static Result<DeviceEvent> create();
   ~DeviceEvent();
+  DeviceEvent(DeviceEvent&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  DeviceEvent& operator=(DeviceEvent&& other) noexcept {
+    std::swap(event_, other.event_);
+    return *this;
+  }
   DeviceEvent(const DeviceEvent&) = delete;
   DeviceEvent& operator=(const DeviceEvent&) = delete;
 
-  void record(cudaStream_t stream);
-  /// Until what was on the stream at the last record() is done; at once where there was none.
-  void wait() const;
+  bool is_null() const { return event_ == nullptr; }
+  cudaError_t record(cudaStream_t stream);
+  /// Until what was on the stream at the last record() is done; at once where there was none. The error is that of the
+  /// device, if it has failed by then.
+  cudaError_t wait() const;
 
  private:
+  explicit DeviceEvent(cudaEvent_t event) : event_(event) {}
   cudaEvent_t event_ = nullptr;
 };
 

@@ -175,13 +175,12 @@ Status copy_codes(const WeightSource& source, DeviceWeight& view, Staging& stagi
   view.stride = aligned(nibbles ? source.cols / 2 : source.cols);
   LANNER_ASSIGN_OR_RETURN(data, allocate_weight(source.rows * view.stride));
   view.data = data->data();
-  staging.copy_rows(
+  return staging.copy_rows(
       source.rows, view.stride,
       [&](std::int64_t row, std::byte* out) {
         nibbles ? fill_int4_row(source, row, out) : fill_int8_row(source, row, out);
       },
       data->data());
-  return {};
 }
 
 Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& staging, WeightRoom& room,
@@ -191,12 +190,12 @@ Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& stagi
   LANNER_ASSIGN_OR_RETURN(data, take_room(source, view, room, &offset));
   view.data = data->data() + offset;
   std::atomic<bool> held = true;
-  staging.copy_rows(
+  LANNER_RETURN_IF_ERROR(staging.copy_rows(
       source.rows, view.stride,
       [&](std::int64_t row, std::byte* out) {
         if (!fill_dense_row(source, view.format, row, out)) held.store(false, std::memory_order_relaxed);
       },
-      data->data() + offset);
+      data->data() + offset));
   if (held) return {};
   return unsupported(
       fmt::format("a weight is too large for {}: use bfloat16 or float32", weight_format_name(view.format)));
@@ -223,9 +222,9 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Ari
     LANNER_RETURN_IF_ERROR(copy_codes(source, view, staging, data));
     const std::int64_t row_bytes = source.cols / source.group * (view.scale_format == ScaleFormat::kFloat ? 8 : 4);
     LANNER_ASSIGN_OR_RETURN(scales, DeviceBuffer::allocate(source.rows * row_bytes, "weights' scales"));
-    staging.copy_rows(
+    LANNER_RETURN_IF_ERROR(staging.copy_rows(
         source.rows, row_bytes,
-        [&](std::int64_t row, std::byte* out) { fill_scales(source, view.scale_format, row, out); }, scales.data());
+        [&](std::int64_t row, std::byte* out) { fill_scales(source, view.scale_format, row, out); }, scales.data()));
   } else {
     LANNER_RETURN_IF_ERROR(copy_dense(source, view, staging, room, data));
   }

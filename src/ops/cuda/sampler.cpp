@@ -11,6 +11,10 @@ namespace lanner::ops::cuda {
 namespace {
 
 constexpr std::int64_t kAlignment = 256;
+// Bytes that reserve() takes at most, of a buffer on the device and of one that is pinned, which is slow to come by.
+constexpr std::int64_t kMostReserved = std::int64_t{256} << 20;
+constexpr std::int64_t kMostPinned = std::int64_t{4} << 20;
+constexpr std::int64_t kExtraInts = 1 << 16;  // tokens that are banned or have a bias, of all rows
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -68,15 +72,38 @@ SamplingTask task_of(const SampleRow& row, std::vector<std::int32_t>& ints) {
 
 /// Room for `bytes`; to free what was there is to wait for whoever uses it.
 template <typename Buffer>
-void grow(Buffer& buffer, std::int64_t bytes, const char* what) {
-  if (buffer.bytes() >= bytes) return;
-  auto larger = Buffer::allocate(std::max(bytes, 2 * buffer.bytes()), what);
-  LANNER_CHECK(larger.ok());
-  buffer = *std::move(larger);
+Status grow(Buffer& buffer, std::int64_t bytes, const char* what) {
+  if (buffer.bytes() >= bytes) return {};
+  LANNER_ASSIGN_OR_RETURN(buffer, Buffer::allocate(bytes, what));
+  return {};
 }
 
 bool is_edited(const SamplingTask& task) {
   return task.history.count > 0 || task.banned.count > 0 || task.biased.count > 0;
+}
+
+std::int64_t scan_bytes(std::int64_t rows, std::int64_t vocab) {
+  const std::int64_t chunks = (vocab + kScanChunk - 1) / kScanChunk;
+  return rows * chunks * static_cast<std::int64_t>(sizeof(ScanResult));
+}
+
+/// What reserve() takes of each buffer.
+struct Sizes {
+  std::int64_t scans;
+  std::int64_t raw;
+  std::int64_t reports;  // pinned, for each slot
+  std::int64_t lists;
+};
+
+Sizes sizes_for(const StepRoom& room) {
+  const std::int64_t rows = room.sampled;
+  const std::int64_t reports = rows * (1 + kMostLogprobs) * static_cast<std::int64_t>(sizeof(TokenReport));
+  const auto row_bytes = static_cast<std::int64_t>(sizeof(SamplingTask) + 2 * sizeof(std::int32_t));
+  const std::int64_t lists = rows * row_bytes + (room.history + kExtraInts) * 4 + 4 * kAlignment;
+  return {.scans = scan_bytes(rows, room.vocab),
+          .raw = std::min(rows * room.vocab * 4, kMostReserved),
+          .reports = std::min(reports, kMostPinned),
+          .lists = rows == 0 ? 0 : std::min(lists, kMostPinned)};
 }
 
 }  // namespace
@@ -86,11 +113,25 @@ Status Sampler::set_up() {
   LANNER_ASSIGN_OR_RETURN(sampled_, DeviceBuffer::allocate(kMaxRows * kTokenBytes, "sampled tokens"));
   for (Slot& slot : slots_) {
     LANNER_ASSIGN_OR_RETURN(slot.results, PinnedBuffer::allocate(kMaxRows * 2 * kTokenBytes, "sampled tokens"));
+    LANNER_ASSIGN_OR_RETURN(slot.done, DeviceEvent::create());
   }
   return {};
 }
 
-void Sampler::describe(std::span<const SampleRow> rows, cudaStream_t stream, Slot& slot, SamplingCall* call) {
+Status Sampler::reserve(const StepRoom& room) {
+  const Sizes sizes = sizes_for(room);
+  LANNER_RETURN_IF_ERROR(grow(scans_, sizes.scans, "scans of logits"));
+  LANNER_RETURN_IF_ERROR(grow(raw_, sizes.raw, "logits before penalties"));
+  for (Slot& slot : slots_) LANNER_RETURN_IF_ERROR(grow(slot.reports, sizes.reports, "log-probabilities"));
+  return upload_.reserve(sizes.lists);
+}
+
+std::int64_t Sampler::reserve_bytes(const StepRoom& room) {
+  const Sizes sizes = sizes_for(room);
+  return sizes.scans + sizes.raw + MirroredBuffer::device_bytes(sizes.lists);
+}
+
+Status Sampler::describe(std::span<const SampleRow> rows, cudaStream_t stream, Slot& slot, SamplingCall* call) {
   tasks_.clear();
   ints_.clear();
   edited_.clear();
@@ -100,12 +141,12 @@ void Sampler::describe(std::span<const SampleRow> rows, cudaStream_t stream, Slo
     if (is_edited(tasks_.back())) edited_.push_back(static_cast<std::int32_t>(i));
     if (rows[i].params->logprobs >= 0) reported_.push_back(static_cast<std::int32_t>(i));
   }
-  if (!reported_.empty()) give_room(rows, slot, call);
-  upload(stream, call);
+  if (!reported_.empty()) LANNER_RETURN_IF_ERROR(give_room(rows, slot, call));
+  return upload(stream, call);
 }
 
 /// For log-probabilities.
-void Sampler::give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCall* call) {
+Status Sampler::give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCall* call) {
   const auto vocab = static_cast<std::int64_t>(rows.front().logits.size());
   std::int64_t copies = 0;
   std::int32_t reports = 0;
@@ -118,8 +159,9 @@ void Sampler::give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCal
     reports += 1 + task.best_count;
     if (is_edited(task)) ++copies;
   }
-  grow(raw_, copies * vocab * 4, "logits before penalties");
-  grow(slot.reports, reports * static_cast<std::int64_t>(sizeof(TokenReport)), "log-probabilities");
+  const auto report_bytes = reports * static_cast<std::int64_t>(sizeof(TokenReport));
+  LANNER_RETURN_IF_ERROR(grow(raw_, copies * vocab * 4, "logits before penalties"));
+  LANNER_RETURN_IF_ERROR(grow(slot.reports, report_bytes, "log-probabilities"));
   call->reports = reinterpret_cast<TokenReport*>(slot.reports.data());
   auto* copy = raw_.as<float>();
   for (const std::int32_t row : reported_) {
@@ -128,9 +170,10 @@ void Sampler::give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCal
     task.raw = copy;
     copy += vocab;
   }
+  return {};
 }
 
-void Sampler::upload(cudaStream_t stream, SamplingCall* call) {
+Status Sampler::upload(cudaStream_t stream, SamplingCall* call) {
   const auto place = [](const auto& list, std::int64_t* bytes) {
     const std::int64_t offset = *bytes;
     *bytes += aligned(static_cast<std::int64_t>(std::span(list).size_bytes()));
@@ -141,16 +184,15 @@ void Sampler::upload(cudaStream_t stream, SamplingCall* call) {
   const std::int64_t ints_at = place(ints_, &bytes);
   const std::int64_t edited_at = place(edited_, &bytes);
   const std::int64_t reported_at = place(reported_, &bytes);
-  auto host = upload_.open(bytes);
-  LANNER_CHECK(host.ok());
+  LANNER_ASSIGN_OR_RETURN(std::byte* const host, upload_.open(bytes));
   const auto write = [&](const auto& list, std::int64_t at) {
-    if (!list.empty()) std::memcpy(*host + at, list.data(), std::span(list).size_bytes());
+    if (!list.empty()) std::memcpy(host + at, list.data(), std::span(list).size_bytes());
   };
   write(tasks_, tasks_at);
   write(ints_, ints_at);
   write(edited_, edited_at);
   write(reported_, reported_at);
-  upload_.send(bytes, stream);
+  LANNER_RETURN_IF_ERROR(cuda_status(upload_.send(bytes, stream), "what is told of sampling"));
   const std::byte* device = upload_.device();
   call->tasks = reinterpret_cast<const SamplingTask*>(device + tasks_at);
   call->ints = reinterpret_cast<const std::int32_t*>(device + ints_at);
@@ -158,13 +200,12 @@ void Sampler::upload(cudaStream_t stream, SamplingCall* call) {
   call->edited_count = static_cast<std::int32_t>(edited_.size());
   call->reported = reinterpret_cast<const std::int32_t*>(device + reported_at);
   call->reported_count = static_cast<std::int32_t>(reported_.size());
+  return {};
 }
 
-void Sampler::start(const KernelContext& context, std::span<const SampleRow> rows) {
+Status Sampler::start(const KernelContext& context, std::span<const SampleRow> rows) {
   LANNER_CHECK(under_way_ < kMostUncollected && static_cast<std::int64_t>(rows.size()) <= kMaxRows);
   Slot& slot = slots_[next_];
-  next_ = (next_ + 1) % kMostUncollected;
-  ++under_way_;
   slot.reported.clear();
   const auto vocab = static_cast<std::int64_t>(rows.front().logits.size());
   LANNER_CHECK(vocab <= kCudaMaxVocabulary);
@@ -174,22 +215,24 @@ void Sampler::start(const KernelContext& context, std::span<const SampleRow> row
   if (are_plain(rows)) {
     call.logits = const_cast<float*>(rows.front().logits.data());
   } else {
-    describe(rows, context.stream, slot, &call);
+    LANNER_RETURN_IF_ERROR(describe(rows, context.stream, slot, &call));
   }
-  const std::int64_t chunks = (vocab + kScanChunk - 1) / kScanChunk;
-  grow(scans_, call.rows * chunks * static_cast<std::int64_t>(sizeof(ScanResult)), "scans of logits");
+  LANNER_RETURN_IF_ERROR(grow(scans_, scan_bytes(call.rows, vocab), "scans of logits"));
   call.scans = scans_.as<ScanResult>();
   call.sampled = sampled_.as<std::int32_t>();
   call.results = reinterpret_cast<int2*>(slot.results.data());
-  LANNER_CUDA_CHECK(sample_rows(context, call));
-  slot.done.record(context.stream);
+  LANNER_RETURN_IF_ERROR(cuda_status(sample_rows(context, call), "sampling"));
+  LANNER_RETURN_IF_ERROR(cuda_status(slot.done.record(context.stream), "sampling"));
+  next_ = (next_ + 1) % kMostUncollected;
+  ++under_way_;
+  return {};
 }
 
-void Sampler::collect(std::span<SampledToken> tokens) {
+Status Sampler::collect(std::span<SampledToken> tokens) {
   LANNER_CHECK(under_way_ > 0);
   const Slot& slot = slots_[(next_ - under_way_ + kMostUncollected) % kMostUncollected];
   --under_way_;
-  slot.done.wait();
+  LANNER_RETURN_IF_ERROR(cuda_status(slot.done.wait(), "a step"));
   const auto* results = reinterpret_cast<const int2*>(slot.results.data());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     tokens[i].finite = results[i].y != 0;
@@ -204,6 +247,7 @@ void Sampler::collect(std::span<SampledToken> tokens) {
       token.top.push_back({best.token, best.logprob});
     }
   }
+  return {};
 }
 
 }  // namespace lanner::ops::cuda

@@ -2,7 +2,8 @@
 // The host's side of sampling on the device: what sampling.h reads and where it writes.
 //
 // A sampling of greedy rows uploads nothing; any other one list, in one transfer. Tokens come back through pinned
-// memory that the kernels write; an event says when.
+// memory that the kernels write; an event says when. reserve() takes the memory for the largest sampling; only lists
+// and log-probabilities beyond all measure take more when they come.
 
 #include <cuda_runtime_api.h>
 
@@ -24,13 +25,15 @@ class Sampler {
   static constexpr std::int64_t kMaxRows = 8192;  // of one sampling
 
   Status set_up();
+  Status reserve(const StepRoom& room);
+  static std::int64_t reserve_bytes(const StepRoom& room);
   /// The tokens of the last sampling by its rows, in device memory; the place is the same for good.
   const std::int32_t* sampled() const { return sampled_.as<const std::int32_t>(); }
 
-  /// Puts the sampling of the rows on the context's stream.
-  void start(const KernelContext& context, std::span<const SampleRow> rows);
-  /// Waits for the oldest start() that was not collected.
-  void collect(std::span<SampledToken> tokens);
+  /// Puts the sampling of the rows on the context's stream. With a failure it has not begun.
+  Status start(const KernelContext& context, std::span<const SampleRow> rows);
+  /// Waits for the oldest start() that was not collected. With a failure the tokens are not touched.
+  Status collect(std::span<SampledToken> tokens);
 
  private:
   /// Where a row's log-probabilities are among a slot's reports: the sampled token's, then `best` more.
@@ -45,9 +48,9 @@ class Sampler {
     std::vector<Report> reported;
     DeviceEvent done;
   };
-  void describe(std::span<const SampleRow> rows, cudaStream_t stream, Slot& slot, SamplingCall* call);
-  void give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCall* call);
-  void upload(cudaStream_t stream, SamplingCall* call);
+  Status describe(std::span<const SampleRow> rows, cudaStream_t stream, Slot& slot, SamplingCall* call);
+  Status give_room(std::span<const SampleRow> rows, Slot& slot, SamplingCall* call);
+  Status upload(cudaStream_t stream, SamplingCall* call);
 
   DeviceBuffer sampled_;  // (kMaxRows)
   DeviceBuffer scans_;    // (rows, chunks) ScanResult

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "ops/cuda/cuda_error.h"
+#include "ops/cuda/device_memory.h"
 
 namespace lanner::ops::cuda {
 namespace {
@@ -47,6 +48,7 @@ std::size_t StepGraphs::KeyHash::operator()(const Key& key) const {
 }
 
 StepGraphs::Action StepGraphs::begin(const StepPlan& plan, const StepPlaces& places, cudaStream_t stream) {
+  if (rest_ > 0) --rest_;
   const Key key{plan.model, plan.cache.data, places.rows, places.max_context};
   const auto found = graphs_.find(key);
   if (found == graphs_.end()) {
@@ -55,34 +57,59 @@ StepGraphs::Action StepGraphs::begin(const StepPlan& plan, const StepPlaces& pla
     return Action::kLaunchOperations;
   }
   if (found->second != nullptr) {
-    LANNER_CUDA_CHECK(cudaGraphLaunch(found->second, stream));
-    return Action::kReplayed;
+    const cudaError_t error = cudaGraphLaunch(found->second, stream);
+    if (error == cudaSuccess) return Action::kReplayed;
+    clear();
+    give_up(error);
+    return Action::kLaunchOperations;
   }
+  if (rest_ > 0) return Action::kLaunchOperations;
   // Of this thread alone: others may go on allocating.
-  LANNER_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  if (const cudaError_t error = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+      error != cudaSuccess) {
+    give_up(error);
+    return Action::kLaunchOperations;
+  }
   recording_ = key;
   stream_ = stream;
   return Action::kRecordOperations;
 }
 
-void StepGraphs::finish() {
-  if (!recording_) return;
-  cudaGraph_t graph = nullptr;
-  LANNER_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
+bool StepGraphs::finish() {
+  LANNER_CHECK(recording_);
   const Key key = *recording_;
-  recording_.reset();
   cudaGraphExec_t made = nullptr;
-  cudaError_t error = cudaGraphInstantiate(&made, graph, 0);
-  if (error == cudaErrorMemoryAllocation) {
-    static_cast<void>(cudaGetLastError());
-    LANNER_CUDA_CHECK(cudaStreamSynchronize(stream_));
-    clear();
-    error = cudaGraphInstantiate(&made, graph, 0);
+  cudaError_t error = make(&made);
+  if (error == cudaSuccess) error = cudaGraphLaunch(made, stream_);
+  if (error == cudaSuccess) {
+    graphs_[key] = made;
+    return true;
   }
-  LANNER_CUDA_CHECK(error);
-  LANNER_CUDA_CHECK(cudaGraphDestroy(graph));
-  graphs_[key] = made;
-  LANNER_CUDA_CHECK(cudaGraphLaunch(made, stream_));
+  if (made != nullptr) static_cast<void>(cudaGraphExecDestroy(made));
+  give_up(error);
+  return false;
+}
+
+cudaError_t StepGraphs::make(cudaGraphExec_t* made) {
+  cudaGraph_t graph = nullptr;
+  cudaError_t error = cudaStreamEndCapture(stream_, &graph);
+  recording_.reset();
+  if (error == cudaSuccess) {
+    error = is_refused() ? cudaErrorMemoryAllocation : cudaGraphInstantiate(made, graph, 0);
+    if (error == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());
+      static_cast<void>(cudaStreamSynchronize(stream_));
+      clear();
+      error = is_refused() ? cudaErrorMemoryAllocation : cudaGraphInstantiate(made, graph, 0);
+    }
+  }
+  if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+  return error;
+}
+
+void StepGraphs::give_up(cudaError_t error) {
+  failure_ = cuda_status(error, "a step cannot be kept as a CUDA graph");
+  rest_ = kRestSteps;
 }
 
 void StepGraphs::clear() {

@@ -11,14 +11,16 @@
 //   ever after         the graph is launched
 //
 // Graphs hold addresses: whoever moves what they read calls clear(). Where there is no memory for one more graph, the
-// others make room.
+// others make room; where that does not help, or a graph fails otherwise, steps are launched as they come for a while.
 
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
+#include "lanner/status.h"
 #include "ops/backend.h"
 #include "ops/cuda/step_upload.h"
 
@@ -39,9 +41,12 @@ class StepGraphs {
 
   /// After kRecordOperations what is put on the stream is not done but recorded, up to finish().
   Action begin(const StepPlan& plan, const StepPlaces& places, cudaStream_t stream);
-  void finish();
+  /// Keeps what was recorded and launches it. False: it is forgotten, and nothing was launched.
+  bool finish();
   bool recording() const { return recording_.has_value(); }
   void clear();
+  /// Why the last graph that failed did, since the last call; ok where none did.
+  Status take_failure() { return std::exchange(failure_, {}); }
 
  private:
   struct Key {
@@ -56,10 +61,17 @@ class StepGraphs {
   };
 
   static constexpr std::size_t kMostGraphs = 256;  // each holds some hundred kilobytes of the host and the device
+  static constexpr int kRestSteps = 1000;          // without a new graph, after one that failed
+
+  /// Ends the recording and makes a graph of it.
+  cudaError_t make(cudaGraphExec_t* made);
+  void give_up(cudaError_t error);
 
   std::unordered_map<Key, cudaGraphExec_t, KeyHash> graphs_;  // null: seen once
   std::optional<Key> recording_;
   cudaStream_t stream_ = nullptr;  // on which it is recorded
+  int rest_ = 0;                   // steps to come in which nothing is recorded
+  Status failure_;
 };
 
 }  // namespace lanner::ops::cuda

@@ -52,31 +52,73 @@ Counts count(const Batch& batch) {
 
 }  // namespace
 
-Result<std::byte*> MirroredBuffer::open(std::int64_t bytes) {
-  turn_ = 1 - turn_;
-  Side& side = sides_[turn_];
-  side.copied.wait();
-  const auto room = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
-  if (bytes > side.memory.bytes()) {
+Status MirroredBuffer::reserve(std::int64_t bytes) {
+  const std::int64_t room = device_bytes(bytes);
+  for (Side& side : sides_) {
+    if (side.copied.is_null()) {
+      LANNER_ASSIGN_OR_RETURN(side.copied, DeviceEvent::create());
+    }
+    if (bytes <= side.memory.bytes()) continue;
+    LANNER_RETURN_IF_ERROR(cuda_status(side.copied.wait(), "a step's lists"));  // it may still be on its way
     LANNER_ASSIGN_OR_RETURN(side.memory, PinnedBuffer::allocate(room, "a step's lists"));
   }
   if (bytes > device_.bytes()) {  // to free the old one is to wait for whoever reads it
     LANNER_ASSIGN_OR_RETURN(device_, DeviceBuffer::allocate(room, "a step's lists"));
   }
+  return {};
+}
+
+std::int64_t MirroredBuffer::device_bytes(std::int64_t bytes) {
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max(bytes, kLeastBytes))));
+}
+
+Result<std::byte*> MirroredBuffer::open(std::int64_t bytes) {
+  LANNER_RETURN_IF_ERROR(reserve(bytes));
+  turn_ = 1 - turn_;
+  Side& side = sides_[turn_];
+  LANNER_RETURN_IF_ERROR(cuda_status(side.copied.wait(), "a step's lists"));
   return side.memory.data();
 }
 
-void MirroredBuffer::send(std::int64_t bytes, cudaStream_t stream) {
+cudaError_t MirroredBuffer::send(std::int64_t bytes, cudaStream_t stream) {
   Side& side = sides_[turn_];
-  LANNER_CUDA_CHECK(cudaMemcpyAsync(device_.data(), side.memory.data(), static_cast<std::size_t>(bytes),
-                                    cudaMemcpyHostToDevice, stream));
-  side.copied.record(stream);
+  const cudaError_t error = cudaMemcpyAsync(device_.data(), side.memory.data(), static_cast<std::size_t>(bytes),
+                                            cudaMemcpyHostToDevice, stream);
+  return error == cudaSuccess ? side.copied.record(stream) : error;
 }
 
 std::int32_t longest_context(const Batch& batch) {
   std::int32_t longest = 0;
   for (const SequenceSlice& slice : batch.slices) longest = std::max(longest, slice.first_position + slice.rows);
   return longest;
+}
+
+namespace {
+
+/// Of the lists of the largest batch, generously: a row's token, position and slice; for one that decodes also what
+/// attention is told; blocks.
+std::int64_t batch_bytes(const StepRoom& room) {
+  constexpr std::int64_t kRowBytes = 64;
+  constexpr std::int64_t kDecodeRowBytes = 192;
+  const std::int64_t rows = std::max(room.rows, room.slices);
+  const std::int64_t decode_rows = std::min(rows, room.slices * kFusedRows);
+  return rows * kRowBytes + decode_rows * kDecodeRowBytes + room.blocks * 4 + kLeastBytes;
+}
+
+std::int64_t wanted_bytes(const StepRoom& room) {
+  return std::max(room.rows, room.sampled) * static_cast<std::int64_t>(sizeof(std::int32_t));
+}
+
+}  // namespace
+
+Status StepUpload::reserve(const StepRoom& room) {
+  LANNER_RETURN_IF_ERROR(batch_.reserve(batch_bytes(room)));
+  for (MirroredBuffer& rows : rows_) LANNER_RETURN_IF_ERROR(rows.reserve(wanted_bytes(room)));
+  return {};
+}
+
+std::int64_t StepUpload::reserve_bytes(const StepRoom& room) {
+  return MirroredBuffer::device_bytes(batch_bytes(room)) + 2 * MirroredBuffer::device_bytes(wanted_bytes(room));
 }
 
 Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& places, cudaStream_t stream) {
@@ -123,7 +165,7 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   std::fill_n(decode, empty, DecodeRow{-1, 0, 0, 0});
   cut_into_pieces({decode_rows, static_cast<std::size_t>(decode_count)},
                   reinterpret_cast<DecodePiece*>(host + pieces_at));
-  batch_.send(layout.bytes(), stream);
+  LANNER_RETURN_IF_ERROR(cuda_status(batch_.send(layout.bytes(), stream), "a step's lists"));
 
   const std::byte* device = batch_.device();
   DeviceBatch result;
@@ -149,7 +191,7 @@ Result<const std::int32_t*> StepUpload::rows(std::span<const std::int32_t> rows,
   const auto bytes = static_cast<std::int64_t>(rows.size_bytes());
   LANNER_ASSIGN_OR_RETURN(std::byte* const host, buffer.open(bytes));
   std::memcpy(host, rows.data(), rows.size_bytes());
-  buffer.send(bytes, stream);
+  LANNER_RETURN_IF_ERROR(cuda_status(buffer.send(bytes, stream), "a step's lists"));
   return reinterpret_cast<const std::int32_t*>(buffer.device());
 }
 

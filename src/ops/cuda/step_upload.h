@@ -7,6 +7,7 @@
 #include <span>
 
 #include "lanner/status.h"
+#include "ops/backend.h"
 #include "ops/batch.h"
 #include "ops/cuda/device_memory.h"
 #include "ops/cuda/kernels.h"
@@ -17,10 +18,14 @@ namespace lanner::ops::cuda {
 /// while this one is on its way.
 class MirroredBuffer {
  public:
+  /// Makes room for `bytes`. The device's place changes when it grows.
+  Status reserve(std::int64_t bytes);
+  /// What that takes of the device's memory.
+  static std::int64_t device_bytes(std::int64_t bytes);
   /// Room for `bytes`, to be filled at once. The device's place changes when it grows.
   Result<std::byte*> open(std::int64_t bytes);
   /// Puts the copy of the first `bytes` on the stream.
-  void send(std::int64_t bytes, cudaStream_t stream);
+  cudaError_t send(std::int64_t bytes, cudaStream_t stream);
   const std::byte* device() const { return device_.data(); }
 
  private:
@@ -42,6 +47,8 @@ struct StepPlaces {
 
 class StepUpload {
  public:
+  Status reserve(const StepRoom& room);
+  static std::int64_t reserve_bytes(const StepRoom& room);
   /// kResourceExhausted where the lists need more memory than there is. Steps of one row a slice with the same places
   /// lie in the same memory, as long as device() is the same.
   Result<DeviceBatch> batch(const Batch& batch, const StepPlaces& places, cudaStream_t stream);

@@ -1,6 +1,7 @@
 // In the place of ops/cuda where the build has no CUDA.
 
 #include "ops/backend.h"
+#include "ops/refuse_memory.h"
 
 namespace lanner::ops {
 
@@ -9,6 +10,12 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions&) {
 }
 
 Result<CudaLimits> measure_cuda_limits(int) { return unsupported("this program was built without CUDA"); }
+
+void refuse_cuda_memory(std::optional<std::int64_t> /*after*/) {}
+
+bool cuda_is_built() { return false; }
+
+void warm_up_cuda(int /*device*/) {}
 
 CudaSupport cuda_support() { return {.built = false, .problem = "built without CUDA"}; }
 

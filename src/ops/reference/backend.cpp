@@ -113,8 +113,8 @@ class ReferenceBackend final : public Backend {
     allocations_.push_back(std::make_unique<std::byte[]>(static_cast<std::size_t>(bytes)));
     return allocations_.back().get();
   }
-  Status reserve(std::int64_t, std::int64_t) override { return {}; }
-  std::int64_t reserve_bytes(std::int64_t, std::int64_t) const override { return 0; }
+  Status reserve(const StepRoom&) override { return {}; }
+  std::int64_t reserve_bytes(const StepRoom&) const override { return 0; }
 
   void embed(const PackedWeight& table, const Batch& batch, float scale, float* x) override {
     check_batch(batch);

@@ -96,6 +96,21 @@ TEST(LinearAdd, OfManyRowsAndOutputsIsNearTheReference) {
   check_linear_add({.format = WeightFormat::kF16}, {.rows = {100, 30, 200}, .cols = 136, .bias = true}, 77, 2, random);
 }
 
+// More tiles than a GPU has multiprocessors, so that a block takes one after the other; their number even and odd.
+constexpr std::int64_t kRowsOfManyTiles = 700;
+constexpr std::int64_t kOutsOfManyTiles = 6144;
+
+TEST(LinearAdd, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
+  Random random(25);
+  ASSERT_TRUE(device(2).reserve(kRowsOfManyTiles, kOutsOfManyTiles + 8).ok());
+  for (const std::int64_t more : {0, 6, 8}) {
+    if (::testing::Test::HasFatalFailure()) return;
+    const LinearShape shape{.rows = {kOutsOfManyTiles + more}, .cols = 24, .bias = more == 0};
+    check_linear_add({.format = WeightFormat::kF16}, shape, kRowsOfManyTiles, 2, random);
+  }
+  ASSERT_TRUE(device(2).reserve(kScratchRows, kScratchCols).ok());
+}
+
 TEST(LinearAdd, OfVeryWideRowsIsNearTheReference) {
   Random random(22);
   struct Case {
@@ -256,6 +271,14 @@ TEST(NormGatedUp, OfManyRowsAndOutputsIsNearTheReference) {
       }
     }
   }
+}
+
+TEST(NormGatedUp, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
+  Random random(26);
+  ASSERT_TRUE(device(2).reserve(kRowsOfManyTiles, kOutsOfManyTiles).ok());
+  const LinearShape shape{.rows = {kOutsOfManyTiles / 2, kOutsOfManyTiles / 2}, .cols = 24, .norm = true};
+  check_norm_gated_up({.format = WeightFormat::kF16}, Gate::kSilu, shape, kRowsOfManyTiles, 2, random);
+  ASSERT_TRUE(device(2).reserve(kScratchRows, kScratchCols).ok());
 }
 
 TEST(NormGatedUp, HandsOverWhatTheNextProductReads) {

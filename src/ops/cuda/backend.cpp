@@ -119,7 +119,7 @@ Status CudaBackend::set_up() {
   LANNER_RETURN_IF_ERROR(cuda_status(prepare_kernels(context_), "the kernels cannot be loaded"));
   bool tiles = false;
   if (capability == kTensorMapCapability) {
-    LANNER_RETURN_IF_ERROR(cuda_status(prepare_warpgroups(&tiles), "the kernels cannot be loaded"));
+    LANNER_RETURN_IF_ERROR(cuda_status(prepare_warpgroups(&context_, &tiles), "the kernels cannot be loaded"));
   }
   if (auto maps = TensorMaps::open(); tiles && maps.ok()) {
     maps_ = *std::move(maps);

@@ -188,8 +188,8 @@ bool CublasLt::multiply(const GemmArgs& args, cudaStream_t stream) {
   }
   Plan& plan = entry->second;
   if (!plan.found) return false;
-  const float alpha = 1.0F;
-  const float beta = 0.0F;
+  const float alpha = args.add ? args.scale : 1.0F;
+  const float beta = args.add ? 1.0F : 0.0F;
   const Code status =
       functions_->matmul(handle_, plan.descriptor, &alpha, args.weight, plan.weight, args.input, plan.input, &beta,
                          args.out, plan.out, args.out, plan.out, &plan.algorithm, workspace_, kWorkspaceBytes, stream);

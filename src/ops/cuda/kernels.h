@@ -171,7 +171,7 @@ struct Scratch {
   std::int32_t* arrivals = nullptr;  // (kMostPiecePlaces, KV heads): zeros, before and after an operation
 };
 
-/// out (rows, width) = input (rows, cols) · weightᵀ in fp32 sums; row strides in elements.
+/// out (rows, width) = input (rows, cols) · weightᵀ in fp32 sums, or out += scale times that; row strides in elements.
 struct GemmArgs {
   WeightFormat format = WeightFormat::kF16;  // of input and weight: kF16 or kBF16
   const void* input = nullptr;
@@ -183,6 +183,8 @@ struct GemmArgs {
   std::int64_t rows = 0;
   std::int64_t width = 0;
   std::int64_t cols = 0;  // zero in both from here to the next multiple of 8
+  bool add = false;       // only MatrixLibrary looks at it
+  float scale = 1.0F;     // of what is added
 };
 
 /// A library's matrix product, if there is one.
@@ -201,6 +203,9 @@ struct KernelContext {
   int shared_bytes = 49152;       // cudaDevAttrMaxSharedMemoryPerBlockOptin
   bool dependent_launch = false;  // programmatic dependent launch: compute capability 9.0 and newer
   bool clusters = false;          // blocks that read each other's shared memory: the same
+  // Clusters of 1, 2, 4 and 8 blocks, each block alone on a multiprocessor, that run at once: the multiprocessors are
+  // grouped, so that of larger ones fewer fit. See prepare_warpgroups().
+  int most_clusters[4] = {};
   bool deterministic = false;
   MatrixLibrary* library = nullptr;  // not used in deterministic mode
   const TensorMaps* maps = nullptr;  // null: not a device for tile_linear.h, or one that cannot
@@ -209,9 +214,9 @@ struct KernelContext {
 
 /// Once for each device before anything else: asks for the shared memory that kernels may use.
 cudaError_t prepare_kernels(const KernelContext& context);
-/// The same for the kernels that need KernelContext::maps, on compute capability 9.0 alone. *usable: this build has
-/// them.
-cudaError_t prepare_warpgroups(bool* usable);
+/// The same for the kernels that need KernelContext::maps, on compute capability 9.0 alone; fills in
+/// context->most_clusters. *usable: this build has them.
+cudaError_t prepare_warpgroups(KernelContext* context, bool* usable);
 
 // The operations. All give the first error of their launches.
 

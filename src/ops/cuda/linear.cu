@@ -5,7 +5,7 @@
 // heads or over the product, a gate whose parts differ in kind) it leaves in memory, for finish.h. More rows: the
 // normed input in the weights' 16-bit type, a product for each part by the library or gemm.h, quantized weights widened
 // one by one, then finish.h; on Hopper, 16-bit parts that lie one behind the other in one launch that finishes them,
-// too (tile_linear.h).
+// too (tile_linear.h), unless the library is faster, which then adds to the output by itself.
 
 #include <algorithm>
 
@@ -21,8 +21,11 @@
 namespace lanner::ops::cuda {
 namespace {
 
-constexpr std::int64_t kFewestTileRows = 3;    // for which the tiles of Hopper are faster than the fused kernels
-constexpr std::int64_t kOperandMultiple = 16;  // of the elements from row to row of an operand
+constexpr std::int64_t kFewestTileRows = 3;      // for which the tiles of Hopper are faster than the fused kernels
+constexpr std::int64_t kOperandMultiple = 16;    // of the elements from row to row of an operand
+constexpr std::int64_t kFewestLibraryRows = 65;  // see library_is_faster()
+constexpr std::int64_t kLargeTileRows = 128;     // the largest tile of Hopper: of the weight
+constexpr std::int64_t kLargeTileTokens = 256;
 
 /// A linear operation on all of its rows.
 struct Call {
@@ -305,9 +308,51 @@ cudaError_t multiply_parts(const KernelContext& context, const Call& call, int p
   return run_tile_linear(context, args);
 }
 
+/// Whether cuBLASLt is faster than the tiles of Hopper, for a product that is added to its output or is the output:
+/// where they are too few for the device, it shares them better. Up to 64 rows that does not make up for the start of a
+/// kernel that waits for the end of the one before it.
+bool library_is_faster(const KernelContext& context, const Call& call, std::int64_t rows) {
+  const DeviceLinear& linear = *call.linear;
+  const DevicePart& part = linear.parts[0];
+  if (context.library == nullptr || context.maps == nullptr || rows < kFewestLibraryRows || linear.part_count != 1 ||
+      part.bias != nullptr || !is_half(part.weight.format)) {
+    return false;
+  }
+  if (call.finish == Finish::kHead) return linear.scale == 1.0F && linear.soft_cap == 0;
+  const std::int64_t tiles = ceil_div(part.weight.rows, kLargeTileRows) * ceil_div(rows, kLargeTileTokens);
+  return call.finish == Finish::kAdd && linear.post_norm.gain == nullptr && 2 * tiles <= context.multiprocessors;
+}
+
+/// Does the whole of such a call behind its input, if the library can; else *done is false.
+cudaError_t run_in_library(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
+                           bool* done) {
+  const DeviceWeight& weight = call.linear->parts[0].weight;
+  float* out = output_row(call, first);
+  *done = library_is_faster(context, call, rows) && reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
+  if (!*done) return cudaSuccess;
+  const void* input = nullptr;
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, weight.format, &input));
+  const GemmArgs args = {.format = weight.format,
+                         .input = input,
+                         .input_stride = round_up(call.cols(), kOperandMultiple),
+                         .weight = weight.data,
+                         .weight_stride = weight.stride / operand_bytes(weight.format),
+                         .out = out,
+                         .out_stride = call.out_stride,
+                         .rows = rows,
+                         .width = weight.rows,
+                         .cols = weight.cols,
+                         .add = call.finish == Finish::kAdd,
+                         .scale = call.linear->scale};
+  *done = context.library->multiply(args, context.stream);
+  return cudaGetLastError();
+}
+
 cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
   bool done = false;
+  LANNER_RETURN_IF_CUDA_ERROR(run_in_library(context, call, first, rows, &done));
+  if (done) return cudaSuccess;
   LANNER_RETURN_IF_CUDA_ERROR(run_in_tiles(context, call, first, rows, &done));
   if (done) return cudaSuccess;
   const bool in_place = call.finish == Finish::kHead;  // logits are the product

@@ -144,7 +144,7 @@ Bench::Bench() {
   context_.clusters = properties.major >= 9;
   LANNER_CUDA_CHECK(prepare_kernels(context_));
   bool tiles = false;
-  if (properties.major == 9 && properties.minor == 0) LANNER_CUDA_CHECK(prepare_warpgroups(&tiles));
+  if (properties.major == 9 && properties.minor == 0) LANNER_CUDA_CHECK(prepare_warpgroups(&context_, &tiles));
   const std::array<std::int64_t, 5> bytes = {kMostRows * kInner * 4, kMostRows * kInner * 8, 0, std::int64_t{256} << 20,
                                              CublasLt::kWorkspaceBytes};
   for (std::size_t i = 0; i < bytes.size(); ++i) scratch_[i] = must(DeviceBuffer::allocate(bytes[i], "scratch"));

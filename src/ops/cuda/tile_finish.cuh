@@ -1,8 +1,11 @@
 #pragma once
 // What is done with the sums of a tile: see tile_linear.cuh.
 //
-// A thread finishes four pairs of rows of a token: rows first..first + 3 of a band, `first` 0 or 4, and those eight
-// behind them.
+// A lane holds, of a band of 16 rows and of eight tokens, rows r and r + 8 of two neighbouring tokens: four numbers
+// (warpgroup.cuh). Rotation and gate need just these two rows, so that everything is finished where it is. Outputs then
+// go through a room in shared memory, a row of it a token, so that neighbouring lanes write neighbouring 16 bytes;
+// there are two rooms, so that one barrier for each is enough. Where a cluster has added up there is less, and it is
+// written directly.
 
 #include "ops/cuda/tile_ring.cuh"
 
@@ -10,61 +13,13 @@ namespace lanner::ops::cuda {
 
 enum class TileFinish { kAdd, kGate, kQkv, kOther };
 
-struct FourPairs {
-  float4 a;
-  float4 b;
-};
-
 __device__ __forceinline__ float4 sum_of_fours(float4 a, float4 b) {
   return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
-/// Rows row..row + 3 of the output, as far as they exist.
-__device__ __forceinline__ float4 load_outputs(const TileWork& work, int row, int token) {
-  const float* place = work.linear.out + token * work.linear.out_stride + row;
-  float4 values = {0, 0, 0, 0};
-  if (work.vectors) {
-    if (row < work.width) values = load_fresh(reinterpret_cast<const float4*>(place));
-    return values;
-  }
-  if (row < work.width) values.x = load_fresh(place);
-  if (row + 1 < work.width) values.y = load_fresh(place + 1);
-  if (row + 2 < work.width) values.z = load_fresh(place + 2);
-  if (row + 3 < work.width) values.w = load_fresh(place + 3);
-  return values;
-}
-
-__device__ __forceinline__ void store_outputs(const TileWork& work, int row, int token, float4 values) {
-  float* place = work.linear.out + token * work.linear.out_stride + row;
-  if (work.vectors) {
-    if (row < work.width) *reinterpret_cast<float4*>(place) = values;
-    return;
-  }
-  if (row < work.width) place[0] = values.x;
-  if (row + 1 < work.width) place[1] = values.y;
-  if (row + 2 < work.width) place[2] = values.z;
-  if (row + 3 < work.width) place[3] = values.w;
-}
-
-__device__ __forceinline__ void store_operands(WeightFormat format, float* out, std::int64_t index, float4 v) {
-  if (format == WeightFormat::kF16) {
-    *reinterpret_cast<uint2*>(reinterpret_cast<__half*>(out) + index) =
-        make_uint2(operand_word<__half>(v.x, v.y), operand_word<__half>(v.z, v.w));
-  } else if (format == WeightFormat::kBF16) {
-    *reinterpret_cast<uint2*>(reinterpret_cast<__nv_bfloat16*>(out) + index) =
-        make_uint2(operand_word<__nv_bfloat16>(v.x, v.y), operand_word<__nv_bfloat16>(v.z, v.w));
-  } else {
-    *reinterpret_cast<float4*>(out + index) = v;
-  }
-}
-
-__device__ __forceinline__ float4 four_at(const float* place) { return *reinterpret_cast<const float4*>(place); }
-
-/// `vector`, at a multiple of 16 bytes, or null, is added.
-__device__ __forceinline__ float4 plus_vector(float4 v, const float* vector) {
-  if (vector == nullptr) return v;
-  const float4 add = __ldg(reinterpret_cast<const float4*>(vector));
-  return make_float4(v.x + add.x, v.y + add.y, v.z + add.z, v.w + add.w);
+/// In which type the outputs are, but for kQkv.
+__device__ __forceinline__ WeightFormat pair_format(const FusedLinear& args, TileFinish finish) {
+  return finish == TileFinish::kGate || args.finish == Finish::kGateAlone ? args.out_format : WeightFormat::kF32;
 }
 
 __device__ __forceinline__ float bias_of(const TileWork& work, int row) {
@@ -76,19 +31,25 @@ __device__ __forceinline__ float bias_of(const TileWork& work, int row) {
   return bias == nullptr ? 0.0F : __ldg(bias + row - args.parts[part].first_output);
 }
 
+/// What another lane of the warp has.
+__device__ __forceinline__ std::byte* from_lane(std::byte* place, int lane) {
+  const auto bits = static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(place));
+  return reinterpret_cast<std::byte*>(static_cast<std::uintptr_t>(__shfl_sync(kAllLanes, bits, lane)));
+}
+
 __device__ __forceinline__ float silu_briefly(float x) { return x * __fdividef(1.0F, 1.0F + __expf(-x)); }
 
-/// Where a band's pairs lie among the heads, for kQkv.
+/// Where a band's rows lie among the heads, for kQkv.
 struct HeadPlace {
   int part;  // q, k, v; 3: nowhere
   int head;
-  int element;  // of the first pair; its partner lies half a head behind
+  int element;  // of the first row; its partner lies half a head behind
 };
-__device__ __forceinline__ HeadPlace head_place(const TileWork& work, int tile, int band, int first) {
+__device__ __forceinline__ HeadPlace head_place(const TileWork& work, int tile, int band, int row) {
   const HeadsOut& heads = work.linear.heads;
   const int in_tile = band / work.head_bands;
   HeadPlace place = {0, tile / work.head_tiles * work.tile_heads + in_tile,
-                     (tile % work.head_tiles * work.head_bands + band % work.head_bands) * 8 + first};
+                     (tile % work.head_tiles * work.head_bands + band % work.head_bands) * 8 + row};
   if (in_tile >= work.tile_heads || place.head >= heads.heads + 2 * heads.kv_heads) return {3, 0, 0};
   if (place.head >= heads.heads) {
     place.head -= heads.heads;
@@ -98,270 +59,464 @@ __device__ __forceinline__ HeadPlace head_place(const TileWork& work, int tile, 
   return place;
 }
 
-/// What is needed to finish four pairs beside their sums: what the outputs hold, or cosines and sines.
-template <TileFinish kFinish>
-__device__ __forceinline__ FourPairs load_before(const TileWork& work, int tile, int band, int first, int token,
-                                                 const HeadPlace& place) {
-  const FusedLinear& args = work.linear;
-  FourPairs before = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-  if (token >= args.rows) return before;
-  if constexpr (kFinish == TileFinish::kAdd) {
-    const int row = tile * kTileRows + band * 16 + first;
-    before.a = load_outputs(work, row, token);
-    before.b = load_outputs(work, row + 8, token);
-  } else if constexpr (kFinish == TileFinish::kQkv) {
-    if (place.part < 2 && args.heads.rotary_dim > 0) {
-      const float* angles =
-          args.heads.angles + static_cast<std::int64_t>(args.first_row + token) * args.heads.rotary_dim + place.element;
-      before.a = load_fresh(reinterpret_cast<const float4*>(angles));
-      before.b = load_fresh(reinterpret_cast<const float4*>(angles + args.heads.rotary_dim / 2));
-    }
-  }
-  return before;
+__device__ __forceinline__ DType type_of_part(const TileWork& work, int part) {
+  return part == 0 ? DType::kF32 : work.linear.heads.dtype;
 }
 
-__device__ __forceinline__ void store_cached_four(DType dtype, std::byte* base, std::int64_t index, float4 v) {
-  if (dtype == DType::kF32) {
-    *reinterpret_cast<float4*>(reinterpret_cast<float*>(base) + index) = v;
-    return;
-  }
-  uint2 words;
-  if (dtype == DType::kF16) {
-    const __half2 pairs[2] = {__floats2half2_rn(v.x, v.y), __floats2half2_rn(v.z, v.w)};
-    words = *reinterpret_cast<const uint2*>(pairs);
-  } else {
-    const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(v.x, v.y), __floats2bfloat162_rn(v.z, v.w)};
-    words = *reinterpret_cast<const uint2*>(pairs);
-  }
-  *reinterpret_cast<uint2*>(reinterpret_cast<__half*>(base) + index) = words;
+/// Where a token's key of head 0 is kept, or null.
+__device__ __forceinline__ std::byte* key_place(const HeadsOut& heads, std::int64_t row) {
+  const CachePlace place = find_cache_place(heads, row);
+  return place.block == nullptr ? nullptr : place.block + place.first_element * (heads.dtype == DType::kF32 ? 4 : 2);
 }
 
-// What follows takes the sums of rows `first` to `first` + 3 at `a`, in shared memory, and those of the other rows at
-// `b`. Code that is seldom run is written once, not unrolled: a tile is finished so fast that fetching the instructions
-// would count.
-
-__device__ __forceinline__ void finish_heads(const TileWork& work, int token, const HeadPlace& place,
-                                             const CachePlace& cache, const float* a, const float* b,
-                                             const FourPairs& angles) {
+/// A token's row of the head, or null. `key`: key_place().
+__device__ __forceinline__ std::byte* head_row(const TileWork& work, const HeadPlace& place, int token,
+                                               std::byte* key) {
   const FusedLinear& args = work.linear;
   const HeadsOut& heads = args.heads;
-  if (place.part > 2) return;
-  const int partner = place.element + heads.head_dim / 2;
-  const float* bias = args.parts[place.part].bias;
-  const int column = place.head * heads.head_dim;
-  float4 x = plus_vector(four_at(a), bias == nullptr ? nullptr : bias + column + place.element);
-  float4 y = plus_vector(four_at(b), bias == nullptr ? nullptr : bias + column + partner);
-  if (place.part < 2 && heads.rotary_dim > 0) {
-    const float4 c = angles.a;
-    const float4 s = angles.b;
-    const float4 turned = {x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y, x.z * c.z - y.z * s.z, x.w * c.w - y.w * s.w};
-    y = make_float4(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y, y.z * c.z + x.z * s.z, y.w * c.w + x.w * s.w);
-    x = turned;
-  }
   if (place.part == 0) {
-    float* q =
-        heads.q + (static_cast<std::int64_t>(args.first_row + token) * heads.heads + place.head) * heads.head_dim;
-    *reinterpret_cast<float4*>(q + place.element) = x;
-    *reinterpret_cast<float4*>(q + partner) = y;
-    return;
+    const std::int64_t row = (static_cast<std::int64_t>(args.first_row) + token) * heads.heads + place.head;
+    return reinterpret_cast<std::byte*>(heads.q + row * heads.head_dim);
   }
-  if (cache.block == nullptr) return;
-  std::byte* head = cache.block + place.head * heads.head_bytes;
-  const std::int64_t element = cache.first_element + (place.part == 2 ? kKvBlockTokens * heads.head_dim : 0);
-  store_cached_four(heads.dtype, head, element + place.element, x);
-  store_cached_four(heads.dtype, head, element + partner, y);
+  if (key == nullptr) return nullptr;
+  const std::int64_t values = place.part == 2 ? kKvBlockTokens * heads.head_dim : 0;
+  return key + place.head * heads.head_bytes + values * (heads.dtype == DType::kF32 ? 4 : 2);
 }
 
-__device__ __forceinline__ void finish_gate(const TileWork& work, int row, int token, const float* a, const float* b) {
-  const FusedLinear& args = work.linear;
-  if (row >= args.parts[0].rows) return;
-  const float* biases[2] = {args.parts[0].bias, args.parts[1].bias};
-  const std::int64_t index = token * args.out_stride + row;
-  if (args.gate == Gate::kSilu && args.out_format != WeightFormat::kF32) {
-    const float4 x = plus_vector(four_at(a), biases[0] == nullptr ? nullptr : biases[0] + row);
-    const float4 y = plus_vector(four_at(b), biases[1] == nullptr ? nullptr : biases[1] + row);
-    store_operands(args.out_format, args.out, index,
-                   make_float4(silu_briefly(x.x) * y.x, silu_briefly(x.y) * y.y, silu_briefly(x.z) * y.z,
-                               silu_briefly(x.w) * y.w));
-    return;
-  }
-#pragma unroll 1
-  for (int i = 0; i < 4; ++i) {
-    const float x = a[i] + (biases[0] == nullptr ? 0.0F : __ldg(biases[0] + row + i));
-    const float y = b[i] + (biases[1] == nullptr ? 0.0F : __ldg(biases[1] + row + i));
-    store_operand(args.out_format, args.out, index + i, gated(args.gate, x) * y);
-  }
-}
-
-__device__ __forceinline__ void finish_add(const TileWork& work, int row, int token, const float* sums, float4 before) {
-  float4 v = four_at(sums);
-  if (work.biased) {
-    v = make_float4(v.x + bias_of(work, row), v.y + bias_of(work, row + 1), v.z + bias_of(work, row + 2),
-                    v.w + bias_of(work, row + 3));
-  }
-  const float scale = work.linear.scale;
-  store_outputs(
-      work, row, token,
-      make_float4(before.x + scale * v.x, before.y + scale * v.y, before.z + scale * v.z, before.w + scale * v.w));
-}
-
-/// Finish::kStore, kHead and kGateAlone.
-__device__ __forceinline__ void finish_other(const TileWork& work, int row, int token, const float* sums) {
-  const FusedLinear& args = work.linear;
-  const bool head = args.finish == Finish::kHead;
-  if (args.finish == Finish::kStore || (head && !work.biased && args.scale == 1.0F && args.soft_cap == 0)) {
-    store_outputs(work, row, token, four_at(sums));
-    return;
-  }
-#pragma unroll 1
-  for (int i = 0; i < 4 && row + i < work.width; ++i) {
-    const float x = sums[i] + bias_of(work, row + i);
-    const std::int64_t index = token * args.out_stride + row + i;
-    store_operand(args.out_format, args.out, index, head ? capped(args.scale * x, args.soft_cap) : gated(args.gate, x));
-  }
-}
+/// The two rows that a lane holds of a band: what is the same for all tokens.
+struct TilePair {
+  int row;          // of the output; the other is `row` + 8 (kAdd, kOther)
+  int room_offset;  // bytes, in a token's row of a room
+  int room_apart;   // from there to the other
+  WeightFormat format;
+  HeadPlace head;  // kQkv
+  float bias_a;
+  float bias_b;
+};
 
 template <TileFinish kFinish>
-__device__ __forceinline__ void finish_four(const TileWork& work, int tile, int band, int first, int token,
-                                            const HeadPlace& place, const CachePlace& cache, const float* a,
-                                            const float* b, const FourPairs& before) {
-  const int row = tile * kTileRows + band * 16 + first;
+__device__ __forceinline__ TilePair pair_of(const TileWork& work, int tile, int band, int row) {
+  const FusedLinear& args = work.linear;
+  TilePair pair = {};
+  pair.format = pair_format(args, kFinish);
+  const int bytes = pair.format == WeightFormat::kF32 ? 4 : 2;
   if constexpr (kFinish == TileFinish::kQkv) {
-    finish_heads(work, token, place, cache, a, b, before);
+    pair.head = head_place(work, tile, band, row);
+    const int size = type_of_part(work, pair.head.part) == DType::kF32 ? 4 : 2;
+    pair.room_apart = work.head_bands * 8 * size;
+    pair.room_offset = band / work.head_bands * work.head_bands * 64 + (band % work.head_bands * 8 + row) * size;
+    const float* bias = pair.head.part < 3 ? args.parts[pair.head.part].bias : nullptr;
+    if (bias == nullptr) return pair;
+    const int column = pair.head.head * args.heads.head_dim + pair.head.element;
+    pair.bias_a = __ldg(bias + column);
+    pair.bias_b = __ldg(bias + column + args.heads.head_dim / 2);
   } else if constexpr (kFinish == TileFinish::kGate) {
-    finish_gate(work, (tile * kTileBands + band) * 8 + first, token, a, b);
-  } else if constexpr (kFinish == TileFinish::kAdd) {
-    finish_add(work, row, token, a, before.a);
-    finish_add(work, row + 8, token, b, before.b);
+    pair.row = (tile * kTileBands + band) * 8 + row;
+    pair.room_offset = (band * 8 + row) * bytes;
+    if (pair.row >= args.parts[0].rows) return pair;
+    if (args.parts[0].bias != nullptr) pair.bias_a = __ldg(args.parts[0].bias + pair.row);
+    if (args.parts[1].bias != nullptr) pair.bias_b = __ldg(args.parts[1].bias + pair.row);
   } else {
-    finish_other(work, row, token, a);
-    finish_other(work, row + 8, token, b);
+    pair.row = tile * kTileRows + band * 16 + row;
+    pair.room_offset = (band * 16 + row) * bytes;
+    pair.room_apart = 8 * bytes;
+    pair.bias_a = bias_of(work, pair.row);
+    pair.bias_b = bias_of(work, pair.row + 8);
+  }
+  return pair;
+}
+
+/// What two tokens need beside their sums: what the outputs hold (kAdd), in the order of the sums, or (kQkv) cosines
+/// and then sines.
+template <TileFinish kFinish>
+__device__ __forceinline__ void load_before(const TileWork& work, const TilePair& pair, int token, float* before) {
+  const FusedLinear& args = work.linear;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    before[i] = before[2 + i] = 0;
+    if (token + i >= args.rows) continue;
+    if constexpr (kFinish == TileFinish::kAdd) {
+      const float* place = args.out + (token + i) * args.out_stride + pair.row;
+      if (pair.row < work.width) before[i] = load_fresh(place);
+      if (pair.row + 8 < work.width) before[2 + i] = load_fresh(place + 8);
+    } else if constexpr (kFinish == TileFinish::kQkv) {
+      if (pair.head.part > 1 || args.heads.rotary_dim == 0) continue;
+      const float* angles = args.heads.angles +
+                            static_cast<std::int64_t>(args.first_row + token + i) * args.heads.rotary_dim +
+                            pair.head.element;
+      before[i] = load_fresh(angles);
+      before[2 + i] = load_fresh(angles + args.heads.rotary_dim / 2);
+    }
   }
 }
 
-/// A warpgroup finishes its 64 rows of a tile.
-template <int kTokens, TileFinish kFinish>
-__device__ __forceinline__ void finish_rounds(const TileWork& work, const TileRing<kTokens>& ring,
-                                              const TileOfWork& tile, const float (&sum)[kTokens / 2]) {
-  using Shape = TileShape<kTokens>;
-  constexpr bool kLoads = kFinish == TileFinish::kAdd || kFinish == TileFinish::kQkv;
-  constexpr int kAtOnce = kWarpgroup / 8;  // tokens that the threads finish at once
-  constexpr int kUnits = Shape::kRound / kAtOnce;
-  const int group = static_cast<int>(threadIdx.x) / kWarpgroup;
-  const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-  const int lane = thread % kWarp;
-  const int own_row = thread / kWarp * 16 + lane / 4;
-  const int band = thread % 8 / 2;  // of the warpgroup
-  const int first = thread % 2 * 4;
-  const int first_token = tile.token * kTokens;
-  float* room = ring.rooms + group * Shape::kRound * Shape::kRoomStride;
-  HeadPlace place = {};
-  if constexpr (kFinish == TileFinish::kQkv) place = head_place(work, tile.weight, group * 4 + band, first);
-  FourPairs before[kUnits];
-  FourPairs next[kUnits];
-  const auto load_round = [&](int from) {
+/// f of every number, in code that is there once: what is seldom run shall not take the room of other instructions.
+template <int kCount, typename Function>
+__device__ __forceinline__ void each_in_turn(float (&v)[kCount], const Function& f) {
+#pragma unroll 1
+  for (int n = 0; n < kCount; ++n) {
+    const float first = f(v[0]);
 #pragma unroll
-    for (int i = 0; i < kUnits; ++i) {
-      next[i] = load_before<kFinish>(work, tile.weight, group * 4 + band, first,
-                                     first_token + from + i * kAtOnce + thread / 8, place);
+    for (int i = 0; i + 1 < kCount; ++i) v[i] = v[i + 1];
+    v[kCount - 1] = first;
+  }
+}
+
+/// gate(a) * b at v[4i] and v[4i + 1].
+template <int kCount>
+__device__ __forceinline__ void gate_values(const TileWork& work, float (&v)[kCount]) {
+  const FusedLinear& args = work.linear;
+  if (args.gate == Gate::kSilu && args.out_format != WeightFormat::kF32) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      v[i] = silu_briefly(v[i]) * v[i + 2];
+      v[i + 1] = silu_briefly(v[i + 1]) * v[i + 3];
+    }
+    return;
+  }
+  float a[kCount / 2];
+#pragma unroll
+  for (int i = 0; i < kCount / 2; ++i) a[i] = v[i / 2 * 4 + i % 2];
+  each_in_turn(a, [&](float x) { return gated(args.gate, x); });
+#pragma unroll
+  for (int i = 0; i < kCount / 2; ++i) v[i / 2 * 4 + i % 2] = a[i] * v[i / 2 * 4 + 2 + i % 2];
+}
+
+/// Sums, four for each two tokens, become outputs: of kGate the first two of four.
+template <TileFinish kFinish, int kCount>
+__device__ __forceinline__ void finish_values(const TileWork& work, const TilePair& pair, float (&v)[kCount],
+                                              const float (&before)[kCount]) {
+  const FusedLinear& args = work.linear;
+  if (work.biased) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) v[i] += i % 4 < 2 ? pair.bias_a : pair.bias_b;
+  }
+  if constexpr (kFinish == TileFinish::kAdd) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) v[i] = before[i] + args.scale * v[i];
+  } else if constexpr (kFinish == TileFinish::kGate) {
+    gate_values(work, v);
+  } else if constexpr (kFinish == TileFinish::kQkv) {
+    if (pair.head.part > 1 || args.heads.rotary_dim == 0) return;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (i % 4 > 1) continue;
+      const float x = v[i];
+      const float y = v[i + 2];
+      v[i] = x * before[i] - y * before[i + 2];
+      v[i + 2] = y * before[i] + x * before[i + 2];
+    }
+  } else if (args.finish == Finish::kGateAlone) {
+    each_in_turn(v, [&](float x) { return gated(args.gate, x); });
+  } else if (args.finish == Finish::kHead && (args.scale != 1.0F || args.soft_cap != 0)) {
+    each_in_turn(v, [&](float x) { return capped(args.scale * x, args.soft_cap); });
+  }
+}
+
+/// An output at base[index], of the pair's type.
+template <TileFinish kFinish>
+__device__ __forceinline__ void store_output(const TileWork& work, const TilePair& pair, std::byte* base,
+                                             std::int64_t index, float value) {
+  if constexpr (kFinish == TileFinish::kQkv) {
+    store_cached(type_of_part(work, pair.head.part), base, index, value);
+  } else if constexpr (kFinish == TileFinish::kAdd) {
+    reinterpret_cast<float*>(base)[index] = value;
+  } else {
+    store_operand(pair.format, reinterpret_cast<float*>(base), index, value);
+  }
+}
+
+// --- through a room
+
+/// Four outputs to the two tokens' rows of a room.
+template <TileFinish kFinish, int kRowBytes>
+__device__ __forceinline__ void put_in_room(const TileWork& work, const TilePair& pair, std::byte* row,
+                                            const float* v) {
+  if (kFinish == TileFinish::kQkv && pair.head.part > 2) return;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    std::byte* place = row + i * kRowBytes + pair.room_offset;
+    store_output<kFinish>(work, pair, place, 0, v[i]);
+    if (kFinish != TileFinish::kGate) store_output<kFinish>(work, pair, place + pair.room_apart, 0, v[2 + i]);
+  }
+}
+
+/// 16 bytes of a room to the output.
+__device__ __forceinline__ void copy_vector(std::byte* to, const std::byte* from) {
+  *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+}
+
+/// What a lane copies of each token's row of a room, for kQkv: the halves of a head lie one behind the other there.
+struct HeadPiece {
+  bool any;
+  bool cached;
+  std::int64_t offset;  // bytes, from the token's queries or from its key_place()
+};
+__device__ __forceinline__ HeadPiece head_piece(const TileWork& work, int tile) {
+  const HeadsOut& heads = work.linear.heads;
+  const int room = work.head_bands * 64;  // of a head
+  const int byte = static_cast<int>(threadIdx.x) % kWarp * 16 % room;
+  const HeadPlace place =
+      head_place(work, tile, static_cast<int>(threadIdx.x) % kWarp * 16 / room * work.head_bands, 0);
+  const int size = type_of_part(work, place.part) == DType::kF32 ? 4 : 2;
+  const int half = work.head_bands * 8 * size;
+  const int second = byte >= half ? 1 : 0;
+  HeadPiece piece = {place.part < 3 && byte < 2 * half, place.part > 0, 0};
+  piece.offset = (place.element + second * heads.head_dim / 2) * size + byte - second * half;
+  if (place.part == 0) piece.offset += place.head * heads.head_dim * size;
+  if (place.part > 0) piece.offset += place.head * heads.head_bytes;
+  if (place.part == 2) piece.offset += kKvBlockTokens * heads.head_dim * size;
+  return piece;
+}
+
+/// `kCount` tokens' outputs from their rows of a room, by a warp. `added_to`: of kAdd. `piece`, and key_place() of the
+/// tokens: of kQkv.
+template <TileFinish kFinish, int kCount, int kRowBytes>
+__device__ __forceinline__ void copy_out(const TileWork& work, int tile, int token, const std::byte* rows,
+                                         const float4 (&added_to)[kCount], const HeadPiece& piece,
+                                         std::byte* const (&keys)[kCount]) {
+  const FusedLinear& args = work.linear;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  auto* out = reinterpret_cast<std::byte*>(args.out);
+  const bool wide = args.out_format == WeightFormat::kF32;
+  if constexpr (kFinish == TileFinish::kQkv) {
+    const std::int64_t row_bytes = static_cast<std::int64_t>(args.heads.heads) * args.heads.head_dim * 4;
+    auto* queries = reinterpret_cast<std::byte*>(args.heads.q) + (args.first_row + token) * row_bytes;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (!piece.any || token + i >= args.rows || (piece.cached && keys[i] == nullptr)) continue;
+      copy_vector((piece.cached ? keys[i] : queries + i * row_bytes) + piece.offset, rows + i * kRowBytes + lane * 16);
+    }
+  } else if constexpr (kFinish == TileFinish::kGate) {
+    const int shift = wide ? 4 : 3;  // a token's outputs are so many lanes'
+    for (int i = lane; i < kCount << shift; i += kWarp) {
+      const int piece = i & ((1 << shift) - 1);
+      const int column = tile * kTileRows / 2 + piece * (wide ? 4 : 8);
+      const int row = token + (i >> shift);
+      if (row >= args.rows || column >= args.parts[0].rows) continue;
+      copy_vector(out + (row * args.out_stride + column) * (wide ? 4 : 2),
+                  rows + (i >> shift) * kRowBytes + piece * 16);
+    }
+  } else {
+    const int size = pair_format(args, kFinish) == WeightFormat::kF32 ? 4 : 2;
+    const int column = tile * kTileRows + lane * (16 / size);
+    if (column >= work.width || lane * 16 >= kTileRows * size) return;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (token + i >= args.rows) continue;
+      float4 v = *reinterpret_cast<const float4*>(rows + i * kRowBytes + lane * 16);
+      if constexpr (kFinish == TileFinish::kAdd) v = sum_of_fours(v, added_to[i]);
+      *reinterpret_cast<float4*>(out + ((token + i) * args.out_stride + column) * size) = v;
+    }
+  }
+}
+
+/// The same of all tokens of a room, by all threads, where outputs do not lie at multiples of 16 bytes.
+template <TileFinish kFinish, int kRound, int kRowBytes>
+__device__ __forceinline__ void write_out(const TileWork& work, int tile, int token, const std::byte* room) {
+  const FusedLinear& args = work.linear;
+  const int tokens = min(kRound, args.rows - token);
+  const bool narrow = args.finish == Finish::kGateAlone && args.out_format != WeightFormat::kF32;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < tokens * kTileRows; i += kTileWorkers) {
+    const int row = tile * kTileRows + i % kTileRows;
+    if (row >= work.width) continue;
+    const std::byte* from = room + i / kTileRows * kRowBytes;
+    const std::int64_t index = (token + i / kTileRows) * args.out_stride + row;
+    if (narrow) {
+      reinterpret_cast<std::uint16_t*>(args.out)[index] = reinterpret_cast<const std::uint16_t*>(from)[i % kTileRows];
+      continue;
+    }
+    const float value = reinterpret_cast<const float*>(from)[i % kTileRows];
+    args.out[index] = kFinish == TileFinish::kAdd ? load_fresh(args.out + index) + value : value;
+  }
+}
+
+/// The sums of a tile, some tokens at a time. `key`: key_place() of own_token(). *rooms_used: of all tiles.
+template <int kTokens, TileFinish kFinish>
+__device__ __forceinline__ void finish_alone(const TileWork& work, const TileRing<kTokens>& ring,
+                                             const TileOfWork& tile, std::byte* key, int* rooms_used,
+                                             const float (&sum)[kTokens / 2]) {
+  using Shape = TileShape<kTokens>;
+  constexpr int kCount = Shape::kRound / 2;
+  constexpr int kOfWarp = Shape::kRoundOfWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int first_token = tile.token * kTokens;
+  const TilePair pair = pair_of<kFinish>(work, tile.weight, warp, lane / 4);
+  HeadPiece piece = {};
+  if constexpr (kFinish == TileFinish::kQkv) piece = head_piece(work, tile.weight);
+  float angles[kCount] = {};
+  const int column = tile.weight * kTileRows + lane * 4;
+  float4 held[kOfWarp] = {};  // by the outputs that the lane writes
+  const auto load_round = [&](int from) {
+    if constexpr (kFinish == TileFinish::kQkv) {
+#pragma unroll
+      for (int j = 0; j < kCount / 4; ++j) {
+        load_before<kFinish>(work, pair, first_token + from + j * 8 + lane % 4 * 2, angles + 4 * j);
+      }
+    } else if constexpr (kFinish == TileFinish::kAdd) {
+#pragma unroll
+      for (int i = 0; i < kOfWarp; ++i) {
+        const std::int64_t token = first_token + from + warp * kOfWarp + i;
+        if (!work.vectors || token >= work.linear.rows || column >= work.width) continue;
+        held[i] =
+            load_fresh(reinterpret_cast<const float4*>(work.linear.out + token * work.linear.out_stride + column));
+      }
     }
   };
   load_round(0);
 #pragma unroll 1
-  for (int round = 0; round < Shape::kRounds; ++round) {
+  for (int round = 0; round < Shape::kRounds; ++round, ++*rooms_used) {
     const int from = round * Shape::kRound;
     if (first_token + from >= work.linear.rows) break;
-#pragma unroll
-    for (int i = 0; i < kUnits; ++i) before[i] = next[i];
-    if (kLoads && round + 1 < Shape::kRounds) load_round(from + Shape::kRound);
-    named_barrier(1 + group, kWarpgroup);  // the room is free
+    float v[kCount];
 #pragma unroll
     for (int r = 0; r < Shape::kRounds; ++r) {  // registers have no index that is not known here
       if (r != round) continue;
 #pragma unroll
-      for (int j = 0; j < Shape::kRound / 8; ++j) {
+      for (int i = 0; i < kCount; ++i) v[i] = sum[r * kCount + i];
+    }
+    float before[kCount];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          room[(j * 8 + lane % 4 * 2 + i % 2) * Shape::kRoomStride + own_row + i / 2 * 8] =
-              sum[(r * Shape::kRound / 8 + j) * 4 + i];
-        }
+    for (int i = 0; i < kCount; ++i) before[i] = angles[i];
+    float4 added_to[kOfWarp];
+#pragma unroll
+    for (int i = 0; i < kOfWarp; ++i) added_to[i] = held[i];
+    if (round + 1 < Shape::kRounds) load_round(from + Shape::kRound);
+    finish_values<kFinish>(work, pair, v, before);
+    std::byte* room = ring.rooms + *rooms_used % 2 * Shape::kRoomBytes;
+#pragma unroll
+    for (int j = 0; j < kCount / 4; ++j) {
+      put_in_room<kFinish, Shape::kRowBytes>(work, pair, room + (j * 8 + lane % 4 * 2) * Shape::kRowBytes, v + 4 * j);
+    }
+    named_barrier(kWorkersBarrier, kTileWorkers);  // who is through it has read the other room
+    std::byte* keys[kOfWarp] = {};
+    if constexpr (kFinish == TileFinish::kQkv) {
+#pragma unroll
+      for (int i = 0; i < kOfWarp; ++i) keys[i] = from_lane(key, round * kOfWarp + i);
+    }
+    if (work.vectors) {
+      copy_out<kFinish, kOfWarp, Shape::kRowBytes>(work, tile.weight, first_token + from + warp * kOfWarp,
+                                                   room + warp * kOfWarp * Shape::kRowBytes, added_to, piece, keys);
+    } else {
+      write_out<kFinish, Shape::kRound, Shape::kRowBytes>(work, tile.weight, first_token + from, room);
+    }
+  }
+}
+
+/// The token of a tile, or kTokens, whose place a lane keeps for its warp: those that the warp writes out, round by
+/// round.
+template <int kTokens>
+__device__ __forceinline__ int own_token() {
+  using Shape = TileShape<kTokens>;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int round = lane / Shape::kRoundOfWarp;
+  return round < Shape::kRounds ? round * Shape::kRound + warp * Shape::kRoundOfWarp + lane % Shape::kRoundOfWarp
+                                : kTokens;
+}
+
+// --- of a cluster
+
+template <TileFinish kFinish>
+__device__ __forceinline__ void put_out(const TileWork& work, const TilePair& pair, int token, std::byte* const* keys,
+                                        const float* v) {
+  const FusedLinear& args = work.linear;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (token + i >= args.rows) continue;
+    if constexpr (kFinish == TileFinish::kQkv) {
+      if (pair.head.part > 2) continue;
+      std::byte* row = head_row(work, pair.head, token + i, keys[i]);
+      if (row == nullptr) continue;
+      store_output<kFinish>(work, pair, row, pair.head.element, v[i]);
+      store_output<kFinish>(work, pair, row, pair.head.element + args.heads.head_dim / 2, v[2 + i]);
+    } else {
+      auto* out = reinterpret_cast<std::byte*>(args.out);
+      const std::int64_t index = (token + i) * args.out_stride + pair.row;
+      const int width = kFinish == TileFinish::kGate ? args.parts[0].rows : work.width;
+      if (pair.row < width) store_output<kFinish>(work, pair, out, index, v[i]);
+      if (kFinish != TileFinish::kGate && pair.row + 8 < width) {
+        store_output<kFinish>(work, pair, out, index + 8, v[2 + i]);
       }
     }
-    named_barrier(1 + group, kWarpgroup);
-#pragma unroll
-    for (int i = 0; i < kUnits; ++i) {
-      const int at = i * kAtOnce + thread / 8;
-      if (first_token + from + at >= work.linear.rows) continue;
-      const float* values = room + at * Shape::kRoomStride + band * 16 + first;
-      finish_four<kFinish>(work, tile.weight, group * 4 + band, first, first_token + from + at, place,
-                           ring.places[from + at], values, values + 8, before[i]);
-    }
   }
 }
 
-/// The blocks of a cluster add up, and each finishes its share of the bands. The ring is not in use any more.
-template <int kTokens, TileFinish kFinish>
+/// The blocks of a cluster that share a tile's steps add up, in the order of their shares, and each finishes its part
+/// of the bands. The ring is not in use any more.
+template <int kTokens, TileFinish kFinish, int kSplit>
 __device__ __forceinline__ void finish_together(const TileWork& work, const TileRing<kTokens>& ring,
-                                                const TileOfWork& tile, int rank, const float (&sum)[kTokens / 2]) {
-  using Shape = TileShape<kTokens>;
-  constexpr int kMostSplit = 8;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarp;
-  const int own_row = thread / kWarp * 16 + lane / 4;
-  const int bands = kTileBands / work.split;
-  const int units = min(kTokens, work.linear.rows - tile.token * kTokens) * bands * 2;
-  const auto band_of = [&](int unit) { return rank * bands + unit / 2 % bands; };
-  const auto token_of = [&](int unit) { return unit / 2 / bands; };  // in the tile
-  const auto place_of = [&](int unit) {
-    return kFinish == TileFinish::kQkv ? head_place(work, tile.weight, band_of(unit), unit % 2 * 4) : HeadPlace{};
-  };
-  const auto load = [&](int unit) {
-    return load_before<kFinish>(work, tile.weight, band_of(unit), unit % 2 * 4, tile.token * kTokens + token_of(unit),
-                                place_of(unit));
-  };
-  FourPairs before = {};
-  if (thread < units) before = load(thread);
-  float* all = ring.sums();
+                                                const TileSeat& seat, const TileOfWork& tile,
+                                                const float (&sum)[kTokens / 2]) {
+  constexpr int kSums = TileShape<kTokens>::kSums;
+  constexpr int kBands = kTileBands / kSplit;  // that a block finishes, each by kSplit warps
+  constexpr int kOfWarp = (kSums + kSplit - 1) / kSplit;
+  constexpr int kAtOnce = kOfWarp < 16 / kSplit ? kOfWarp : 16 / kSplit;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int band = seat.rank * kBands + warp % kBands;
+  const TilePair pair = pair_of<kFinish>(work, tile.weight, band, lane / 4);
+  auto* all = reinterpret_cast<float4*>(ring.sums());
   named_barrier(kWorkersBarrier, kTileWorkers);  // both warpgroups have read what they overwrite now
 #pragma unroll
-  for (int j = 0; j < kTokens / 8; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      all[(j * 8 + lane % 4 * 2 + i % 2) * Shape::kSumStride + own_row + i / 2 * 8] = sum[j * 4 + i];
-    }
+  for (int j = 0; j < kSums; ++j) {
+    all[(warp * kSums + j) * kWarp + lane] = make_float4(sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]);
   }
+  float before[kAtOnce * 4];
+  const auto in_tile = [&](int i) { return (warp / kBands + i * kSplit) * 8 + lane % 4 * 2; };  // token
+  const auto load_some = [&](int first) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      load_before<kFinish>(work, pair, tile.token * kTokens + in_tile(first + i), before + 4 * i);
+    }
+  };
+  load_some(0);
   __syncwarp();
   cluster_barrier();
-  for (int unit = thread; unit < units; unit += kTileWorkers) {
-    if (unit != thread) before = load(unit);
-    const float* place = all + token_of(unit) * Shape::kSumStride + band_of(unit) * 16 + unit % 2 * 4;
-    FourPairs part[kMostSplit];
+#pragma unroll 1
+  for (int first = 0; first < kOfWarp; first += kAtOnce) {
+    if (first > 0) load_some(first);
+    float4 part[kAtOnce][kSplit];
 #pragma unroll
-    for (int r = 0; r < kMostSplit; ++r) {
-      part[r] = {};
-      if (r < work.split) part[r] = {load_four_from_block(place, r), load_four_from_block(place + 8, r)};
-    }
-    FourPairs total = {};
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int j = warp / kBands + (first + i) * kSplit;
 #pragma unroll
-    for (int r = 0; r < kMostSplit; ++r) {
-      total.a = sum_of_fours(total.a, part[r].a);
-      total.b = sum_of_fours(total.b, part[r].b);
+      for (int r = 0; r < kSplit; ++r) {
+        part[i][r] = {0, 0, 0, 0};
+        if (j >= kSums) continue;
+        part[i][r] =
+            load_four_from_block(ring.sums() + ((band * kSums + j) * kWarp + lane) * 4, r * work.pair + seat.member);
+      }
     }
-    float* own = ring.rooms + thread * 8;  // nobody else's
-    *reinterpret_cast<float4*>(own) = total.a;
-    *reinterpret_cast<float4*>(own + 4) = total.b;
-    finish_four<kFinish>(work, tile.weight, band_of(unit), unit % 2 * 4, tile.token * kTokens + token_of(unit),
-                         place_of(unit), ring.places[token_of(unit)], own, own + 4, before);
+    float v[kAtOnce * 4];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      float4 total = part[i][0];
+#pragma unroll
+      for (int r = 1; r < kSplit; ++r) total = sum_of_fours(total, part[i][r]);
+      *reinterpret_cast<float4*>(v + 4 * i) = total;
+    }
+    finish_values<kFinish>(work, pair, v, before);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int token = in_tile(first + i);
+      if (token >= kTokens) continue;
+      put_out<kFinish>(work, pair, tile.token * kTokens + token, ring.keys() + token, v + 4 * i);
+    }
   }
 }
 
 template <int kTokens, TileFinish kFinish>
-__device__ __forceinline__ void finish_tile(const TileWork& work, const TileRing<kTokens>& ring, const TileOfWork& tile,
-                                            int rank, const float (&sum)[kTokens / 2]) {
-  if (work.split > 1) {
-    finish_together<kTokens, kFinish>(work, ring, tile, rank, sum);
-  } else {
-    finish_rounds<kTokens, kFinish>(work, ring, tile, sum);
+__device__ __forceinline__ void finish_tile(const TileWork& work, const TileRing<kTokens>& ring, const TileSeat& seat,
+                                            const TileOfWork& tile, std::byte* key, int* rooms_used,
+                                            const float (&sum)[kTokens / 2]) {
+  switch (work.split) {
+    case 1: finish_alone<kTokens, kFinish>(work, ring, tile, key, rooms_used, sum); break;
+    case 2: finish_together<kTokens, kFinish, 2>(work, ring, seat, tile, sum); break;
+    case 4: finish_together<kTokens, kFinish, 4>(work, ring, seat, tile, sum); break;
+    default: finish_together<kTokens, kFinish, 8>(work, ring, seat, tile, sum); break;
   }
 }
 

@@ -1,17 +1,19 @@
 #pragma once
-// y = W · xᵀ and what follows, for 9 rows of x and more, on the tensor cores of Hopper.
+// y = W · xᵀ and what follows, for 3 rows of x and more, on the tensor cores of Hopper.
 //
-// Bound: for few rows the bytes of W, for many the tensor cores.
+// Bound: for few rows the bytes of W, for many the tensor cores; between them what the second-level cache hands out, 34
+// bytes a clock for each multiprocessor.
 //
 // A tile is 128 rows of W and 16 to 256 rows of x ("tokens"): W takes the side of the product that is 64 rows at least,
 // so that few tokens waste nothing. A block is two warpgroups of 64 weight rows each, which multiply, and one warp that
 // copies: both operands in steps of 64 columns through a ring of stages (TMA). W's first stages are asked for before
 // the previous kernel has ended. Blocks take tile after tile, and the copies of the next one run on while a tile is
-// finished. Where there are fewer tiles than multiprocessors, the blocks of a cluster share the columns of a tile, and
-// add up through each other's shared memory, in the order of their ranks.
+// finished.
 //
-// To be finished, sums go through shared memory, some tokens at a time, so that neighbouring lanes write neighbouring
-// outputs, four each. What has to be added to, and the angles, are asked for one round earlier.
+// Blocks of a cluster save the cache's bytes: two neighbouring tiles of W, a pair, meet the same tokens, and each of
+// them copies half of those to both (multicast). A stage is copied to again when the warps of both have read it. And
+// where there are fewer tiles than multiprocessors, blocks share the columns of a tile, and add up through each other's
+// shared memory, in the order of their ranks.
 
 #include <algorithm>
 
@@ -34,69 +36,100 @@ __device__ __forceinline__ void copy_weight(const TileWork& work, int dimensions
   }
 }
 
-/// One thread keeps the ring full.
+/// This block's share of the input of a step, to both blocks of a pair.
 template <int kTokens>
-__device__ void copy_tiles(const TileWork& work, int dimensions, const CUtensorMap& weight, const CUtensorMap& input,
-                           const TileRing<kTokens>& ring, int rank) {
+__device__ __forceinline__ void copy_input(const TileWork& work, const TileSeat& seat, const CUtensorMap& map,
+                                           const TileRing<kTokens>& ring, int stage, int step, int tile,
+                                           std::uint64_t policy) {
+  const int rows = kTokens / work.pair;
+  std::byte* to = ring.input(stage) + seat.member * rows * kTileCols * 2;
+  const int row = tile * kTokens + seat.member * rows;
+  if (work.pair == 1) {
+    copy_box(to, map, ring.full + stage, policy, step * kTileCols, row);
+  } else {
+    const auto blocks = static_cast<std::uint16_t>(3U << (2 * seat.rank));
+    copy_box_to(blocks, to, map, ring.full + stage, policy, step * kTileCols, row);
+  }
+}
+
+/// One thread keeps the ring full. Weights do not wait for the previous kernel: it asks for the first at once. How many
+/// stages those are.
+template <int kTokens>
+__device__ int begin_tiles(const TileWork& work, const TileSeat& seat, int dimensions, const CUtensorMap& weight,
+                           const TileRing<kTokens>& ring) {
+  const TileWalk walk(work, seat);
+  if (!walk.more()) return 0;
+  const int early = min(TileShape<kTokens>::kStages, seat.end - seat.begin);
+  const TileOfWork tile = walk.tile(work, seat);
+  const std::uint64_t policy = work.token_tiles == 1 ? streaming_policy() : keeping_policy();
+  for (int i = 0; i < early; ++i) {
+    barrier_expect(ring.full + i, work.weight_bytes + kTokens * kTileCols * 2);
+    copy_weight(work, dimensions, weight, tile.weight, seat.begin + i, ring.weight(i), ring.full + i, policy);
+  }
+  return early;
+}
+
+/// Behind begin_tiles(), which has asked for the weights of `early` stages.
+template <int kTokens>
+__device__ void copy_tiles(const TileWork& work, const TileSeat& seat, int dimensions, const CUtensorMap& weight,
+                           const CUtensorMap& input, const TileRing<kTokens>& ring, int early) {
   using Shape = TileShape<kTokens>;
-  const int bytes = work.weight_bytes + kTokens * kTileCols * 2;
   const std::uint64_t once = work.token_tiles == 1 ? streaming_policy() : keeping_policy();
   const std::uint64_t keep = keeping_policy();
-  const int tiles = work.weight_tiles * work.token_tiles;
-  const int first_tile = static_cast<int>(blockIdx.x) / work.split;
-  const int stride = static_cast<int>(gridDim.x) / work.split;
-  const int begin = work.steps * rank / work.split;
-  const int end = work.steps * (rank + 1) / work.split;
-  // Weights do not wait for the previous kernel.
-  const int early = first_tile < tiles ? min(Shape::kStages, end - begin) : 0;
-  const TileOfWork first = tile_at(work, first_tile);
-  for (int i = 0; i < early; ++i) {
-    barrier_expect(ring.full + i, bytes);
-    copy_weight(work, dimensions, weight, first.weight, begin + i, ring.weight(i), ring.full + i, once);
-  }
   wait_for_previous();
   let_next_start();
-  for (int i = 0; i < early; ++i) {
-    copy_box(ring.input(i), input, ring.full + i, keep, (begin + i) * kTileCols, first.token * kTokens);
-  }
-  int count = early;
-  for (int index = first_tile; index < tiles; index += stride) {
-    const TileOfWork tile = tile_at(work, index);
-    for (int step = index == first_tile ? begin + early : begin; step < end; ++step, ++count) {
+  int count = 0;
+  for (TileWalk walk(work, seat); walk.more(); walk.next()) {
+    const TileOfWork tile = walk.tile(work, seat);
+    for (int step = seat.begin; step < seat.end; ++step, ++count) {
       const int stage = count % Shape::kStages;
-      barrier_wait(ring.empty + stage, (count / Shape::kStages & 1) ^ 1);
-      barrier_expect(ring.full + stage, bytes);
-      copy_weight(work, dimensions, weight, tile.weight, step, ring.weight(stage), ring.full + stage, once);
-      copy_box(ring.input(stage), input, ring.full + stage, keep, step * kTileCols, tile.token * kTokens);
+      if (count >= early) {
+        barrier_wait(ring.empty + stage, (count / Shape::kStages & 1) ^ 1);
+        barrier_expect(ring.full + stage, work.weight_bytes + kTokens * kTileCols * 2);
+        copy_weight(work, dimensions, weight, tile.weight, step, ring.weight(stage), ring.full + stage, once);
+      }
+      copy_input(work, seat, input, ring, stage, step, tile.token, keep);
     }
   }
 }
 
 // --- multiplying
 
+/// The warp has read a stage: both blocks of a pair may be copied to.
+__device__ __forceinline__ void leave_stage(const TileWork& work, const TileSeat& seat, std::uint64_t* empty) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (work.pair == 1) {
+    if (lane == 0) barrier_arrive(empty);
+  } else if (lane < 2) {
+    barrier_arrive_at(empty, 2 * seat.rank + lane);
+  }
+}
+
+/// For kQkv: key_place() of the token that is the thread's to know. Reads nothing but the batch.
+template <int kTokens>
+__device__ __forceinline__ std::byte* find_key(const TileWork& work, const TileRing<kTokens>& ring,
+                                               const TileOfWork& tile) {
+  const int in_tile = work.split > 1 ? static_cast<int>(threadIdx.x) : own_token<kTokens>();
+  const int token = tile.token * kTokens + in_tile;
+  if (in_tile >= kTokens || token >= work.linear.rows) return nullptr;
+  std::byte* key = key_place(work.linear.heads, work.linear.first_row + token);
+  if (work.split > 1) ring.keys()[in_tile] = key;
+  return key;
+}
+
 template <typename T, int kTokens>
-__device__ void multiply_tiles(const TileWork& work, const TileRing<kTokens>& ring, int rank) {
+__device__ void multiply_tiles(const TileWork& work, const TileSeat& seat, const TileRing<kTokens>& ring) {
   using Shape = TileShape<kTokens>;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int group = thread / kWarpgroup;
-  const int tiles = work.weight_tiles * work.token_tiles;
-  const int stride = static_cast<int>(gridDim.x) / work.split;
-  const int begin = work.steps * rank / work.split;
-  const int end = work.steps * (rank + 1) / work.split;
+  const int group = static_cast<int>(threadIdx.x) / kWarpgroup;
+  TileWalk walk(work, seat);
+  const bool heads = work.linear.finish == Finish::kQkv;
+  std::byte* key = heads && walk.more() ? find_key(work, ring, walk.tile(work, seat)) : nullptr;
   wait_for_previous();
-  int count = 0;
-  for (int index = static_cast<int>(blockIdx.x) / work.split; index < tiles; index += stride) {
-    const TileOfWork tile = tile_at(work, index);
-    if (work.linear.finish == Finish::kQkv) {
-      named_barrier(kWorkersBarrier, kTileWorkers);  // nobody finishes the tile before any more
-      const int token = tile.token * kTokens + thread;
-      if (thread < kTokens && token < work.linear.rows) {
-        ring.places[thread] = find_cache_place(work.linear.heads, work.linear.first_row + token);
-      }
-      named_barrier(kWorkersBarrier, kTileWorkers);
-    }
+  int rooms_used = 0;
+  for (int count = 0; walk.more(); walk.next()) {
+    const TileOfWork tile = walk.tile(work, seat);
     float sum[kTokens / 2];
-    for (int step = begin; step < end; ++step, ++count) {
+    for (int step = seat.begin; step < seat.end; ++step, ++count) {
       const int stage = count % Shape::kStages;
       barrier_wait(ring.full + stage, count / Shape::kStages & 1);
       const std::uint64_t a = operand_at(ring.weight(stage) + group * (kTileRows / 2) * kTileCols * 2);
@@ -104,20 +137,36 @@ __device__ void multiply_tiles(const TileWork& work, const TileRing<kTokens>& ri
       products_begin();
 #pragma unroll
       for (int i = 0; i < kTileCols / 16; ++i) {  // 16 columns are 32 bytes
-        Warpgroup<T, kTokens>::multiply(sum, a + 2 * i, b + 2 * i, step > begin || i > 0 ? 1 : 0);
+        Warpgroup<T, kTokens>::multiply(sum, a + 2 * i, b + 2 * i, step > seat.begin || i > 0 ? 1 : 0);
       }
       products_commit();
       products_wait<1>();  // those of the step before are done, and its stage is free
-      if (step > begin && thread % kWarp == 0) barrier_arrive(ring.empty + (count - 1) % Shape::kStages);
+      if (step > seat.begin) {
+        leave_stage(work, seat, ring.empty + (count - 1) % Shape::kStages);
+      } else if (heads && count > 0) {  // looked up while the tensor cores work
+        key = find_key(work, ring, tile);
+      }
     }
     products_wait<0>();
-    if (thread % kWarp == 0) barrier_arrive(ring.empty + (count - 1) % Shape::kStages);
+    leave_stage(work, seat, ring.empty + (count - 1) % Shape::kStages);
+    const auto finish = [&]<TileFinish kFinish>() {
+      finish_tile<kTokens, kFinish>(work, ring, seat, tile, key, &rooms_used, sum);
+    };
     switch (work.linear.finish) {
-      case Finish::kAdd: finish_tile<kTokens, TileFinish::kAdd>(work, ring, tile, rank, sum); break;
-      case Finish::kGate: finish_tile<kTokens, TileFinish::kGate>(work, ring, tile, rank, sum); break;
-      case Finish::kQkv: finish_tile<kTokens, TileFinish::kQkv>(work, ring, tile, rank, sum); break;
-      default: finish_tile<kTokens, TileFinish::kOther>(work, ring, tile, rank, sum); break;
+      case Finish::kAdd: finish.template operator()<TileFinish::kAdd>(); break;
+      case Finish::kGate: finish.template operator()<TileFinish::kGate>(); break;
+      case Finish::kQkv: finish.template operator()<TileFinish::kQkv>(); break;
+      default: finish.template operator()<TileFinish::kOther>(); break;
     }
+  }
+}
+
+/// A barrier of all blocks that may write to each other's shared memory.
+__device__ __forceinline__ void meet(const TileSeat& seat) {
+  if (seat.blocks == 1) {
+    __syncthreads();
+  } else {
+    cluster_barrier();
   }
 }
 
@@ -128,36 +177,32 @@ __global__ void __launch_bounds__(TileShape<kTokens>::kThreads, TileShape<kToken
 #if LANNER_WARPGROUPS
   extern __shared__ std::byte shared[];
   const TileRing<kTokens> ring(shared);
-  if (threadIdx.x == 0) {
+  const TileSeat seat(work);
+  int early = 0;
+  if (threadIdx.x == kTileWorkers) {
     for (int i = 0; i < TileShape<kTokens>::kStages; ++i) {
       barrier_init(ring.full + i, 1);
-      barrier_init(ring.empty + i, kTileWorkers / kWarp);
+      barrier_init(ring.empty + i, work.pair * kTileWorkers / kWarp);
     }
     barrier_fence();
+    early = begin_tiles<kTokens>(work, seat, weight_dimensions, weight, ring);
+    prefetch_map(input);
   }
-  __syncthreads();
-  const int rank = static_cast<int>(blockIdx.x) % work.split;  // in the cluster
+  __syncwarp();
+  meet(seat);
   if (threadIdx.x < kTileWorkers) {
     if constexpr (TileShape<kTokens>::kHandOver) take_registers<232>();
-    multiply_tiles<T, kTokens>(work, ring, rank);
+    multiply_tiles<T, kTokens>(work, seat, ring);
   } else {
     if constexpr (TileShape<kTokens>::kHandOver) give_registers<40>();
     if (threadIdx.x == kTileWorkers) {
-      prefetch_map(weight);
-      prefetch_map(input);
-      copy_tiles<kTokens>(work, weight_dimensions, weight, input, ring, rank);
+      copy_tiles<kTokens>(work, seat, weight_dimensions, weight, input, ring, early);
     }
     __syncwarp();
-    if (work.split > 1) {
-      cluster_arrive();
-      cluster_wait();
-    }
+    if (work.split > 1) cluster_barrier();  // that of finish_together()
   }
-  if (work.split > 1) {  // nobody leaves while others read from it
-    __syncwarp();
-    cluster_arrive();
-    cluster_wait();
-  }
+  __syncwarp();
+  if (seat.blocks > 1) cluster_barrier();  // nobody leaves while others read from it or arrive there
 #endif
 }
 
@@ -165,12 +210,28 @@ template <typename T, int kTokens>
 cudaError_t launch_tile_linear(const KernelContext& context, const TilePlan& plan) {
   using Shape = TileShape<kTokens>;
   const TileWork& work = plan.work;
-  const std::int64_t tiles = static_cast<std::int64_t>(work.weight_tiles) * work.token_tiles;
-  const std::int64_t most = static_cast<std::int64_t>(context.multiprocessors) * Shape::kBlocks;
-  const std::int64_t grid = work.split > 1 ? tiles * work.split : std::min(tiles, most);
+  const std::int64_t tiles = static_cast<std::int64_t>(work.pairs) * work.token_tiles;
+  const std::int64_t most = static_cast<std::int64_t>(context.multiprocessors) * Shape::kBlocks / work.pair;
+  const std::int64_t blocks = work.pair * work.split;
+  const std::int64_t grid = (work.split > 1 ? tiles : std::min(tiles, most)) * blocks;
   return launch_clusters(context, tile_linear<T, kTokens>, dim3(static_cast<unsigned>(grid)), Shape::kThreads,
-                         Shape::kBytes, dim3(static_cast<unsigned>(work.split)), work, plan.weight, plan.input,
+                         Shape::kBytes, dim3(static_cast<unsigned>(blocks)), work, plan.weight, plan.input,
                          plan.weight_dimensions);
+}
+
+template <typename T>
+cudaError_t count_tile_clusters_of_type(int blocks, int* clusters) {
+  using Shape = TileShape<256>;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(Shape::kThreads);
+  config.dynamicSmemBytes = Shape::kBytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaOccupancyMaxActiveClusters(clusters, tile_linear<T, 256>, &config);
 }
 
 template <typename T>

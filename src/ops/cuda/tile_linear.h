@@ -22,6 +22,8 @@ cudaError_t run_tile_linear(const KernelContext& context, const TileLinear& args
 struct TilePlan;
 cudaError_t run_tiles_float16(const KernelContext& context, const TilePlan& plan);
 cudaError_t run_tiles_bfloat16(const KernelContext& context, const TilePlan& plan);
+/// How many clusters of so many of the largest blocks run at once.
+cudaError_t count_tile_clusters(int blocks, int* clusters);
 cudaError_t prepare_tile_linear_float16();
 cudaError_t prepare_tile_linear_bfloat16();
 

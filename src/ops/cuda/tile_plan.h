@@ -17,12 +17,14 @@ inline constexpr int kTileBands = kTileRows / 16;
 struct TileWork {
   FusedLinear linear;
   std::int32_t width;  // rows of all parts
-  bool vectors;        // outputs may be read and written four at a time
+  bool vectors;        // outputs of a token lie at multiples of 16 bytes
   bool biased;
   std::int32_t weight_tiles;
   std::int32_t token_tiles;
+  std::int32_t pairs;         // of weight tiles; the last may lack its second, whose block then works for nothing
   std::int32_t steps;         // of kTileCols
-  std::int32_t split;         // blocks, a cluster, that share the steps of a tile
+  std::int32_t pair;          // neighbouring tiles of the weight, 1 or 2, whose blocks copy their input together
+  std::int32_t split;         // blocks that share the steps of a tile; pair * split are a cluster
   std::int32_t weight_bytes;  // that a step copies
   // kQkv: a tile is `head_bands` bands of each of `tile_heads` heads, or one of `head_tiles` of a single one.
   std::int32_t head_bands;

@@ -54,6 +54,19 @@ __device__ __forceinline__ void barrier_arrive(std::uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 #endif
 }
+/// The same at the barrier that lies at this place in the cluster's block `rank`.
+__device__ __forceinline__ void barrier_arrive_at(std::uint64_t* barrier, int rank) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+#endif
+}
 /// Arrives, and lets the phase end only when so many bytes were copied, too.
 __device__ __forceinline__ void barrier_expect(std::uint64_t* barrier, int bytes) {
 #if __CUDA_ARCH__ >= 900
@@ -127,6 +140,19 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, std::
       "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%4, %5, "
       "%6, %7, %8}], [%2], %3;" ::"r"(shared_address(to)),
       "l"(&map), "r"(shared_address(barrier)), "l"(policy), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+      : "memory");
+#endif
+}
+
+/// A box into the same place of several blocks of the cluster, bit i of `blocks` for block i; the barrier at this place
+/// of each is told.
+__device__ __forceinline__ void copy_box_to(std::uint16_t blocks, void* to, const CUtensorMap& map,
+                                            std::uint64_t* barrier, std::uint64_t policy, int c0, int c1) {
+#if LANNER_WARPGROUPS
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint "
+      "[%0], [%1, {%5, %6}], [%2], %3, %4;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(shared_address(barrier)), "h"(blocks), "l"(policy), "r"(c0), "r"(c1)
       : "memory");
 #endif
 }

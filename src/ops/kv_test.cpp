@@ -234,9 +234,9 @@ TEST(NormQkv, OfManyRowsIsNearTheReference) {
 TEST(NormQkv, OfVeryManyRowsIsNearTheReference) {
   Random random(35);
   const Shape shape{.heads = 24, .kv_heads = 12, .head_dim = 128, .rotary_dim = 128, .dtype = DType::kF16};
-  ASSERT_TRUE(device(1).reserve(700, 24 * 128).ok());
+  ASSERT_TRUE(device(1).reserve({.rows = 700, .max_cols = 24 * 128}).ok());
   check_norm_qkv_against_reference({.format = WeightFormat::kF16}, shape, {{0, 690}, {3, 10}}, true, random);
-  ASSERT_TRUE(device(1).reserve(kScratchRows, kScratchCols).ok());
+  ASSERT_TRUE(device(1).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
 TEST(NormQkv, IsNearTheReferenceInEveryFormat) {

@@ -102,13 +102,13 @@ constexpr std::int64_t kOutsOfManyTiles = 6144;
 
 TEST(LinearAdd, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
   Random random(25);
-  ASSERT_TRUE(device(2).reserve(kRowsOfManyTiles, kOutsOfManyTiles + 8).ok());
+  ASSERT_TRUE(device(2).reserve({.rows = kRowsOfManyTiles, .max_cols = kOutsOfManyTiles + 8}).ok());
   for (const std::int64_t more : {0, 6, 8}) {
     if (::testing::Test::HasFatalFailure()) return;
     const LinearShape shape{.rows = {kOutsOfManyTiles + more}, .cols = 24, .bias = more == 0};
     check_linear_add({.format = WeightFormat::kF16}, shape, kRowsOfManyTiles, 2, random);
   }
-  ASSERT_TRUE(device(2).reserve(kScratchRows, kScratchCols).ok());
+  ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
 TEST(LinearAdd, OfVeryWideRowsIsNearTheReference) {
@@ -275,10 +275,10 @@ TEST(NormGatedUp, OfManyRowsAndOutputsIsNearTheReference) {
 
 TEST(NormGatedUp, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
   Random random(26);
-  ASSERT_TRUE(device(2).reserve(kRowsOfManyTiles, kOutsOfManyTiles).ok());
+  ASSERT_TRUE(device(2).reserve({.rows = kRowsOfManyTiles, .max_cols = kOutsOfManyTiles}).ok());
   const LinearShape shape{.rows = {kOutsOfManyTiles / 2, kOutsOfManyTiles / 2}, .cols = 24, .norm = true};
   check_norm_gated_up({.format = WeightFormat::kF16}, Gate::kSilu, shape, kRowsOfManyTiles, 2, random);
-  ASSERT_TRUE(device(2).reserve(kScratchRows, kScratchCols).ok());
+  ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
 TEST(NormGatedUp, HandsOverWhatTheNextProductReads) {

@@ -139,12 +139,13 @@ void expect_caches_agree(const Outcome& actual, const Outcome& exact, const std:
 }
 
 void check_norm_qkv_against_reference(const WeightKind& kind, const Shape& shape,
-                                      const std::vector<Step::Sequence>& sequences, bool bias, Random& random) {
+                                      const std::vector<Step::Sequence>& sequences, bool bias, Random& random,
+                                      std::int64_t dense_cols = 33) {
   SCOPED_TRACE(::testing::Message() << kind.name() << ", " << shape.heads << "/" << shape.kv_heads << " heads of "
                                     << shape.head_dim << ", rotary " << shape.rotary_dim << ", "
                                     << dtype_name(shape.dtype) << ", " << shape.threads << " threads"
                                     << (shape.q_norm ? ", norm of q" : "") << (shape.k_norm ? ", norm of k" : ""));
-  const std::int64_t cols = is_quantized(kind.format) ? 64 : 33;
+  const std::int64_t cols = is_quantized(kind.format) ? 64 : dense_cols;
   const std::int64_t kv_width = shape.kv_heads * shape.head_dim;
   const HostLinear host = random_linear(
       kind, {.rows = {shape.heads * shape.head_dim, kv_width, kv_width}, .cols = cols, .norm = true, .bias = bias},
@@ -237,6 +238,31 @@ TEST(NormQkv, OfVeryManyRowsIsNearTheReference) {
   ASSERT_TRUE(device(1).reserve({.rows = 700, .max_cols = 24 * 128}).ok());
   check_norm_qkv_against_reference({.format = WeightFormat::kF16}, shape, {{0, 690}, {3, 10}}, true, random);
   ASSERT_TRUE(device(1).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
+}
+
+// Columns that can be copied sixteen bytes at a time, and in the last shape more heads than parts of a device.
+TEST(NormQkv, OfFewRowsIsNearTheReference) {
+  Random random(35);
+  const std::vector<std::vector<Step::Sequence>> steps = {{{63, 1}}, {{64, 1}, {5, 1}}};
+  std::size_t turn = 0;
+  for (const WeightFormat format : {WeightFormat::kF16, WeightFormat::kBF16}) {
+    for (const std::int64_t head_dim : {16, 80, 128}) {
+      for (const std::int64_t rotary_dim : {head_dim, head_dim / 2, std::int64_t{0}}) {
+        const Shape shape{.heads = 6,
+                          .kv_heads = 2,
+                          .head_dim = head_dim,
+                          .rotary_dim = rotary_dim,
+                          .dtype = turn % 3 == 0 ? DType::kF32 : dtype_of(format)};
+        check_norm_qkv_against_reference({.format = format}, shape, steps[turn % 2], turn % 4 < 2, random,
+                                         turn % 3 == 0 ? 72 : 1032);
+        if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
+    }
+    const Shape large{.heads = 96, .kv_heads = 8, .head_dim = 128, .rotary_dim = 128, .dtype = dtype_of(format)};
+    check_norm_qkv_against_reference({.format = format}, large, steps[turn++ % 2], true, random, 520);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
 }
 
 TEST(NormQkv, IsNearTheReferenceInEveryFormat) {

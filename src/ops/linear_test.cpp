@@ -133,6 +133,30 @@ TEST(LinearAdd, OfVeryWideRowsIsNearTheReference) {
   ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
+// So many outputs that each part of a large device takes several, of rows of one piece and of many, whole and not.
+TEST(LinearAdd, OfFewRowsAndManyOutputsIsNearTheReference) {
+  Random random(25);
+  struct Case {
+    LinearShape shape;
+    WeightFormat format;
+    std::int64_t rows;
+  };
+  const Case cases[] = {
+      {{.rows = {34001}, .cols = 264, .norm = true}, WeightFormat::kF16, 1},
+      {{.rows = {9001, 500, 8001}, .cols = 520, .bias = true}, WeightFormat::kBF16, 2},
+      {{.rows = {7001}, .cols = 2048}, WeightFormat::kF16, 2},
+      {{.rows = {7000}, .cols = 2056, .norm = true, .bias = true}, WeightFormat::kBF16, 1},
+      {{.rows = {2501}, .cols = 8192}, WeightFormat::kF16, 1},
+      {{.rows = {2501}, .cols = 8200, .bias = true}, WeightFormat::kBF16, 2},
+  };
+  ASSERT_TRUE(device(2).reserve({.rows = 2, .max_cols = 8200}).ok());
+  for (const Case& one : cases) {
+    check_linear_add({.format = one.format}, one.shape, one.rows, 2, random);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+  ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
+}
+
 TEST(LinearAdd, ExtremesOfCodesOnBothSidesDoNotOverflow) {
   // The largest sums that codes can make: all -128 or 127, or 15, against activations that are all at their maximum.
   Random random(14);
@@ -281,6 +305,20 @@ TEST(NormGatedUp, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
   ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
+TEST(NormGatedUp, OfFewRowsAndManyOutputsIsNearTheReference) {
+  Random random(26);
+  for (const std::int64_t rows : {1, 2}) {
+    const WeightFormat format = rows == 1 ? WeightFormat::kF16 : WeightFormat::kBF16;
+    const std::int64_t cols = rows == 1 ? 1032 : 264;
+    check_norm_gated_up({.format = format}, Gate::kSilu, {.rows = {9001, 9001}, .cols = cols, .norm = true}, rows, 2,
+                        random);
+    if (::testing::Test::HasFatalFailure()) return;
+    check_norm_gated_up({.format = format}, Gate::kGelu,
+                        {.rows = {77, 77}, .cols = cols + 488, .norm = true, .bias = true}, rows, 2, random);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
 TEST(NormGatedUp, HandsOverWhatTheNextProductReads) {
   Random random(24);
   constexpr std::int64_t kInner = 48;
@@ -388,7 +426,7 @@ TEST(NormHead, TakesTheWantedRowsInTheirOrder) {
   for (const WeightKind& kind : some_of_each_kind()) {
     for (const std::vector<std::int32_t>& wanted : choices) {
       SCOPED_TRACE(kind.name());
-      const std::int64_t cols = is_quantized(kind.format) ? 192 : 33;
+      const std::int64_t cols = is_quantized(kind.format) ? 192 : wanted.size() % 2 == 0 ? 33 : 264;
       const LinearShape shape{.rows = {kOuts[turn++ % 6]}, .cols = cols, .norm = turn % 3 != 0, .bias = turn % 4 == 0};
       const HostLinear host = random_linear(kind, shape, random);
       const std::vector<float> x = random.vector(17 * cols);

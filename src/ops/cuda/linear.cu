@@ -1,11 +1,12 @@
 // The linear operations: which kernels they are made of.
 //
 // Up to kFusedRows rows (two, where the tiles of Hopper take more), and all of them in deterministic mode in slabs of
-// as many: one fused kernel for each kind of weight among the parts. What a fused kernel cannot finish (norms over
-// heads or over the product, a gate whose parts differ in kind) it leaves in memory, for finish.h. More rows: the
-// normed input in the weights' 16-bit type, a product for each part by the library or gemm.h, quantized weights widened
-// one by one, then finish.h; on Hopper, 16-bit parts that lie one behind the other in one launch that finishes them,
-// too (tile_linear.h), unless the library is faster, which then adds to the output by itself.
+// as many: one fused kernel for each kind of weight among the parts (fused_linear.h; ring_linear.h for what fits it).
+// What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts differ in kind) it leaves
+// in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product for each part by the
+// library or gemm.h, quantized weights widened one by one, then finish.h; on Hopper, 16-bit parts that lie one behind
+// the other in one launch that finishes them, too (tile_linear.h), unless the library is faster, which then adds to the
+// output by itself.
 
 #include <algorithm>
 

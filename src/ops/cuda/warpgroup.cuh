@@ -104,6 +104,18 @@ __device__ __forceinline__ void copy_bytes(void* to, const void* from, int bytes
 #endif
 }
 
+/// The same for what is read once: first to leave the second-level cache.
+__device__ __forceinline__ void copy_streaming(void* to, const void* from, int bytes, std::uint64_t* barrier,
+                                               std::uint64_t policy) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+#endif
+}
+
 // --- copies of boxes
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {

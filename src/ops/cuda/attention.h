@@ -41,6 +41,7 @@ struct AttentionRows {
   std::int32_t prefill_count = 0;
   std::int32_t partials = 1;
   std::int32_t piece_tokens = 0;
+  std::int32_t stages = 0;          // of the rings of attention_pages.cuh
   bool together = false;            // the pieces' blocks are a cluster, and no partials are written
   float* partial_values = nullptr;  // (decode_count, heads, partials, head_dim), or (kMostPiecePlaces, heads, head_dim)
   float2* partial_sums = nullptr;   // the same without head_dim: largest score and sum

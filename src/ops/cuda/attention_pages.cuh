@@ -14,6 +14,8 @@
 // where some are much longer than others (decode_pieces.h), and the last block of a row does it. Tokens that the query
 // does not see are not used: what lies there may be anything.
 
+#include <algorithm>
+
 #include "ops/cuda/attention_rows.cuh"
 #include "ops/cuda/warpgroup.cuh"
 
@@ -85,8 +87,8 @@ __device__ __forceinline__ PageTask find_task(const AttentionWork& work, const A
 }
 
 template <typename T, typename Shape>
-__device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int page) {
-  return reinterpret_cast<T*>(ring) + page % Shape::kStages * 2 * Shape::kTokens * work.head_dim;
+__device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int stage) {
+  return reinterpret_cast<T*>(ring) + stage * 2 * Shape::kTokens * work.head_dim;
 }
 
 /// Asks for tokens first..end - 1 of a page, numbered from the sequence's start.
@@ -422,11 +424,11 @@ template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     attend_pages(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
 #if __CUDA_ARCH__ >= 900
-  constexpr int kStages = Shape::kStages;
   constexpr int kTokens = Shape::kTokens;
+  const int stages = rows.stages;
   extern __shared__ __align__(128) std::byte ring[];
   auto& room =
-      *reinterpret_cast<PageRoom<Shape>*>(ring + kStages * 2 * kTokens * work.head_dim * static_cast<int>(sizeof(T)));
+      *reinterpret_cast<PageRoom<Shape>*>(ring + stages * 2 * kTokens * work.head_dim * static_cast<int>(sizeof(T)));
   const int thread = static_cast<int>(threadIdx.x);
   const PageTask task = find_task<Shape>(work, rows);
   if (task.piece.of.row < 0) {  // of a list there is always one that waits
@@ -434,10 +436,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     return;
   }
   const int group = work.heads / work.kv_heads;
-  const auto keys_of = [&](int page) { return page_keys<T, Shape>(work, ring, page); };
+  const auto keys_of = [&](int page) { return page_keys<T, Shape>(work, ring, page % stages); };
   // A lane for each stage: their look-ups of the blocks run beside each other.
-  const bool asks = thread < min(task.pages, kStages);
-  if (thread < kStages) {
+  const bool asks = thread < min(task.pages, stages);
+  if (thread < stages) {
     barrier_init(room.full + thread, 1);
     barrier_init(room.empty + thread, Shape::kWarps);
     barrier_fence();
@@ -453,17 +455,17 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   state.load_queries(work, task.piece.of.row, task.kv_head * group, group);
   __syncthreads();  // the barriers are there
   for (int page = 0; page < task.pages; ++page) {
-    const int stage = page % kStages;
+    const int stage = page % stages;
     // The stage of the page before: all warps have left it by now, or soon will.
-    const int next = page - 1 + kStages;
+    const int next = page - 1 + stages;
     if (thread == 0 && page > 0 && next < task.pages) {
-      const int freed = (page - 1) % kStages;
-      barrier_wait(room.empty + freed, (page - 1) / kStages & 1);
+      const int freed = (page - 1) % stages;
+      barrier_wait(room.empty + freed, (page - 1) / stages & 1);
       barrier_expect(room.full + freed, page_bytes<Shape>(work, task, next, static_cast<int>(sizeof(T))));
       copy_page<Shape>(work, task, next, 0, task.end, keys_of(next), room.full + freed);
     }
     __syncwarp();
-    barrier_wait(room.full + stage, page / kStages & 1);
+    barrier_wait(room.full + stage, page / stages & 1);
     state.take(work, task, keys_of(page), task.begin + page * kTokens, task.kv_head * group, group);
     __syncwarp();
     if (state.lane == 0) barrier_arrive(room.empty + stage);
@@ -474,19 +476,22 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
 }
 
 template <typename T, typename Shape>
-std::size_t page_shared_bytes(std::int64_t head_dim) {
-  return static_cast<std::size_t>(Shape::kStages * 2 * Shape::kTokens * head_dim) * sizeof(T) + sizeof(PageRoom<Shape>);
+std::size_t page_shared_bytes(std::int64_t stages, std::int64_t head_dim) {
+  return static_cast<std::size_t>(stages * 2 * Shape::kTokens * head_dim) * sizeof(T) + sizeof(PageRoom<Shape>);
 }
 
 template <typename T, typename Shape>
-cudaError_t launch_pages_in(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+cudaError_t launch_pages_in(const KernelContext& context, const AttentionWork& work, AttentionRows rows) {
+  // Of short pieces no more than they need: the next kernel's first weights want room, too.
+  const std::int64_t pages = rows.partials > 1 ? ceil_div(rows.piece_tokens, Shape::kTokens) : Shape::kStages;
+  rows.stages = static_cast<std::int32_t>(std::min<std::int64_t>(Shape::kStages, pages));
   dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
             static_cast<unsigned>(rows.partials));
   if (rows.pieces != nullptr)
     grid = dim3(static_cast<unsigned>(work.kv_heads), static_cast<unsigned>(rows.piece_count));
   return launch_clusters(context, attend_pages<T, Shape>, grid, Shape::kThreads,
-                         page_shared_bytes<T, Shape>(work.head_dim), rows.together ? dim3(1, 1, grid.z) : dim3(1), work,
-                         rows);
+                         page_shared_bytes<T, Shape>(rows.stages, work.head_dim),
+                         rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
 }
 
 /// Few blocks have to be fast, each for itself; of many, four on a multiprocessor hide each other's start and end.
@@ -514,7 +519,7 @@ cudaError_t launch_pages_of_type(const KernelContext& context, const AttentionWo
 template <typename T, typename Shape>
 cudaError_t prepare_pages_in() {
   return cudaFuncSetAttribute(attend_pages<T, Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(page_shared_bytes<T, Shape>(Shape::kDims)));
+                              static_cast<int>(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims)));
 }
 
 template <typename T, int kVectors>

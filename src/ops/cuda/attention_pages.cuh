@@ -436,7 +436,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     return;
   }
   const int group = work.heads / work.kv_heads;
-  const auto keys_of = [&](int page) { return page_keys<T, Shape>(work, ring, page % stages); };
+  const auto keys_of = [&](int stage) { return page_keys<T, Shape>(work, ring, stage); };
   // A lane for each stage: their look-ups of the blocks run beside each other.
   const bool asks = thread < min(task.pages, stages);
   if (thread < stages) {
@@ -454,21 +454,29 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   PageWarp<T, Shape> state;
   state.load_queries(work, task.piece.of.row, task.kv_head * group, group);
   __syncthreads();  // the barriers are there
+  int stage = 0;
+  int freed = 0;  // the stage of the page before
+  unsigned phase = 0;
+  unsigned freed_phase = 0;
   for (int page = 0; page < task.pages; ++page) {
-    const int stage = page % stages;
-    // The stage of the page before: all warps have left it by now, or soon will.
+    // All warps have left the stage of the page before by now, or soon will.
     const int next = page - 1 + stages;
     if (thread == 0 && page > 0 && next < task.pages) {
-      const int freed = (page - 1) % stages;
-      barrier_wait(room.empty + freed, (page - 1) / stages & 1);
+      barrier_wait(room.empty + freed, freed_phase);
       barrier_expect(room.full + freed, page_bytes<Shape>(work, task, next, static_cast<int>(sizeof(T))));
-      copy_page<Shape>(work, task, next, 0, task.end, keys_of(next), room.full + freed);
+      copy_page<Shape>(work, task, next, 0, task.end, keys_of(freed), room.full + freed);
     }
     __syncwarp();
-    barrier_wait(room.full + stage, page / stages & 1);
-    state.take(work, task, keys_of(page), task.begin + page * kTokens, task.kv_head * group, group);
+    barrier_wait(room.full + stage, phase);
+    state.take(work, task, keys_of(stage), task.begin + page * kTokens, task.kv_head * group, group);
     __syncwarp();
     if (state.lane == 0) barrier_arrive(room.empty + stage);
+    freed = stage;
+    freed_phase = phase;
+    if (++stage == stages) {
+      stage = 0;
+      phase ^= 1;
+    }
   }
   state.leave(room);
   write_pages(work, rows, task, task.kv_head * group, group, room);

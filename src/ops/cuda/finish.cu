@@ -159,11 +159,44 @@ __global__ void __launch_bounds__(kThreads) add_normed(const __grid_constant__ P
   }
 }
 
+__device__ __forceinline__ float4 plus_bias(float4 v, const float* bias, std::int64_t column) {
+  if (bias == nullptr) return v;
+  return make_float4(v.x + __ldg(bias + column), v.y + __ldg(bias + column + 1), v.z + __ldg(bias + column + 2),
+                     v.w + __ldg(bias + column + 3));
+}
+
+/// Four numbers at a multiple of four.
+__device__ __forceinline__ void store_operands(WeightFormat format, float* out, std::int64_t index, float4 v) {
+  if (format == WeightFormat::kF16) {
+    *reinterpret_cast<uint2*>(reinterpret_cast<__half*>(out) + index) =
+        make_uint2(operand_word<__half>(v.x, v.y), operand_word<__half>(v.z, v.w));
+  } else if (format == WeightFormat::kBF16) {
+    *reinterpret_cast<uint2*>(reinterpret_cast<__nv_bfloat16*>(out) + index) =
+        make_uint2(operand_word<__nv_bfloat16>(v.x, v.y), operand_word<__nv_bfloat16>(v.z, v.w));
+  } else {
+    *reinterpret_cast<float4*>(out + index) = v;
+  }
+}
+
 __global__ void __launch_bounds__(kThreads)
     gate_elements(const __grid_constant__ Product product, Gate gate, float* h, WeightFormat h_format) {
   wait_for_previous();
   let_next_start();
   const std::int64_t width = product.first_column[1];
+  if (product.part_count == 2 && width % 4 == 0 && product.stride % 4 == 0) {
+    const std::int64_t row = blockIdx.x;
+    const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * kBlockColumns + 4LL * threadIdx.x;
+    if (column >= width) return;
+    const float* place = product.values + row * product.stride + column;
+    float4 a = load_fresh(reinterpret_cast<const float4*>(place));
+    float4 b = load_fresh(reinterpret_cast<const float4*>(place + width));
+    a = plus_bias(a, product.bias[0], column);
+    b = plus_bias(b, product.bias[1], column);
+    store_operands(
+        h_format, h, row * width + column,
+        make_float4(gated(gate, a.x) * b.x, gated(gate, a.y) * b.y, gated(gate, a.z) * b.z, gated(gate, a.w) * b.w));
+    return;
+  }
   for_own_columns(width, [&](std::int64_t row, std::int64_t column) {
     const float value = gated(gate, biased(product, row, 0, column));
     store_operand(h_format, h, row * width + column,

@@ -125,7 +125,7 @@ struct DecodePiece {
   std::int32_t place;        // of this piece; below kMostPiecePlaces
   std::int32_t first_place;  // of the row's first piece
 };
-inline constexpr std::int32_t kMostPiecePlaces = 256;
+inline constexpr std::int32_t kMostPiecePlaces = 128;
 
 /// Query rows first_row .. first_row + kPrefillRows - 1 of the batch, as far as they belong to the slice.
 struct PrefillTile {

@@ -25,7 +25,10 @@ namespace {
 constexpr std::int64_t kFewestTileRows = 3;      // for which the tiles of Hopper are faster than the fused kernels
 constexpr std::int64_t kOperandMultiple = 16;    // of the elements from row to row of an operand
 constexpr std::int64_t kFewestLibraryRows = 65;  // see library_is_faster()
-constexpr std::int64_t kLargeTileRows = 128;     // the largest tile of Hopper: of the weight
+constexpr std::int64_t kFewestPassRows = 49;     // see product_by_library()
+constexpr std::int64_t kMostHeadPassRows = 192;
+constexpr std::int64_t kMostGatePassRows = 96;
+constexpr std::int64_t kLargeTileRows = 128;  // the largest tile of Hopper: of the weight
 constexpr std::int64_t kLargeTileTokens = 256;
 
 /// A linear operation on all of its rows.
@@ -294,13 +297,21 @@ cudaError_t run_in_tiles(const KernelContext& context, const Call& call, std::in
   return run_tile_linear(context, args);
 }
 
+/// Whether cuBLASLt and a pass over what it leaves are faster than tiles that finish their products: between few rows,
+/// whose weights are all that counts, and many, whose tiles fill the device. Measured (docs/perf-log.md).
+bool product_by_library(const KernelContext& context, const Call& call, std::int64_t rows) {
+  if (context.library == nullptr || rows < kFewestPassRows) return false;
+  if (call.finish == Finish::kQkv) return rows <= kMostHeadPassRows;
+  return call.finish == Finish::kGate && rows <= kMostGatePassRows;
+}
+
 /// The product of the parts part..next - 1, without anything done to it.
 cudaError_t multiply_parts(const KernelContext& context, const Call& call, int part, int next,
                            const DeviceWeight& weight, const void* input, std::int64_t rows, float* out,
                            std::int64_t out_stride) {
   TileLinear args = tile_linear_of(call, part, next, 0, rows);
   args.linear.finish = Finish::kStore;
-  if (!is_half(weight.format) || !takes_tiles(context, args)) {
+  if (!is_half(weight.format) || !takes_tiles(context, args) || product_by_library(context, call, rows)) {
     return multiply_part(context, weight, input, args.input_stride, rows, out, out_stride);
   }
   args.input = input;
@@ -354,7 +365,9 @@ cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::i
   bool done = false;
   LANNER_RETURN_IF_CUDA_ERROR(run_in_library(context, call, first, rows, &done));
   if (done) return cudaSuccess;
-  LANNER_RETURN_IF_CUDA_ERROR(run_in_tiles(context, call, first, rows, &done));
+  if (!product_by_library(context, call, rows)) {
+    LANNER_RETURN_IF_CUDA_ERROR(run_in_tiles(context, call, first, rows, &done));
+  }
   if (done) return cudaSuccess;
   const bool in_place = call.finish == Finish::kHead;  // logits are the product
   float* values = in_place ? output_row(call, first) : reinterpret_cast<float*>(context.scratch.product);

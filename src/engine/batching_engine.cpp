@@ -27,6 +27,13 @@ ops::SamplingParams sampling_of(const SamplingOptions& options) {
           .logprobs = options.logprobs};
 }
 
+/// Of every sequence the token that it has made last. Asked before the step is put to work, which changes that.
+bool decodes(const Scheduler::Step& step) {
+  return !step.items.empty() && std::ranges::all_of(step.items, [](const Scheduler::Item& item) {
+    return item.sequence->state == SequenceState::kDecode;
+  });
+}
+
 }  // namespace
 
 BatchingEngine::BatchingEngine(EngineParts parts)
@@ -84,6 +91,7 @@ void BatchingEngine::loop() {
   while (receive()) {
     const auto begin = std::chrono::steady_clock::now() - runner_.waited();
     const Scheduler::Step step = scheduler_.plan();
+    const bool decode = decodes(step);
     for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
     if (!runner_.busy()) {  // what is under way may end it otherwise, or free blocks
       for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
@@ -92,7 +100,10 @@ void BatchingEngine::loop() {
     // Where the device answers late, this is the step before; the one just started goes on meanwhile.
     collect(step.items.empty());
     for (const std::string& note : parts_.backend->take_notes()) tell(note);
-    busy_ += std::chrono::steady_clock::now() - runner_.waited() - begin;
+    if (decode) {
+      ++decode_steps_;
+      decode_host_ += std::chrono::steady_clock::now() - runner_.waited() - begin;
+    }
     publish_stats();
   }
   while (!requests_.empty()) finish_all(*requests_.begin()->second);
@@ -251,7 +262,8 @@ void BatchingEngine::publish_stats() {
                           .generated_tokens = runner_.generated_tokens(),
                           .preemptions = scheduler_.preemptions(),
                           .corrupted_requests = corrupted_,
-                          .busy_seconds = std::chrono::duration<double>(busy_).count(),
+                          .decode_steps = decode_steps_,
+                          .decode_host_seconds = std::chrono::duration<double>(decode_host_).count(),
                           .failed_steps = failed_steps_};
   const std::lock_guard lock(mutex_);
   stats_ = stats;

@@ -67,7 +67,8 @@ class BatchingEngine final : public Engine {
   std::int64_t steps_ = 0;
   std::int64_t corrupted_ = 0;
   std::int64_t failed_steps_ = 0;
-  std::chrono::steady_clock::duration busy_{};
+  std::int64_t decode_steps_ = 0;
+  std::chrono::steady_clock::duration decode_host_{};
   bool failing_ = false;  // since the last step that came to something
   int shortages_ = 0;     // steps in a row that the device had no memory for
   int good_steps_ = 0;    // since one, or since one more sequence was let in again

@@ -39,18 +39,8 @@ Status check(const Engine& engine, const GenerationBenchmarkOptions& options) {
 /// What a run took.
 struct Taken {
   double seconds = 0;
-  double host_seconds = 0;  // of the engine's thread
-  std::int64_t steps = 0;
-
-  Taken operator-(const Taken& other) const {
-    return {seconds - other.seconds, host_seconds - other.host_seconds, steps - other.steps};
-  }
-  Taken& operator+=(const Taken& other) {
-    seconds += other.seconds;
-    host_seconds += other.host_seconds;
-    steps += other.steps;
-    return *this;
-  }
+  std::int64_t decode_steps = 0;
+  double decode_host_seconds = 0;
 };
 
 /// Once nothing runs any more: the counters follow the last request's end by an instant.
@@ -91,8 +81,8 @@ class Timer {
     }
     const EngineStats after = stats_at_rest(engine_);
     return Taken{.seconds = elapsed.count(),
-                 .host_seconds = after.busy_seconds - before.busy_seconds,
-                 .steps = after.steps - before.steps};
+                 .decode_steps = after.decode_steps - before.decode_steps,
+                 .decode_host_seconds = after.decode_host_seconds - before.decode_host_seconds};
   }
 
  private:
@@ -137,8 +127,8 @@ Result<PrefillSpeed> measure_prefill(Timer& timer, const GenerationBenchmarkOpti
   return PrefillSpeed{.prompt_tokens = prompt, .tokens_per_s = spread_of(std::move(speeds))};
 }
 
-/// T(output) - T(1). Where more tokens took less time, the machine was busy with something else: the pair is measured
-/// again, a few times.
+/// T(output) - T(1), and the decode steps of the first. Where more tokens took less time, the machine was busy with
+/// something else: the pair is measured again, a few times.
 Result<Taken> time_decode(Timer& timer, std::int32_t prompt, std::int32_t batch, std::int32_t output,
                           Progress& progress) {
   constexpr int kTries = 5;
@@ -146,8 +136,9 @@ Result<Taken> time_decode(Timer& timer, std::int32_t prompt, std::int32_t batch,
     if (attempt == 0) progress.next();
     LANNER_ASSIGN_OR_RETURN(const Taken one, timer.time(batch, prompt, 1));
     if (attempt == 0) progress.next();
-    LANNER_ASSIGN_OR_RETURN(const Taken all, timer.time(batch, prompt, output));
-    if (all.seconds > one.seconds) return all - one;
+    LANNER_ASSIGN_OR_RETURN(Taken all, timer.time(batch, prompt, output));
+    all.seconds -= one.seconds;
+    if (all.seconds > 0) return all;
   }
   return internal_error("the machine is too unsteady: more tokens took less time; ask for more output tokens");
 }
@@ -155,17 +146,19 @@ Result<Taken> time_decode(Timer& timer, std::int32_t prompt, std::int32_t batch,
 Result<DecodeSpeed> measure_decode(Timer& timer, const GenerationBenchmarkOptions& options, std::int32_t prompt,
                                    std::int32_t batch, Progress& progress) {
   std::vector<double> speeds;
-  Taken all;
+  std::int64_t steps = 0;
+  double host_seconds = 0;
   for (std::int32_t run = 0; run <= options.repetitions; ++run) {
     LANNER_ASSIGN_OR_RETURN(const Taken taken, time_decode(timer, prompt, batch, options.output_tokens, progress));
     if (run == 0) continue;  // warms up
     speeds.push_back(static_cast<double>(batch) * (options.output_tokens - 1) / taken.seconds);
-    all += taken;
+    steps += taken.decode_steps;
+    host_seconds += taken.decode_host_seconds;
   }
   return DecodeSpeed{.prompt_tokens = prompt,
                      .batch_size = batch,
                      .tokens_per_s = spread_of(std::move(speeds)),
-                     .host_us_per_step = all.steps > 0 ? 1e6 * all.host_seconds / static_cast<double>(all.steps) : 0};
+                     .host_us_per_step = steps > 0 ? 1e6 * host_seconds / static_cast<double>(steps) : 0};
 }
 
 std::int64_t parameters(const model::ProjectionSpec& projection) { return projection.rows * projection.cols; }

@@ -49,7 +49,8 @@ struct DecodeSpeed {
   std::int32_t prompt_tokens = 0;
   std::int32_t batch_size = 0;
   Spread tokens_per_s;  // of the whole batch
-  /// What a step takes the engine's thread beside waiting for the device, if that works behind it; mean, microseconds.
+  /// What a step without prompts takes the engine's thread beside waiting for the device, if that works behind it;
+  /// mean, microseconds.
   double host_us_per_step = 0;
 };
 

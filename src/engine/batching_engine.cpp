@@ -96,33 +96,40 @@ void BatchingEngine::loop() {
     if (!runner_.busy()) {  // what is under way may end it otherwise, or free blocks
       for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
     }
-    if (!step.items.empty()) run(step);
+    const bool started = !step.items.empty() && run(step);
     // Where the device answers late, this is the step before; the one just started goes on meanwhile.
     collect(step.items.empty());
     for (const std::string& note : parts_.backend->take_notes()) tell(note);
-    if (decode) {
+    if (decode && started) {
       ++decode_steps_;
       decode_host_ += std::chrono::steady_clock::now() - runner_.waited() - begin;
     }
     publish_stats();
   }
-  while (!requests_.empty()) finish_all(*requests_.begin()->second);
+  while (!requests_.empty()) finish_all(std::shared_ptr(requests_.begin()->second), FinishReason::kAbort, {});
   publish_stats();
 }
 
-void BatchingEngine::run(const Scheduler::Step& step) {
+bool BatchingEngine::run(const Scheduler::Step& step) {
   const Status status = runner_.start(step);
   if (status.ok()) {
     ++steps_;
     shortages_ = 0;
-    if (++good_steps_ % kStepsToRecover == 0) scheduler_.recover();
-    return;
+    if (++good_steps_ == kStepsToRecover) {
+      good_steps_ = 0;
+      scheduler_.recover();
+    }
+    return true;
   }
   ++failed_steps_;
   good_steps_ = 0;
-  if (status.code() != StatusCode::kResourceExhausted) return end_all(status);
+  if (status.code() != StatusCode::kResourceExhausted) {
+    end_all(status);
+    return false;
+  }
   collect(true);  // so that nobody who gives way is still to be given something
-  answer_shortage(status);
+  if (!failing_) answer_shortage(status);
+  return false;
 }
 
 void BatchingEngine::collect(bool all) {
@@ -151,7 +158,8 @@ void BatchingEngine::answer_shortage(const Status& status) {
     tell(final.message());
     for (Sequence* sequence : scheduler_.all()) {
       if (sequence->state == SequenceState::kWaiting) continue;
-      finish(*sequence, FinishReason::kError, final);
+      const std::shared_ptr<RequestState> request = sequence->request;
+      finish_all(request, FinishReason::kError, final);  // its other choices would wait for this one's prompt
       break;
     }
     shortages_ = 0;
@@ -188,7 +196,7 @@ bool BatchingEngine::receive() {
   for (const auto& request : arrivals) start(request);
   for (const RequestId id : cancels) {
     const auto found = requests_.find(id);
-    if (found != requests_.end()) finish_all(*found->second);
+    if (found != requests_.end()) finish_all(std::shared_ptr(found->second), FinishReason::kAbort, {});
   }
   if (!arrivals.empty() || !cancels.empty()) publish_stats();
   return !stopping;
@@ -209,9 +217,10 @@ void BatchingEngine::start(const std::shared_ptr<RequestState>& request) {
   }
 }
 
-void BatchingEngine::finish_all(RequestState& request) {
+void BatchingEngine::finish_all(const std::shared_ptr<RequestState>& request, FinishReason reason,
+                                const Status& status) {
   for (Sequence* sequence : scheduler_.all()) {
-    if (sequence->request.get() == &request) finish(*sequence, FinishReason::kAbort, {});
+    if (sequence->request == request) finish(*sequence, reason, status);
   }
 }
 

@@ -43,8 +43,8 @@ class BatchingEngine final : public Engine {
   /// Takes what came in since; waits for it when there is nothing to do. False: shut down.
   bool receive();
   void start(const std::shared_ptr<RequestState>& request);
-  /// Puts the planned step to work, or answers for a device that does not take it.
-  void run(const Scheduler::Step& step);
+  /// Puts the planned step to work, or answers for a device that does not take it, and returns false.
+  bool run(const Scheduler::Step& step);
   /// Takes the results of steps that are due, or, with `all`, of those under way.
   void collect(bool all);
   /// A step was not begun for want of the device's memory: it is tried again, soon with fewer sequences.
@@ -52,7 +52,7 @@ class BatchingEngine final : public Engine {
   /// The device has failed: nothing that was asked of it will come.
   void end_all(const Status& status);
   void tell(std::string_view text);
-  void finish_all(RequestState& request);
+  void finish_all(const std::shared_ptr<RequestState>& request, FinishReason reason, const Status& status);
   void finish(Sequence& sequence, FinishReason reason, Status status);
   void send_final(const RequestState& request);
   /// It no longer counts against max_queue.

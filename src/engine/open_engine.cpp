@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::int64_t kLeastSessionTokens = 2048;  // the KV cache holds one sequence of this length, or of session_len
 constexpr std::int64_t kCpuPrefillTokens = 512;
+constexpr std::int64_t kGivenShare = 32;  // of the slots: see SchedulerLimits::given_at_once
 constexpr std::int64_t kCudaPrefillTokens = 8192;
 constexpr std::int64_t kWorkspaceShare = 8;  // of the free memory, which steps of many rows may take unasked
 
@@ -190,15 +191,16 @@ model::StepLimits step_limits(const EngineOptions& options, const SchedulerLimit
 
 /// Limits for the prompt tokens that the options name, or for as many as the device likes in one step.
 SchedulerLimits choose_limits(const EngineOptions& options, const model::Decoder& decoder, const ChosenDevice& device) {
-  if (options.max_prefill_token_num) return limits_of(options, *options.max_prefill_token_num);
-  if (!device.cuda) return limits_of(options, kCpuPrefillTokens);
+  if (!device.cuda) return limits_of(options, options.max_prefill_token_num.value_or(kCpuPrefillTokens));
   const std::int64_t most = device.backend->available_bytes() / kWorkspaceShare;
-  std::int64_t tokens = kCudaPrefillTokens;
-  while (tokens > kCpuPrefillTokens &&
+  std::int64_t tokens = options.max_prefill_token_num.value_or(kCudaPrefillTokens);
+  while (!options.max_prefill_token_num && tokens > kCpuPrefillTokens &&
          decoder.workspace_bytes(step_limits(options, limits_of(options, tokens))) > most) {
     tokens /= 2;
   }
-  return limits_of(options, tokens);
+  SchedulerLimits limits = limits_of(options, tokens);
+  limits.given_at_once = options.max_batch_size / kGivenShare;
+  return limits;
 }
 
 constexpr const char* kSmallerModel = "a smaller or quantized model needs less, or another program can give some back";

@@ -7,8 +7,7 @@
 namespace lanner {
 namespace {
 
-constexpr std::int64_t kCompanyShare = 32;  // of all slots, that are given out at once
-constexpr int kMostHeldSteps = 16;          // 0.1 s where they take 6 ms
+constexpr int kMostHeldSteps = 16;
 
 using Queue = std::list<std::unique_ptr<Sequence>>;
 
@@ -105,8 +104,8 @@ void Scheduler::admit(Step& step) {
 }
 
 bool Scheduler::waits_for_company(std::int64_t free) {
-  const bool waits = was_full_ && free > 0 && free < limits_.max_sequences / kCompanyShare && waiting() > free &&
-                     held_steps_ < kMostHeldSteps;
+  const bool waits = was_full_ && free > 0 && free < limits_.given_at_once && waiting() > free &&
+                     held_steps_ < kMostHeldSteps && !waiting_.front()->older_than(*running_.back());
   held_steps_ = waits ? held_steps_ + 1 : 0;
   return waits;
 }

@@ -8,6 +8,9 @@
 // while the one before is under way: sequences go on as if that did not end them, unless it is the last that they may
 // have; what a preempted one is still given, it keeps.
 //
+// Where all slots are taken and more wait, slots are given out again some at a time, or after some steps: a few prompts
+// together cost a GPU less than one beside each step, and the steps between them have the form that it repeats.
+//
 // Used by the engine's thread alone.
 
 #include <cstdint>
@@ -24,6 +27,7 @@ struct SchedulerLimits {
   std::int64_t max_sequences = 1;
   std::int64_t max_rows = 1;         // of a step
   std::int64_t max_output_rows = 1;  // rows of a step whose logits or hidden states are wanted
+  std::int64_t given_at_once = 1;    // slots that wait to be given out together where all were taken and more wait
 };
 
 class Scheduler {

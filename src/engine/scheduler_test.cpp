@@ -46,7 +46,8 @@ class Scheduling {
 
  private:
   KvBlocks blocks_{1000, false};
-  Scheduler scheduler_{{.max_sequences = kSlots, .max_rows = 4096, .max_output_rows = 4096}, blocks_};
+  Scheduler scheduler_{{.max_sequences = kSlots, .max_rows = 4096, .max_output_rows = 4096, .given_at_once = 2},
+                       blocks_};
   RequestId last_id_ = 0;
 };
 

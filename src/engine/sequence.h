@@ -6,9 +6,10 @@
 //   prefill   decode     the step that computes the last of its tokens has been started, and samples one more
 //   decode    finished   a stop token, a length, or an error
 //   prefill   finished   nothing is to be generated, or an error
-//   prefill   waiting    preempted: an older sequence needs its blocks; its tokens stay, its KV is computed again
+//   prefill   waiting    preempted: an older sequence needs its blocks, or the device lacks memory for so many; its
+//                        tokens stay, its KV is computed again
 //   decode    waiting    the same
-//   any       finished   cancel, or the engine shuts down
+//   any       finished   cancel, the device fails, or the engine shuts down
 
 #include <cstdint>
 #include <memory>

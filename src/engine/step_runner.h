@@ -36,7 +36,7 @@ class StepRunner {
   StepRunner(model::Decoder& decoder, ops::Backend& backend, const ops::KvCacheView& cache)
       : decoder_(decoder), backend_(backend), cache_(cache) {}
 
-  /// Puts a step to work. Sends logits and hidden events. With a failure of the device (ops/backend.h) the sequences
+  /// Puts a step to work. Sends logits and hidden events. Where the device lacks memory (ops/backend.h) the sequences
   /// are as if it had not been planned, and events that were sent are not sent again.
   Status start(const Scheduler::Step& step);
   /// A step is under way. With due(), collect() comes before the next start().

@@ -323,10 +323,14 @@ TEST(NormGatedUp, HandsOverWhatTheNextProductReads) {
   Random random(24);
   constexpr std::int64_t kInner = 48;
   constexpr std::int64_t kOut = 33;
-  for (const WeightKind& kind : dense_kinds()) {
+  // What writes may be of another kind than what reads, and then be done by other kernels.
+  std::vector<std::pair<WeightKind, WeightKind>> kinds = {
+      {{.format = WeightFormat::kF32}, {.format = WeightFormat::kF16}}};
+  for (const WeightKind& kind : dense_kinds()) kinds.emplace_back(kind, kind);
+  for (const auto& [up_kind, kind] : kinds) {
     for (const std::int64_t rows : {2, 7, 40}) {
-      SCOPED_TRACE(::testing::Message() << kind.name() << ", " << rows << " rows");
-      const HostLinear up = random_linear(kind, {.rows = {kInner, kInner}, .cols = 64, .norm = true}, random);
+      SCOPED_TRACE(::testing::Message() << up_kind.name() << " before " << kind.name() << ", " << rows << " rows");
+      const HostLinear up = random_linear(up_kind, {.rows = {kInner, kInner}, .cols = 64, .norm = true}, random);
       const HostLinear down = random_linear(kind, {.rows = {kOut}, .cols = kInner, .bias = true}, random);
       const std::vector<float> x = random.vector(rows * 64, -2.0F, 2.0F);
       const std::vector<float> before = random.vector(rows * kOut);

@@ -20,6 +20,7 @@ namespace lanner::ops {
 
 enum class WeightFormat : std::uint8_t { kF32, kF16, kBF16, kInt8, kInt4 };
 
+inline bool is_half(WeightFormat format) { return format == WeightFormat::kF16 || format == WeightFormat::kBF16; }
 inline bool is_quantized(WeightFormat format) { return format == WeightFormat::kInt8 || format == WeightFormat::kInt4; }
 
 inline std::string_view weight_format_name(WeightFormat format) {

@@ -61,9 +61,13 @@ cudaError_t attend_rows(const KernelContext& context, const AttentionWork& work,
   }
 }
 
+bool has_room_for_pages(const KernelContext& context) {
+  return context.clusters && context.shared_bytes >= kPagesSharedBytes;
+}
+
 bool has_pages(const KernelContext& context, std::int64_t heads, const KvLayout& layout) {
-  return context.clusters && !context.deterministic && layout.dtype != DType::kF32 && layout.head_dim <= 128 &&
-         heads / layout.kv_heads <= 4;
+  return has_room_for_pages(context) && !context.deterministic && layout.dtype != DType::kF32 &&
+         layout.head_dim <= 128 && heads / layout.kv_heads <= 4;
 }
 
 std::int64_t partial_bytes(std::int64_t places, std::int64_t head_dim) {
@@ -198,8 +202,8 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
                                    : attend_tiles_bfloat16(context, work, batch.prefill_tiles, batch.prefill_count);
 }
 
-cudaError_t prepare_attention(bool clusters) {
-  if (clusters) {
+cudaError_t prepare_attention(const KernelContext& context) {
+  if (has_room_for_pages(context)) {
     LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_float16());
     LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_bfloat16());
   }

@@ -79,12 +79,13 @@ cudaError_t prepare_groups_float16();
 cudaError_t prepare_groups_bfloat16();
 
 /// Decoding rows over caches of fp16 and bf16 with head_dim of up to 128 and up to 4 query heads of a KV head, on
-/// devices with clusters.
+/// devices with clusters and so much shared memory for a block.
+inline constexpr int kPagesSharedBytes = 116 * 1024;
 cudaError_t attend_pages_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_pages_bfloat16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t prepare_pages_float16();
 cudaError_t prepare_pages_bfloat16();
 
-cudaError_t prepare_attention(bool clusters);
+cudaError_t prepare_attention(const KernelContext& context);
 
 }  // namespace lanner::ops::cuda

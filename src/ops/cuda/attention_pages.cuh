@@ -484,7 +484,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
 }
 
 template <typename T, typename Shape>
-std::size_t page_shared_bytes(std::int64_t stages, std::int64_t head_dim) {
+constexpr std::size_t page_shared_bytes(std::int64_t stages, std::int64_t head_dim) {
   return static_cast<std::size_t>(stages * 2 * Shape::kTokens * head_dim) * sizeof(T) + sizeof(PageRoom<Shape>);
 }
 
@@ -526,6 +526,7 @@ cudaError_t launch_pages_of_type(const KernelContext& context, const AttentionWo
 
 template <typename T, typename Shape>
 cudaError_t prepare_pages_in() {
+  static_assert(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims) <= kPagesSharedBytes);
   return cudaFuncSetAttribute(attend_pages<T, Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims)));
 }

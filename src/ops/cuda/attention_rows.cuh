@@ -278,7 +278,7 @@ __device__ __forceinline__ void prefetch_chunk(const AttentionWork& work, const 
   for (int block = begin / kBlockTokens; block * kBlockTokens < last; ++block) {
     const std::byte* head = work.cache + context.blocks[block] * work.block_bytes + kv_head * work.head_bytes;
     for (int i = static_cast<int>(threadIdx.x); i < 2 * lines; i += kRowThreads) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(head + static_cast<std::int64_t>(i) * kLine));
+      prefetch(head + static_cast<std::int64_t>(i) * kLine);
     }
   }
 }

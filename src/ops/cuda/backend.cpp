@@ -224,11 +224,9 @@ Status CudaBackend::allocate_scratch() {
   LANNER_RETURN_IF_ERROR(fit(product_, rows * product_row_bytes(reserved_.max_cols)));
   LANNER_RETURN_IF_ERROR(fit(widened_, widened_bytes_));
   LANNER_RETURN_IF_ERROR(fit(partials_, largest_partial_bytes(context_.multiprocessors, reserved_.max_cols)));
-  if (const std::int64_t bytes = arrival_bytes(reserved_.max_cols); arrivals_.bytes() < bytes) {
-    LANNER_RETURN_IF_ERROR(fit(arrivals_, bytes));
-    LANNER_RETURN_IF_ERROR(cuda_status(
-        cudaMemsetAsync(arrivals_.data(), 0, static_cast<std::size_t>(arrivals_.bytes()), stream_.get()), "scratch"));
-  }
+  LANNER_RETURN_IF_ERROR(fit(arrivals_, arrival_bytes(reserved_.max_cols)));
+  LANNER_RETURN_IF_ERROR(cuda_status(
+      cudaMemsetAsync(arrivals_.data(), 0, static_cast<std::size_t>(arrivals_.bytes()), stream_.get()), "scratch"));
   context_.scratch = {.input = input_.data(),
                       .input_bytes = input_.bytes(),
                       .product = product_.data(),
@@ -261,7 +259,7 @@ bool CudaBackend::begin_step(const StepPlan& plan) {
 
 bool CudaBackend::end_step() {
   LANNER_CHECK(announced_);
-  if (graphs_.recording() && !graphs_.finish()) {
+  if (graphs_.recording() && !graphs_.finish(!failed())) {
     failure_ = {};  // of the recording: whether the device can do it shows when it is done in earnest
     return false;
   }

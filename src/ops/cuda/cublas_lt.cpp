@@ -176,6 +176,7 @@ CublasLt::Plan CublasLt::make_plan(const Shape& shape) const {
 }
 
 bool CublasLt::multiply(const GemmArgs& args, cudaStream_t stream) {
+  if (reinterpret_cast<std::uintptr_t>(args.out) % kAlignment != 0) return false;  // as plans promise
   const Shape shape{args.rows,          args.width,      args.cols,  args.input_stride,
                     args.weight_stride, args.out_stride, args.format};
   auto entry = plans_.find(shape);

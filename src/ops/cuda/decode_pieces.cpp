@@ -11,9 +11,8 @@ namespace {
 constexpr std::int32_t kLeastPiece = 256;  // tokens: below, to add up costs more than it brings
 constexpr std::size_t kClasses = 16;       // of lengths
 
-/// Pieces beside one for each row, if all contexts were whole pieces: so contexts of more than twice the mean are cut
-/// (of 256 rows, four times). Few, since a place without a piece costs a block that only ends. Rows of several pieces
-/// have twice as many of them at most: kMostPiecePlaces.
+/// Pieces beside one for each row, if all contexts were whole pieces. Few, since a place without a piece costs a block
+/// that only ends. Rows of several pieces have twice as many of them at most: kMostPiecePlaces.
 std::int32_t more_pieces(std::int32_t rows) { return rows == 0 ? 0 : std::clamp(rows / 2, 8, kMostPiecePlaces / 2); }
 
 }  // namespace

@@ -2,11 +2,12 @@
 // What the kernels share: element types, sums over a warp, loads that stream, and how a kernel is launched.
 //
 // Order between kernels. Every kernel of this folder calls wait_for_previous() before it touches anything but weights,
-// norms and other constants, and let_next_start() right behind it (ring_linear.cuh at its top, where that pays: the
-// next one waits all the same). Where the launch allows it (compute capability 9.0), the next kernel of the stream may
-// then be resident and ask for its first weights while this one still works; what it reads behind its own wait is
-// complete. Since a kernel may so be older than the data it reads, activations are read with load_fresh(), past the
-// first-level cache; only constants take the read-only road.
+// norms and other constants, the batch, and keys and values of tokens older than the step: the batch comes by a
+// transfer between steps, which orders these. At least one block of every launch waits. let_next_start() comes right
+// behind it (at the top where that pays: the next one waits all the same). Where the launch allows it (compute
+// capability 9.0), the next kernel of the stream may then be resident and ask for its first weights while this one
+// still works; what it reads behind its own wait is complete. Since a kernel may so be older than the data it reads,
+// activations are read with load_fresh(), past the first-level cache; only constants take the read-only road.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -3,7 +3,7 @@
 //
 // Bound: the product's fp32 bytes, read once, and what is written. A warp takes a head, so that a head's norm needs no
 // barrier; a block takes a row where the norm is over the whole row; elsewhere a block takes 1024 columns of a row,
-// each thread four of them, 256 apart.
+// each thread four of them: neighbours of a gate that allows it, else 256 apart.
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/finish.h"

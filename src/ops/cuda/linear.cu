@@ -6,7 +6,7 @@
 // in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product for each part by the
 // library or gemm.h, quantized weights widened one by one, then finish.h; on Hopper, 16-bit parts that lie one behind
 // the other in one launch that finishes them, too (tile_linear.h), unless the library is faster, which then adds to the
-// output by itself.
+// output by itself (library_is_faster()) or has finish.h behind it (product_by_library()).
 
 #include <algorithm>
 
@@ -58,8 +58,6 @@ struct Call {
 /// The type in which a weight of this format meets its input, where rows are many.
 WeightFormat operand_format(WeightFormat format) { return is_quantized(format) ? WeightFormat::kF16 : format; }
 
-bool is_half(WeightFormat format) { return format == WeightFormat::kF16 || format == WeightFormat::kBF16; }
-
 std::int64_t operand_bytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
 
 bool same_kind(const DeviceWeight& a, const DeviceWeight& b) {
@@ -93,6 +91,11 @@ Finish fused_finish(const Call& call) {
       return call.q_norm.gain == nullptr && call.k_norm.gain == nullptr ? Finish::kQkv : Finish::kStore;
     default: return call.finish;
   }
+}
+
+/// The same of the kernels for few rows, which write fp32 alone.
+Finish few_rows_finish(const Call& call) {
+  return call.out_format == WeightFormat::kF32 ? fused_finish(call) : Finish::kStore;
 }
 
 Product product_of(const Call& call, const float* values, std::int64_t stride) {
@@ -156,7 +159,7 @@ void take_parts(const Call& call, int first, FusedLinear* launch) {
 
 cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
-  const Finish finish = fused_finish(call);
+  const Finish finish = few_rows_finish(call);
   auto* product = reinterpret_cast<float*>(context.scratch.product);
   FusedLinear args = {};
   args.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x;
@@ -189,19 +192,24 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
 
 // --- many rows
 
-/// out = prepared input · weightᵀ.
+/// out = prepared input · weightᵀ, of a weight that is not quantized.
+GemmArgs gemm_of(const DeviceWeight& weight, const void* input, std::int64_t input_stride, std::int64_t rows,
+                 float* out, std::int64_t out_stride) {
+  return {.format = operand_format(weight.format),
+          .input = input,
+          .input_stride = input_stride,
+          .weight = weight.data,
+          .weight_stride = weight.stride / operand_bytes(weight.format),
+          .out = out,
+          .out_stride = out_stride,
+          .rows = rows,
+          .width = weight.rows,
+          .cols = weight.cols};
+}
+
 cudaError_t multiply_part(const KernelContext& context, const DeviceWeight& weight, const void* input,
                           std::int64_t input_stride, std::int64_t rows, float* out, std::int64_t out_stride) {
-  GemmArgs args = {.format = operand_format(weight.format),
-                   .input = input,
-                   .input_stride = input_stride,
-                   .weight = weight.data,
-                   .weight_stride = weight.stride / operand_bytes(weight.format),
-                   .out = out,
-                   .out_stride = out_stride,
-                   .rows = rows,
-                   .width = weight.rows,
-                   .cols = weight.cols};
+  GemmArgs args = gemm_of(weight, input, input_stride, rows, out, out_stride);
   if (is_quantized(weight.format)) {
     args.weight = context.scratch.widened;
     args.weight_stride = round_up(weight.cols, 8);
@@ -311,8 +319,12 @@ cudaError_t multiply_parts(const KernelContext& context, const Call& call, int p
                            std::int64_t out_stride) {
   TileLinear args = tile_linear_of(call, part, next, 0, rows);
   args.linear.finish = Finish::kStore;
-  if (!is_half(weight.format) || !takes_tiles(context, args) || product_by_library(context, call, rows)) {
+  if (!is_half(weight.format) || !takes_tiles(context, args)) {
     return multiply_part(context, weight, input, args.input_stride, rows, out, out_stride);
+  }
+  if (product_by_library(context, call, rows) &&
+      context.library->multiply(gemm_of(weight, input, args.input_stride, rows, out, out_stride), context.stream)) {
+    return cudaGetLastError();
   }
   args.input = input;
   args.linear.out = out;
@@ -340,22 +352,13 @@ cudaError_t run_in_library(const KernelContext& context, const Call& call, std::
                            bool* done) {
   const DeviceWeight& weight = call.linear->parts[0].weight;
   float* out = output_row(call, first);
-  *done = library_is_faster(context, call, rows) && reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
+  *done = library_is_faster(context, call, rows);
   if (!*done) return cudaSuccess;
   const void* input = nullptr;
   LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, weight.format, &input));
-  const GemmArgs args = {.format = weight.format,
-                         .input = input,
-                         .input_stride = round_up(call.cols(), kOperandMultiple),
-                         .weight = weight.data,
-                         .weight_stride = weight.stride / operand_bytes(weight.format),
-                         .out = out,
-                         .out_stride = call.out_stride,
-                         .rows = rows,
-                         .width = weight.rows,
-                         .cols = weight.cols,
-                         .add = call.finish == Finish::kAdd,
-                         .scale = call.linear->scale};
+  GemmArgs args = gemm_of(weight, input, round_up(call.cols(), kOperandMultiple), rows, out, call.out_stride);
+  args.add = call.finish == Finish::kAdd;
+  args.scale = call.linear->scale;
   *done = context.library->multiply(args, context.stream);
   return cudaGetLastError();
 }
@@ -393,7 +396,7 @@ cudaError_t run_many_rows(const KernelContext& context, const Call& call, std::i
 /// How many rows of the call go together.
 std::int64_t rows_at_once(const KernelContext& context, const Call& call, bool few) {
   const std::int64_t products = context.scratch.product_bytes / (call.width() * 4);
-  if (few) return fused_finish(call) == Finish::kStore ? std::min(kFusedRows, products) : kFusedRows;
+  if (few) return few_rows_finish(call) == Finish::kStore ? std::min(kFusedRows, products) : kFusedRows;
   const std::int64_t inputs = context.scratch.input_bytes / (round_up(call.cols(), kOperandMultiple) * 4);
   return std::min(call.rows, call.finish == Finish::kHead ? inputs : std::min(inputs, products));
 }
@@ -480,7 +483,7 @@ cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, 
 cudaError_t prepare_kernels(const KernelContext& context) {
   LANNER_RETURN_IF_CUDA_ERROR(prepare_fused_linear(context.shared_bytes));
   LANNER_RETURN_IF_CUDA_ERROR(prepare_gemm());
-  return prepare_attention(context.clusters);
+  return prepare_attention(context);
 }
 
 }  // namespace lanner::ops::cuda

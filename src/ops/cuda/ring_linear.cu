@@ -15,8 +15,6 @@ constexpr std::int64_t kSmallStages = 4;  // of a small block's warp at most
 constexpr std::int64_t kFullStages = 2;   // and of a large one's
 constexpr std::int64_t kReserved = 1024;  // bytes of shared memory that the device keeps of every block
 
-bool is_half(WeightFormat format) { return format == WeightFormat::kF16 || format == WeightFormat::kBF16; }
-
 /// Stages that the busiest warp empties, if `splits` warps are a group.
 std::int64_t work_of(std::int64_t pairs, std::int64_t pieces, std::int64_t warps, std::int64_t splits) {
   return ceil_div(pairs, warps / splits) * ceil_div(pieces, splits);

@@ -1,8 +1,9 @@
 // Operations on whole rows of activations: norms (also as the first half of a large product), embeddings, rotary
 // angles, and the reading of the cache for tests.
 //
-// Bound: the bytes read and written, all small beside the weights; one block a row, neighbouring threads on
-// neighbouring columns. A row of up to 8192 columns is kept in registers, so that a norm reads it once.
+// Bound: the bytes read and written, all small beside the weights; one block a row (of an embedding one for 1024
+// columns), neighbouring threads on neighbouring columns. A row of up to 8192 columns is kept in registers, so that a
+// norm reads it once.
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/rows.h"

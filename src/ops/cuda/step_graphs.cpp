@@ -75,11 +75,11 @@ StepGraphs::Action StepGraphs::begin(const StepPlan& plan, const StepPlaces& pla
   return Action::kRecordOperations;
 }
 
-bool StepGraphs::finish() {
+bool StepGraphs::finish(bool whole) {
   LANNER_CHECK(recording_);
   const Key key = *recording_;
   cudaGraphExec_t made = nullptr;
-  cudaError_t error = make(&made);
+  cudaError_t error = make(whole, &made);
   if (error == cudaSuccess) error = cudaGraphLaunch(made, stream_);
   if (error == cudaSuccess) {
     graphs_[key] = made;
@@ -90,10 +90,11 @@ bool StepGraphs::finish() {
   return false;
 }
 
-cudaError_t StepGraphs::make(cudaGraphExec_t* made) {
+cudaError_t StepGraphs::make(bool whole, cudaGraphExec_t* made) {
   cudaGraph_t graph = nullptr;
   cudaError_t error = cudaStreamEndCapture(stream_, &graph);
   recording_.reset();
+  if (error == cudaSuccess && !whole) error = cudaErrorStreamCaptureInvalidated;
   if (error == cudaSuccess) {
     error = is_refused() ? cudaErrorMemoryAllocation : cudaGraphInstantiate(made, graph, 0);
     if (error == cudaErrorMemoryAllocation) {

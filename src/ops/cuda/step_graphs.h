@@ -41,8 +41,9 @@ class StepGraphs {
 
   /// After kRecordOperations what is put on the stream is not done but recorded, up to finish().
   Action begin(const StepPlan& plan, const StepPlaces& places, cudaStream_t stream);
-  /// Keeps what was recorded and launches it. False: it is forgotten, and nothing was launched.
-  bool finish();
+  /// Keeps what was recorded and launches it, if that is the whole step. False: it is forgotten, and nothing was
+  /// launched.
+  bool finish(bool whole);
   bool recording() const { return recording_.has_value(); }
   void clear();
   /// Why the last graph that failed did, since the last call; ok where none did.
@@ -64,7 +65,7 @@ class StepGraphs {
   static constexpr int kRestSteps = 1000;          // without a new graph, after one that failed
 
   /// Ends the recording and makes a graph of it.
-  cudaError_t make(cudaGraphExec_t* made);
+  cudaError_t make(bool whole, cudaGraphExec_t* made);
   void give_up(cudaError_t error);
 
   std::unordered_map<Key, cudaGraphExec_t, KeyHash> graphs_;  // null: seen once

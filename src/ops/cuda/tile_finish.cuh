@@ -290,12 +290,12 @@ __device__ __forceinline__ void copy_out(const TileWork& work, int tile, int tok
   } else if constexpr (kFinish == TileFinish::kGate) {
     const int shift = wide ? 4 : 3;  // a token's outputs are so many lanes'
     for (int i = lane; i < kCount << shift; i += kWarp) {
-      const int piece = i & ((1 << shift) - 1);
-      const int column = tile * kTileRows / 2 + piece * (wide ? 4 : 8);
+      const int vector = i & ((1 << shift) - 1);
+      const int column = tile * kTileRows / 2 + vector * (wide ? 4 : 8);
       const int row = token + (i >> shift);
       if (row >= args.rows || column >= args.parts[0].rows) continue;
       copy_vector(out + (row * args.out_stride + column) * (wide ? 4 : 2),
-                  rows + (i >> shift) * kRowBytes + piece * 16);
+                  rows + (i >> shift) * kRowBytes + vector * 16);
     }
   } else {
     const int size = pair_format(args, kFinish) == WeightFormat::kF32 ? 4 : 2;

@@ -5,7 +5,7 @@
 // bytes a clock for each multiprocessor.
 //
 // A tile is 128 rows of W and 16 to 256 rows of x ("tokens"): W takes the side of the product that is 64 rows at least,
-// so that few tokens waste nothing. A block is two warpgroups of 64 weight rows each, which multiply, and one warp that
+// so that few tokens waste nothing. A block is two warpgroups of 64 weight rows each, which multiply, and a thread that
 // copies: both operands in steps of 64 columns through a ring of stages (TMA). W's first stages are asked for before
 // the previous kernel has ended. Blocks take tile after tile, and the copies of the next one run on while a tile is
 // finished.

@@ -255,7 +255,7 @@ DeviceWarmUp::DeviceWarmUp(Device device) {
   try {
     thread_ = std::thread([] { ops::warm_up_cuda(0); });
   } catch (const std::system_error&) {
-    // The device starts later, then.
+    thread_ = {};  // the device starts later, then
   }
 }
 

@@ -211,7 +211,8 @@ void Bench::upload(std::span<const std::int32_t> first_positions, std::int32_t r
   for (std::int32_t s = 0; s < sequences; ++s) {
     const std::int32_t count = (first_positions[static_cast<std::size_t>(s)] + rows + 63) / 64;
     for (std::int32_t i = 0; i < count; ++i, ++used) {
-      blocks[static_cast<std::size_t>(s * of_each + i)] = static_cast<std::int32_t>(used * 7919 % kBlocks);
+      blocks[static_cast<std::size_t>(std::int64_t{s} * of_each + i)] =
+          static_cast<std::int32_t>(used * 7919 % kBlocks);
     }
   }
   LANNER_CHECK(static_cast<std::int64_t>(used) <= kBlocks);

@@ -52,7 +52,7 @@ void warm_up_cuda(int device) {
   try {
     library = std::thread([] { static_cast<void>(cuda::CublasLt::find()); });
   } catch (const std::system_error&) {
-    // It is opened later.
+    library = {};  // it is opened later, then
   }
   if (cudaSetDevice(device) == cudaSuccess) static_cast<void>(cudaFree(nullptr));  // makes the context
   static_cast<void>(cudaGetLastError());

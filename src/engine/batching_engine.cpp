@@ -88,8 +88,9 @@ EngineStats BatchingEngine::stats() const {
 }
 
 void BatchingEngine::loop() {
+  const auto own_time = [&] { return std::chrono::steady_clock::now().time_since_epoch() - runner_.waited(); };
   while (receive()) {
-    const auto begin = std::chrono::steady_clock::now() - runner_.waited();
+    const auto begin = own_time();
     const Scheduler::Step step = scheduler_.plan();
     const bool decode = decodes(step);
     for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
@@ -102,11 +103,11 @@ void BatchingEngine::loop() {
     for (const std::string& note : parts_.backend->take_notes()) tell(note);
     if (decode && started) {
       ++decode_steps_;
-      decode_host_ += std::chrono::steady_clock::now() - runner_.waited() - begin;
+      decode_host_ += own_time() - begin;
     }
     publish_stats();
   }
-  while (!requests_.empty()) finish_all(std::shared_ptr(requests_.begin()->second), FinishReason::kAbort, {});
+  while (!requests_.empty()) finish_all(*requests_.begin()->second, FinishReason::kAbort, {});
   publish_stats();
 }
 
@@ -158,8 +159,8 @@ void BatchingEngine::answer_shortage(const Status& status) {
     tell(final.message());
     for (Sequence* sequence : scheduler_.all()) {
       if (sequence->state == SequenceState::kWaiting) continue;
-      const std::shared_ptr<RequestState> request = sequence->request;
-      finish_all(request, FinishReason::kError, final);  // its other choices would wait for this one's prompt
+      // All of it: its other choices would wait for this one's prompt.
+      finish_all(*sequence->request, FinishReason::kError, final);
       break;
     }
     shortages_ = 0;
@@ -196,7 +197,7 @@ bool BatchingEngine::receive() {
   for (const auto& request : arrivals) start(request);
   for (const RequestId id : cancels) {
     const auto found = requests_.find(id);
-    if (found != requests_.end()) finish_all(std::shared_ptr(found->second), FinishReason::kAbort, {});
+    if (found != requests_.end()) finish_all(*found->second, FinishReason::kAbort, {});
   }
   if (!arrivals.empty() || !cancels.empty()) publish_stats();
   return !stopping;
@@ -217,10 +218,9 @@ void BatchingEngine::start(const std::shared_ptr<RequestState>& request) {
   }
 }
 
-void BatchingEngine::finish_all(const std::shared_ptr<RequestState>& request, FinishReason reason,
-                                const Status& status) {
+void BatchingEngine::finish_all(const RequestState& request, FinishReason reason, const Status& status) {
   for (Sequence* sequence : scheduler_.all()) {
-    if (sequence->request == request) finish(*sequence, reason, status);
+    if (sequence->request.get() == &request) finish(*sequence, reason, status);
   }
 }
 

@@ -52,7 +52,7 @@ class BatchingEngine final : public Engine {
   /// The device has failed: nothing that was asked of it will come.
   void end_all(const Status& status);
   void tell(std::string_view text);
-  void finish_all(const std::shared_ptr<RequestState>& request, FinishReason reason, const Status& status);
+  void finish_all(const RequestState& request, FinishReason reason, const Status& status);
   void finish(Sequence& sequence, FinishReason reason, Status status);
   void send_final(const RequestState& request);
   /// It no longer counts against max_queue.

@@ -189,17 +189,23 @@ model::StepLimits step_limits(const EngineOptions& options, const SchedulerLimit
           .history = std::min<std::int64_t>(limits.max_sequences * options.session_len, kMostListed)};
 }
 
-/// Limits for the prompt tokens that the options name, or for as many as the device likes in one step.
-SchedulerLimits choose_limits(const EngineOptions& options, const model::Decoder& decoder, const ChosenDevice& device) {
-  if (!device.cuda) return limits_of(options, options.max_prefill_token_num.value_or(kCpuPrefillTokens));
+/// Prompt tokens of a step: as many as the options name, or as the device likes.
+std::int64_t choose_prefill_tokens(const EngineOptions& options, const model::Decoder& decoder,
+                                   const ChosenDevice& device) {
+  if (options.max_prefill_token_num) return *options.max_prefill_token_num;
+  if (!device.cuda) return kCpuPrefillTokens;
   const std::int64_t most = device.backend->available_bytes() / kWorkspaceShare;
-  std::int64_t tokens = options.max_prefill_token_num.value_or(kCudaPrefillTokens);
-  while (!options.max_prefill_token_num && tokens > kCpuPrefillTokens &&
+  std::int64_t tokens = kCudaPrefillTokens;
+  while (tokens > kCpuPrefillTokens &&
          decoder.workspace_bytes(step_limits(options, limits_of(options, tokens))) > most) {
     tokens /= 2;
   }
-  SchedulerLimits limits = limits_of(options, tokens);
-  limits.given_at_once = options.max_batch_size / kGivenShare;
+  return tokens;
+}
+
+SchedulerLimits choose_limits(const EngineOptions& options, const model::Decoder& decoder, const ChosenDevice& device) {
+  SchedulerLimits limits = limits_of(options, choose_prefill_tokens(options, decoder, device));
+  if (device.cuda) limits.given_at_once = options.max_batch_size / kGivenShare;
   return limits;
 }
 

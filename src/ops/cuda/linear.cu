@@ -192,7 +192,7 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
 
 // --- many rows
 
-/// out = prepared input · weightᵀ, of a weight that is not quantized.
+/// out = prepared input · weightᵀ, of a weight as it lies in memory.
 GemmArgs gemm_of(const DeviceWeight& weight, const void* input, std::int64_t input_stride, std::int64_t rows,
                  float* out, std::int64_t out_stride) {
   return {.format = operand_format(weight.format),

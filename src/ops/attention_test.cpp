@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::int64_t kLayers = 2;
 constexpr std::int64_t kLayer = 1;
-constexpr std::int32_t kMostRowsWithoutTiles = 8;
 
 struct Shape {
   std::int64_t group = 1;  // query heads of a KV head
@@ -69,9 +68,8 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
   const std::int64_t first = shape.window == 0 ? 0 : std::max<std::int64_t>(0, position + 1 - shape.window);
   const auto scale = static_cast<double>(shape.scale());
   const auto cap = static_cast<double>(shape.soft_cap);
-  // In tiles of many queries CUDA rounds these and the softmax weights, which are 1 at most.
-  const bool tiles =
-      test_device() == TestDevice::kCuda && slice.rows > kMostRowsWithoutTiles && shape.dtype != DType::kF32;
+  // On tensor cores CUDA rounds these and the softmax weights, which are 1 at most or a power of two times that.
+  const bool tiles = test_device() == TestDevice::kCuda && shape.dtype != DType::kF32;
   const OperandError in_tiles = tiles ? rounding_to(shape.dtype) : OperandError{};
   std::vector<double> weights;  // of tokens first..position
   std::vector<double> errors;

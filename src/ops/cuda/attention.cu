@@ -67,7 +67,7 @@ bool has_room_for_pages(const KernelContext& context) {
 
 bool has_pages(const KernelContext& context, std::int64_t heads, const KvLayout& layout) {
   return has_room_for_pages(context) && !context.deterministic && layout.dtype != DType::kF32 &&
-         layout.head_dim <= 128 && heads / layout.kv_heads <= 4;
+         layout.head_dim <= 128 && heads / layout.kv_heads <= kProductHeads;
 }
 
 std::int64_t partial_bytes(std::int64_t places, std::int64_t head_dim) {
@@ -167,6 +167,7 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     const bool pages = has_pages(context, args.heads, cache.layout);
     AttentionRows rows = {.decode_rows = batch.decode_rows,
                           .decode_count = batch.decode_count,
+                          .max_context = batch.max_context,
                           .partials = plan.partials,
                           .piece_tokens = plan.piece_tokens,
                           .together = plan.together};

@@ -34,6 +34,7 @@ struct AttentionWork {
 struct AttentionRows {
   const DecodeRow* decode_rows = nullptr;
   std::int32_t decode_count = 0;
+  std::int32_t max_context = 0;  // of them, at least
   const DecodePiece* pieces = nullptr;
   std::int32_t piece_count = 0;
   std::int32_t* arrivals = nullptr;  // (kMostPiecePlaces, KV heads): zeros
@@ -78,8 +79,9 @@ cudaError_t attend_groups_bfloat16(const KernelContext& context, const GroupLaun
 cudaError_t prepare_groups_float16();
 cudaError_t prepare_groups_bfloat16();
 
-/// Decoding rows over caches of fp16 and bf16 with head_dim of up to 128 and up to 4 query heads of a KV head, on
-/// devices with clusters and so much shared memory for a block.
+/// Decoding rows over caches of fp16 and bf16 with head_dim of up to 128 and up to kProductHeads query heads of a KV
+/// head, on devices with clusters and so much shared memory for a block.
+inline constexpr std::int64_t kProductHeads = 8;
 inline constexpr int kPagesSharedBytes = 116 * 1024;
 cudaError_t attend_pages_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_pages_bfloat16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);

@@ -1,14 +1,12 @@
 #pragma once
-// Attention of single query rows over 16-bit caches on Hopper: decode with up to four query heads of a KV head.
+// Attention of single query rows over 16-bit caches on Hopper: decode with up to eight query heads of a KV head.
 //
 // Bound: the bytes of keys and values, read once for all query heads of a KV head.
 //
 // A block takes one row, one KV head and one piece of the context, and copies it page by page, keys and values in one
 // piece each, through a ring of stages (bulk copies). What the previous kernel does not write is asked for before that
-// has ended: all tokens but those of this very step. Each of eight or four warps takes 8 of a page's tokens, with a
-// softmax of its own (arXiv 1805.02867), so that they meet only at the end:
-//   scores   eight lanes share a token, each with every eighth vector of 8 elements of the key; queries in registers
-//   values   a lane takes 8 elements and every second or fourth token
+// has ended: all tokens but those of this very step. Each of four warps takes 16 of a page's 64 tokens (page_warp.cuh),
+// with a softmax of its own (arXiv 1805.02867), so that they meet only at the end.
 // At the end the warps' parts, then those of the pieces, are added up in ascending order: few rows are cut for all
 // multiprocessors, and the blocks of a cluster do it, or merge_pieces() where there are more; many rows are cut only
 // where some are much longer than others (decode_pieces.h), and the last block of a row does it. Tokens that the query
@@ -16,36 +14,33 @@
 
 #include <algorithm>
 
-#include "ops/cuda/attention_rows.cuh"
+#include "ops/cuda/page_warp.cuh"
 #include "ops/cuda/warpgroup.cuh"
 
 namespace lanner::ops::cuda {
 
-inline constexpr int kPagePasses = 2;  // of a warp over its tokens of a page
-inline constexpr float kLog2E = 1.4426950F;
 inline constexpr float kLn2 = 0.6931472F;
+inline constexpr int kSpreadBytes = 112 * 1024;  // of shared memory; see page_bytes_asked()
 
-template <int kWarpCount, int kHeadCount, int kVectorCount>
+/// kIsWhole: heads have as many elements as there is room for.
+template <int kHeadCount, int kVectorCount, bool kIsWhole>
 struct PageShape {
-  static constexpr int kWarps = kWarpCount;
+  static constexpr int kWarps = 4;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kStages = 3;
-  static constexpr int kTokens = 4 * kPagePasses * kWarps;  // of a page
+  static constexpr int kTokens = kWarpTokens * kWarps;  // of a page
   static constexpr int kHeads = kHeadCount;
   static constexpr int kVectors = kVectorCount;
+  static constexpr bool kWhole = kIsWhole;
   static constexpr int kDims = 64 * kVectors;
-  static constexpr int kBlocks = kHeads > 2 ? 1 : 16 / kWarps;  // on a multiprocessor; 128 registers a thread
+  static constexpr int kBlocks = 4;  // on a multiprocessor; 128 registers a thread
   static_assert(kBlockTokens % kTokens == 0);
 };
-template <int kHeads, int kVectors>
-using FewPages = PageShape<8, kHeads, kVectors>;
-template <int kHeads, int kVectors>
-using ManyPages = PageShape<4, kHeads, kVectors>;
 
 template <typename Shape>
 struct PageRoom {
   float values[Shape::kWarps][Shape::kHeads][Shape::kDims];  // in the end those of the first warp are those of all
-  float largest[Shape::kWarps][Shape::kHeads];               // score, times log2(e)
+  float largest[Shape::kWarps][Shape::kHeads];               // score, or nearly, times log2(e)
   float sum[Shape::kWarps][Shape::kHeads];
   std::uint64_t full[Shape::kStages];
   std::uint64_t empty[Shape::kStages];
@@ -113,175 +108,28 @@ __device__ __forceinline__ int page_bytes(const AttentionWork& work, const PageT
   return 2 * min(Shape::kTokens, task.end - task.begin - page * Shape::kTokens) * work.head_dim * element;
 }
 
-/// One warp's softmax over its tokens of all pages of the piece.
+/// Leaves a warp's part of the result in its place of the room.
 template <typename T, typename Shape>
-struct PageWarp {
-  static constexpr int kHeads = Shape::kHeads;
-  static constexpr int kVectors = Shape::kVectors;
-  float q[kHeads][kVectors][kVector];
-  float sum[kHeads][kVector] = {};
-  float largest[kHeads];
-  float total[kHeads] = {};
-  int lane = static_cast<int>(threadIdx.x) % kWarp;
-  int warp = static_cast<int>(threadIdx.x) / kWarp;
-  bool plain;
-
-  __device__ void load_queries(const AttentionWork& work, int row, int first_head, int heads) {
-    plain = work.soft_cap == 0 && work.slopes == nullptr;
-    const float factor = plain ? work.scale * kLog2E : work.scale;
+__device__ __forceinline__ void leave(PageWarp<T, Shape::kVectors, Shape::kWhole>& state, PageRoom<Shape>& room) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
 #pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      largest[h] = -INFINITY;
-      const float* from = work.q + (static_cast<std::int64_t>(row) * work.heads + first_head + h) * work.head_dim;
+  for (int h = 0; h < 2; ++h) {
+    float total = state.total[h];
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        const int element = (v * 8 + lane % 8) * kVector;
-        float4 a = {0, 0, 0, 0};
-        float4 b = {0, 0, 0, 0};
-        if (h < heads && element < work.head_dim) {
-          a = load_fresh(reinterpret_cast<const float4*>(from + element));
-          b = load_fresh(reinterpret_cast<const float4*>(from + element) + 1);
-        }
-        float(&to)[kVector] = q[h][v];
-        to[0] = a.x * factor, to[1] = a.y * factor, to[2] = a.z * factor, to[3] = a.w * factor;
-        to[4] = b.x * factor, to[5] = b.y * factor, to[6] = b.z * factor, to[7] = b.w * factor;
-      }
+    for (int offset = 4; offset < kWarp; offset *= 2) total += __shfl_xor_sync(kAllLanes, total, offset);
+    const int head = 2 * state.column + h;
+    if (head >= Shape::kHeads) continue;
+#pragma unroll
+    for (int tile = 0; tile < state.kTiles; ++tile) {
+      room.values[warp][head][state.element_of(tile, false)] = state.sum[tile][h];
+      room.values[warp][head][state.element_of(tile, true)] = state.sum[tile][h + 2];
+    }
+    if (state.row == 0) {
+      room.largest[warp][head] = state.origin[h];
+      room.sum[warp][head] = total;
     }
   }
-
-  __device__ __forceinline__ static void widen_vector(const T* place, float (&out)[kVector]) {
-    const uint4 v = *reinterpret_cast<const uint4*>(place);
-    const std::uint32_t words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 pair = widen_word<T>(words[i]);
-      out[2 * i] = pair.x;
-      out[2 * i + 1] = pair.y;
-    }
-  }
-
-  /// first: the position of the page's first token.
-  __device__ __forceinline__ void take(const AttentionWork& work, const PageTask& task, const T* keys, int first,
-                                       int first_head, int heads) {
-    const int own = warp * 4 * kPagePasses + lane / 8;  // the lane's token of pass 0
-    if (first + warp * 4 * kPagePasses >= task.end) return;
-    const bool whole = first >= task.context.first_key && first + Shape::kTokens <= task.end;
-    float score[kPagePasses][kHeads] = {};
-#pragma unroll
-    for (int pass = 0; pass < kPagePasses; ++pass) {
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        const int element = (v * 8 + lane % 8) * kVector;
-        if (element >= work.head_dim) continue;
-        float k[kVector];
-        widen_vector(keys + (own + pass * 4) * work.head_dim + element, k);
-#pragma unroll
-        for (int h = 0; h < kHeads; ++h) {
-#pragma unroll
-          for (int i = 0; i < kVector; ++i) score[pass][h] = fmaf(k[i], q[h][v][i], score[pass][h]);
-        }
-      }
-    }
-    bool seen[kPagePasses];
-#pragma unroll
-    for (int pass = 0; pass < kPagePasses; ++pass) {
-      const int position = first + own + pass * 4;
-      seen[pass] = whole || (position >= task.context.first_key && position < task.end);
-#pragma unroll
-      for (int h = 0; h < kHeads; ++h) {
-        float& s = score[pass][h];
-#pragma unroll
-        for (int offset = 4; offset > 0; offset /= 2) s += __shfl_xor_sync(kAllLanes, s, offset);
-        if (!plain) {
-          s = capped(s, work.soft_cap);
-          if (work.slopes != nullptr && h < heads) {
-            s = fmaf(__ldg(work.slopes + first_head + h), static_cast<float>(position - task.context.tokens + 1), s);
-          }
-          s *= kLog2E;
-        }
-        if (!seen[pass]) s = -INFINITY;
-      }
-    }
-    weigh(score);
-    add_values(keys + Shape::kTokens * work.head_dim, work.head_dim, score, seen);
-  }
-
-  /// From scores to weights relative to the largest so far.
-  __device__ __forceinline__ void weigh(float (&score)[kPagePasses][kHeads]) {
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      float most = largest[h];
-#pragma unroll
-      for (int pass = 0; pass < kPagePasses; ++pass) most = fmaxf(most, score[pass][h]);
-      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 8));
-      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 16));
-      const float origin = most == -INFINITY ? 0.0F : most;  // nothing seen yet: all weights are zero
-      const float rescale = exp2f(largest[h] - origin);
-      largest[h] = most;
-      total[h] *= rescale;
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) sum[h][i] *= rescale;
-#pragma unroll
-      for (int pass = 0; pass < kPagePasses; ++pass) {
-        score[pass][h] = exp2f(score[pass][h] - origin);
-        total[h] += score[pass][h];
-      }
-    }
-  }
-
-  __device__ __forceinline__ void add_token(const T* value, bool seen, const float (&weight)[kHeads]) {
-    float v[kVector];
-    widen_vector(value, v);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      if (!seen) v[i] = 0;
-#pragma unroll
-      for (int h = 0; h < kHeads; ++h) sum[h][i] = fmaf(weight[h], v[i], sum[h][i]);
-    }
-  }
-
-  __device__ __forceinline__ void add_values(const T* values, int head_dim, const float (&weight)[kPagePasses][kHeads],
-                                             const bool (&seen)[kPagePasses]) {
-    const int element = lane % (8 * kVectors) * kVector;
-    const int own = warp * 4 * kPagePasses + lane / 8;
-    // Heads of up to 64: eight lanes share a token. Longer ones: sixteen, which take their neighbours' token, too.
-#pragma unroll
-    for (int pass = 0; pass < kPagePasses; ++pass) {
-      float others[kHeads];
-      bool other_seen = false;
-      if constexpr (kVectors == 2) {
-#pragma unroll
-        for (int h = 0; h < kHeads; ++h) others[h] = __shfl_xor_sync(kAllLanes, weight[pass][h], 8);
-        other_seen = __shfl_xor_sync(kAllLanes, static_cast<int>(seen[pass]), 8) != 0;
-      }
-      if (element >= head_dim) continue;
-      add_token(values + (own + pass * 4) * head_dim + element, seen[pass], weight[pass]);
-      if constexpr (kVectors == 2) {
-        add_token(values + ((own ^ 1) + pass * 4) * head_dim + element, other_seen, others);
-      }
-    }
-  }
-
-  __device__ __forceinline__ void leave(PageRoom<Shape>& room) {
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-#pragma unroll
-      for (int offset = 8; offset < kWarp; offset *= 2) total[h] += __shfl_xor_sync(kAllLanes, total[h], offset);
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-#pragma unroll
-        for (int offset = 8 * kVectors; offset < kWarp; offset *= 2) {
-          sum[h][i] += __shfl_xor_sync(kAllLanes, sum[h][i], offset);
-        }
-        if (lane < 8 * kVectors) room.values[warp][h][lane * kVector + i] = sum[h][i];
-      }
-      if (lane == 0) {
-        room.largest[warp][h] = largest[h];
-        room.sum[warp][h] = total[h];
-      }
-    }
-  }
-};
+}
 
 /// Largest scores, sums and values of several parts as one: part(i) gives {largest, sum, value}.
 template <int kMost, typename Part>
@@ -439,19 +287,24 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   const auto keys_of = [&](int stage) { return page_keys<T, Shape>(work, ring, stage); };
   // A lane for each stage: their look-ups of the blocks run beside each other.
   const bool asks = thread < min(task.pages, stages);
-  if (thread < stages) {
-    barrier_init(room.full + thread, 1);
-    barrier_init(room.empty + thread, Shape::kWarps);
+  if (thread == 0) {
+#pragma unroll
+    for (int i = 0; i < Shape::kStages; ++i) {
+      barrier_init(room.full + i, 1);
+      barrier_init(room.empty + i, Shape::kWarps);
+    }
     barrier_fence();
   }
+  __syncwarp();
   if (asks) {
     barrier_expect(room.full + thread, page_bytes<Shape>(work, task, thread, static_cast<int>(sizeof(T))));
     copy_page<Shape>(work, task, thread, 0, min(task.end, task.old_tokens), keys_of(thread), room.full + thread);
   }
+  let_next_start();     // which waits all the same
   wait_for_previous();  // what came so far is the batch, and tokens that are in the cache for long
-  let_next_start();
   if (asks) copy_page<Shape>(work, task, thread, task.old_tokens, task.end, keys_of(thread), room.full + thread);
-  PageWarp<T, Shape> state;
+  PageWarp<T, Shape::kVectors, Shape::kWhole> state;
+  const int own_token = thread / kWarp * kWarpTokens;
   state.load_queries(work, task.piece.of.row, task.kv_head * group, group);
   __syncthreads();  // the barriers are there
   int stage = 0;
@@ -468,9 +321,14 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     }
     __syncwarp();
     barrier_wait(room.full + stage, phase);
-    state.take(work, task, keys_of(stage), task.begin + page * kTokens, task.kv_head * group, group);
+    const TileContext tile = {task.begin + page * kTokens + own_token, task.context.first_key, task.end,
+                              task.context.tokens};
+    if (tile.first < task.end) {
+      T* keys = keys_of(stage) + own_token * state.head_dim();
+      state.take(work, tile, keys, keys + kTokens * state.head_dim(), task.kv_head * group, group);
+    }
     __syncwarp();
-    if (state.lane == 0) barrier_arrive(room.empty + stage);
+    if (thread % kWarp == 0) barrier_arrive(room.empty + stage);
     freed = stage;
     freed_phase = phase;
     if (++stage == stages) {
@@ -478,7 +336,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
       phase ^= 1;
     }
   }
-  state.leave(room);
+  leave<T>(state, room);
   write_pages(work, rows, task, task.kv_head * group, group, room);
 #endif
 }
@@ -488,34 +346,49 @@ constexpr std::size_t page_shared_bytes(std::int64_t stages, std::int64_t head_d
   return static_cast<std::size_t>(stages * 2 * Shape::kTokens * head_dim) * sizeof(T) + sizeof(PageRoom<Shape>);
 }
 
+/// Two stages, so that three blocks on a multiprocessor hide each other's start and end; three where there are not so
+/// many blocks, or where they end with their third page. Of short pieces no more than they need: the next kernel's
+/// first weights want room, too.
+template <typename Shape>
+std::int32_t page_stages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  if (rows.pieces != nullptr) {
+    const bool few = std::int64_t{rows.decode_count} * work.kv_heads <= 2LL * context.multiprocessors;
+    return few && rows.max_context <= 4 * Shape::kTokens ? 3 : 2;
+  }
+  if (rows.partials == 1) return Shape::kStages;
+  return static_cast<std::int32_t>(std::min<std::int64_t>(Shape::kStages, ceil_div(rows.piece_tokens, Shape::kTokens)));
+}
+
+/// Of few rows, whose blocks do not take all multiprocessors, a block asks for half of one, whatever it needs: else
+/// those of the next kernel, one for each multiprocessor, would crowd where there is none of these. (NVIDIA H200, one
+/// row of 192 tokens: 22 us of a step of 1,093.)
+template <typename T, typename Shape>
+std::size_t page_bytes_asked(const AttentionWork& work, const AttentionRows& rows) {
+  const std::size_t needed = page_shared_bytes<T, Shape>(rows.stages, work.head_dim);
+  return rows.pieces == nullptr ? std::max<std::size_t>(needed, kSpreadBytes) : needed;
+}
+
 template <typename T, typename Shape>
 cudaError_t launch_pages_in(const KernelContext& context, const AttentionWork& work, AttentionRows rows) {
-  // Of short pieces no more than they need: the next kernel's first weights want room, too.
-  const std::int64_t pages = rows.partials > 1 ? ceil_div(rows.piece_tokens, Shape::kTokens) : Shape::kStages;
-  rows.stages = static_cast<std::int32_t>(std::min<std::int64_t>(Shape::kStages, pages));
+  rows.stages = page_stages<Shape>(context, work, rows);
   dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
             static_cast<unsigned>(rows.partials));
   if (rows.pieces != nullptr)
     grid = dim3(static_cast<unsigned>(work.kv_heads), static_cast<unsigned>(rows.piece_count));
-  return launch_clusters(context, attend_pages<T, Shape>, grid, Shape::kThreads,
-                         page_shared_bytes<T, Shape>(rows.stages, work.head_dim),
+  return launch_clusters(context, attend_pages<T, Shape>, grid, Shape::kThreads, page_bytes_asked<T, Shape>(work, rows),
                          rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
 }
 
-/// Few blocks have to be fast, each for itself; of many, four on a multiprocessor hide each other's start and end.
 template <typename T, int kHeads, int kVectors>
 cudaError_t launch_pages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  const std::int64_t blocks = std::int64_t{rows.decode_count} * work.kv_heads * rows.partials;
-  return blocks < 2LL * context.multiprocessors ? launch_pages_in<T, FewPages<kHeads, kVectors>>(context, work, rows)
-                                                : launch_pages_in<T, ManyPages<kHeads, kVectors>>(context, work, rows);
+  return work.head_dim == 64 * kVectors ? launch_pages_in<T, PageShape<kHeads, kVectors, true>>(context, work, rows)
+                                        : launch_pages_in<T, PageShape<kHeads, kVectors, false>>(context, work, rows);
 }
 
 template <typename T, int kVectors>
 cudaError_t launch_pages_of_heads(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  const int group = work.heads / work.kv_heads;
-  if (group == 1) return launch_pages<T, 1, kVectors>(context, work, rows);
-  if (group == 2) return launch_pages<T, 2, kVectors>(context, work, rows);
-  return launch_pages<T, 4, kVectors>(context, work, rows);
+  return work.heads / work.kv_heads <= 2 ? launch_pages<T, 2, kVectors>(context, work, rows)
+                                         : launch_pages<T, kProductHeads, kVectors>(context, work, rows);
 }
 
 template <typename T>
@@ -526,19 +399,17 @@ cudaError_t launch_pages_of_type(const KernelContext& context, const AttentionWo
 
 template <typename T, typename Shape>
 cudaError_t prepare_pages_in() {
-  static_assert(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims) <= kPagesSharedBytes);
-  return cudaFuncSetAttribute(attend_pages<T, Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims)));
+  static_assert(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims) <= kPagesSharedBytes &&
+                kSpreadBytes <= kPagesSharedBytes);
+  return cudaFuncSetAttribute(attend_pages<T, Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize, kPagesSharedBytes);
 }
 
 template <typename T, int kVectors>
 cudaError_t prepare_pages_of_size() {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, FewPages<1, kVectors>>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, FewPages<2, kVectors>>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, FewPages<4, kVectors>>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, ManyPages<1, kVectors>>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, ManyPages<2, kVectors>>()));
-  return prepare_pages_in<T, ManyPages<4, kVectors>>();
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, PageShape<2, kVectors, false>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, PageShape<2, kVectors, true>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, PageShape<kProductHeads, kVectors, false>>()));
+  return prepare_pages_in<T, PageShape<kProductHeads, kVectors, true>>();
 }
 
 template <typename T>

@@ -13,7 +13,10 @@ constexpr std::size_t kClasses = 16;       // of lengths
 
 /// Pieces beside one for each row, if all contexts were whole pieces. Few, since a place without a piece costs a block
 /// that only ends. Rows of several pieces have twice as many of them at most: kMostPiecePlaces.
-std::int32_t more_pieces(std::int32_t rows) { return rows == 0 ? 0 : std::clamp(rows / 2, 8, kMostPiecePlaces / 2); }
+std::int32_t more_pieces(std::int32_t rows) {
+  constexpr std::int32_t kLeast = 48;  // so that the contexts of few rows are shared by all multiprocessors
+  return rows == 0 ? 0 : std::clamp(rows / 2, kLeast, kMostPiecePlaces / 2);
+}
 
 }  // namespace
 

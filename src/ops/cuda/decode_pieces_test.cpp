@@ -60,7 +60,7 @@ void check(const std::vector<DecodeRow>& rows) {
   std::int64_t total = 0;
   for (const DecodeRow& row : rows) total += row.tokens;
   const std::int64_t length =
-      std::max<std::int64_t>(256, total / std::clamp<std::int64_t>(std::ssize(rows) / 2, 8, 64) + 64);
+      std::max<std::int64_t>(256, total / std::clamp<std::int64_t>(std::ssize(rows) / 2, 48, 64) + 64);
   for (std::size_t i = 1; i < pieces.size(); ++i) {
     if (pieces[i].of.row < 0) continue;
     ASSERT_LE(pieces[i].end - pieces[i].begin, pieces[i - 1].end - pieces[i - 1].begin + length / 16 + 1);

@@ -125,6 +125,15 @@ __device__ __forceinline__ std::uint32_t operand_word(float low, float high) {
   return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 
+/// The same of numbers that have room in the type, or may become an infinity.
+template <typename T>
+__device__ __forceinline__ std::uint32_t rounded_word(float low, float high) {
+  typename PairOf<T>::Type pair;
+  pair.x = narrow<T>(low);
+  pair.y = narrow<T>(high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
 /// An activation in the type in which it is handed over.
 __device__ __forceinline__ void store_operand(WeightFormat format, float* out, std::int64_t index, float value) {
   if (format == WeightFormat::kF16) {
@@ -285,6 +294,18 @@ __device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&sum)[4], con
 }
 
 // --- small arithmetic
+
+/// f of every number, in code that is there once: what is seldom run shall not take the room of other instructions.
+template <int kCount, typename Function>
+__device__ __forceinline__ void each_in_turn(float (&v)[kCount], const Function& f) {
+#pragma unroll 1
+  for (int n = 0; n < kCount; ++n) {
+    const float first = f(v[0]);
+#pragma unroll
+    for (int i = 0; i + 1 < kCount; ++i) v[i] = v[i + 1];
+    v[kCount - 1] = first;
+  }
+}
 
 __device__ __forceinline__ float gated(Gate gate, float x) {
   switch (gate) {

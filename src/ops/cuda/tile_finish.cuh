@@ -150,18 +150,6 @@ __device__ __forceinline__ void load_before(const TileWork& work, const TilePair
   }
 }
 
-/// f of every number, in code that is there once: what is seldom run shall not take the room of other instructions.
-template <int kCount, typename Function>
-__device__ __forceinline__ void each_in_turn(float (&v)[kCount], const Function& f) {
-#pragma unroll 1
-  for (int n = 0; n < kCount; ++n) {
-    const float first = f(v[0]);
-#pragma unroll
-    for (int i = 0; i + 1 < kCount; ++i) v[i] = v[i + 1];
-    v[kCount - 1] = first;
-  }
-}
-
 /// gate(a) * b at v[4i] and v[4i + 1].
 template <int kCount>
 __device__ __forceinline__ void gate_values(const TileWork& work, float (&v)[kCount]) {

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <library_types.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -40,6 +42,13 @@ constexpr int kPreferenceWorkspace = 1;                // CUBLASLT_MATMUL_PREF_M
 constexpr int kPreferenceAlignments[] = {5, 6, 7, 8};  // CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, B, C, D
 constexpr std::uint32_t kAlignment = 16;
 constexpr std::size_t kMaxPlans = 4096;  // each holds some small objects of the library
+
+/// Rows for which a product's algorithm is chosen: choosing takes the host long, and rows come in any number.
+std::int64_t plan_rows(std::int64_t rows) {
+  const auto power = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(rows)));
+  const std::int64_t unit = std::max<std::int64_t>(1, power / 16);
+  return (rows + unit - 1) / unit * unit;
+}
 
 cudaDataType_t cuda_type(WeightFormat format) { return format == WeightFormat::kBF16 ? CUDA_R_16BF : CUDA_R_16F; }
 
@@ -87,22 +96,46 @@ struct CublasLt::Functions {
   }
 };
 
-/// What a product of one shape is called with. The library is column major, so that it sees
+/// What products of one shape are called with. The library is column major, so that it sees
 /// outᵀ (width, rows) = weight, stored as (cols, width) and transposed, times inputᵀ (cols, rows).
 struct CublasLt::Plan {
   Descriptor descriptor = nullptr;
   Layout weight = nullptr;
-  Layout input = nullptr;
-  Layout out = nullptr;
   Algorithm algorithm{};
   bool found = false;
 
   void release(const Functions& functions) const {
     if (descriptor != nullptr) functions.descriptor_destroy(descriptor);
-    for (const Layout layout : {weight, input, out}) {
-      if (layout != nullptr) functions.layout_destroy(layout);
+    if (weight != nullptr) functions.layout_destroy(weight);
+  }
+};
+
+/// Matrices of `rows` rows, where they are fewer than a plan's: its algorithm serves them all.
+class CublasLt::Layouts {
+ public:
+  Layouts(const Functions& functions, const Shape& shape, std::int64_t rows) : functions_(functions) {
+    const auto count = static_cast<std::uint64_t>(rows);
+    const auto cols = static_cast<std::uint64_t>(shape.cols);
+    const auto width = static_cast<std::uint64_t>(shape.width);
+    made_ = functions.layout_create(&input_, cuda_type(shape.format), cols, count, shape.input_stride) == 0 &&
+            functions.layout_create(&out_, CUDA_R_32F, width, count, shape.out_stride) == 0;
+  }
+  ~Layouts() {
+    for (const Layout layout : {input_, out_}) {
+      if (layout != nullptr) functions_.layout_destroy(layout);
     }
   }
+  Layouts(const Layouts&) = delete;
+  Layouts& operator=(const Layouts&) = delete;
+  bool made() const { return made_; }
+  Layout input() const { return input_; }
+  Layout out() const { return out_; }
+
+ private:
+  const Functions& functions_;
+  Layout input_ = nullptr;
+  Layout out_ = nullptr;
+  bool made_ = false;
 };
 
 std::size_t CublasLt::ShapeHash::operator()(const Shape& shape) const {
@@ -149,7 +182,7 @@ std::string CublasLt::version() const {
 
 CublasLt::Plan CublasLt::make_plan(const Shape& shape) const {
   const Functions& call = *functions_;
-  const auto rows = static_cast<std::uint64_t>(shape.rows);
+  const Layouts layouts(call, shape, shape.rows);
   const auto width = static_cast<std::uint64_t>(shape.width);
   const auto cols = static_cast<std::uint64_t>(shape.cols);
   Plan plan;
@@ -158,17 +191,15 @@ CublasLt::Plan CublasLt::make_plan(const Shape& shape) const {
   bool good = call.descriptor_create(&plan.descriptor, kCompute32F, CUDA_R_32F) == 0 &&
               call.descriptor_set(plan.descriptor, kDescriptorTransposeA, &kTranspose, sizeof(kTranspose)) == 0 &&
               call.layout_create(&plan.weight, cuda_type(shape.format), cols, width, shape.weight_stride) == 0 &&
-              call.layout_create(&plan.input, cuda_type(shape.format), cols, rows, shape.input_stride) == 0 &&
-              call.layout_create(&plan.out, CUDA_R_32F, width, rows, shape.out_stride) == 0 &&
-              call.preference_create(&preference) == 0 &&
+              layouts.made() && call.preference_create(&preference) == 0 &&
               call.preference_set(preference, kPreferenceWorkspace, &workspace, sizeof(workspace)) == 0;
   for (const int attribute : kPreferenceAlignments) {
     good = good && call.preference_set(preference, attribute, &kAlignment, sizeof(kAlignment)) == 0;
   }
   HeuristicResult result{};
   int found = 0;
-  good = good && call.heuristic(handle_, plan.descriptor, plan.weight, plan.input, plan.out, plan.out, preference, 1,
-                                &result, &found) == 0;
+  good = good && call.heuristic(handle_, plan.descriptor, plan.weight, layouts.input(), layouts.out(), layouts.out(),
+                                preference, 1, &result, &found) == 0;
   plan.found = good && found == 1 && result.state == 0;
   plan.algorithm = result.algorithm;
   if (preference != nullptr) call.preference_destroy(preference);
@@ -177,8 +208,8 @@ CublasLt::Plan CublasLt::make_plan(const Shape& shape) const {
 
 bool CublasLt::multiply(const GemmArgs& args, cudaStream_t stream) {
   if (reinterpret_cast<std::uintptr_t>(args.out) % kAlignment != 0) return false;  // as plans promise
-  const Shape shape{args.rows,          args.width,      args.cols,  args.input_stride,
-                    args.weight_stride, args.out_stride, args.format};
+  const Shape shape{plan_rows(args.rows), args.width,      args.cols,  args.input_stride,
+                    args.weight_stride,   args.out_stride, args.format};
   auto entry = plans_.find(shape);
   if (entry == plans_.end()) {
     if (plans_.size() >= kMaxPlans) {
@@ -191,11 +222,13 @@ bool CublasLt::multiply(const GemmArgs& args, cudaStream_t stream) {
   if (!plan.found) return false;
   const float alpha = args.add ? args.scale : 1.0F;
   const float beta = args.add ? 1.0F : 0.0F;
-  const Code status =
-      functions_->matmul(handle_, plan.descriptor, &alpha, args.weight, plan.weight, args.input, plan.input, &beta,
-                         args.out, plan.out, args.out, plan.out, &plan.algorithm, workspace_, kWorkspaceBytes, stream);
+  const Layouts layouts(*functions_, shape, args.rows);
+  const bool done =
+      layouts.made() && functions_->matmul(handle_, plan.descriptor, &alpha, args.weight, plan.weight, args.input,
+                                           layouts.input(), &beta, args.out, layouts.out(), args.out, layouts.out(),
+                                           &plan.algorithm, workspace_, kWorkspaceBytes, stream) == 0;
   // For want of memory for its kernels, say. What has become of the device shows in the launch that takes its place.
-  if (status != 0) {
+  if (!done) {
     static_cast<void>(cudaGetLastError());
     plan.found = false;
   }

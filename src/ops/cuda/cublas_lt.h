@@ -2,9 +2,10 @@
 // Matrix products of many rows, by cuBLASLt, which is opened while the program runs: a machine may have a driver and no
 // cuBLAS. The build needs neither its headers nor its library.
 //
-// A product's algorithm is chosen by cuBLASLt's heuristic when a shape is seen first and kept for the next time. One
-// thread at a time. Determinism: the algorithm depends on the shape, so that a row's bits may depend on how many rows
-// are computed with it; whoever promises more must not come here.
+// A product's algorithm is chosen by cuBLASLt's heuristic when a shape is seen first and kept for the next time;
+// numbers of rows that are nearly the same share one. One thread at a time. Determinism: the algorithm depends on the
+// shape, so that a row's bits may depend on how many rows are computed with it; whoever promises more must not come
+// here.
 
 #include <cuda_runtime_api.h>
 
@@ -41,8 +42,10 @@ class CublasLt final : public MatrixLibrary {
  private:
   struct Functions;
   struct Plan;
+  class Layouts;
   struct Shape {
-    std::int64_t rows, width, cols;
+    std::int64_t rows;  // of plan_rows()
+    std::int64_t width, cols;
     std::int64_t input_stride, weight_stride, out_stride;
     WeightFormat format;
     bool operator==(const Shape&) const = default;

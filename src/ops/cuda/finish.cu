@@ -107,6 +107,92 @@ __global__ void __launch_bounds__(kThreads) write_heads(const __grid_constant__ 
   }
 }
 
+__device__ __forceinline__ float4 plus_bias(float4 v, const float* bias, std::int64_t column) {
+  if (bias == nullptr) return v;
+  return make_float4(v.x + __ldg(bias + column), v.y + __ldg(bias + column + 1), v.z + __ldg(bias + column + 2),
+                     v.w + __ldg(bias + column + 3));
+}
+
+/// Four numbers at a multiple of four.
+__device__ __forceinline__ void store_operands(WeightFormat format, float* out, std::int64_t index, float4 v) {
+  if (format == WeightFormat::kF16) {
+    *reinterpret_cast<uint2*>(reinterpret_cast<__half*>(out) + index) =
+        make_uint2(operand_word<__half>(v.x, v.y), operand_word<__half>(v.z, v.w));
+  } else if (format == WeightFormat::kBF16) {
+    *reinterpret_cast<uint2*>(reinterpret_cast<__nv_bfloat16*>(out) + index) =
+        make_uint2(operand_word<__nv_bfloat16>(v.x, v.y), operand_word<__nv_bfloat16>(v.z, v.w));
+  } else {
+    *reinterpret_cast<float4*>(out + index) = v;
+  }
+}
+
+/// Four elements of the cache, which keeps an infinity where a number is too large for its type.
+__device__ __forceinline__ void store_four_cached(DType dtype, std::byte* place, float4 v) {
+  if (dtype == DType::kF32) {
+    *reinterpret_cast<float4*>(place) = v;
+    return;
+  }
+  alignas(8) std::byte four[8];
+  store_cached(dtype, four, 0, v.x);
+  store_cached(dtype, four, 1, v.y);
+  store_cached(dtype, four, 2, v.z);
+  store_cached(dtype, four, 3, v.w);
+  *reinterpret_cast<uint2*>(place) = *reinterpret_cast<const uint2*>(four);
+}
+
+/// x * cosine - y * sine, element by element.
+__device__ __forceinline__ float4 turned(float4 x, float4 y, float4 cosine, float4 sine) {
+  return make_float4(x.x * cosine.x - y.x * sine.x, x.y * cosine.y - y.y * sine.y, x.z * cosine.z - y.z * sine.z,
+                     x.w * cosine.w - y.w * sine.w);
+}
+
+/// Heads without a norm that turn whole or not at all: see writes_vectors(). A block takes 2048 columns of a row, each
+/// thread four elements and their partners half a head behind.
+__global__ void __launch_bounds__(kThreads) write_head_vectors(const __grid_constant__ QkvFinish args) {
+  const HeadsOut& heads = args.heads;
+  const std::int64_t row = blockIdx.x;
+  const CachePlace place = find_cache_place(heads, args.first_row + row);
+  const int half = heads.head_dim / 2;
+  const int quad = (static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x)) * 4;
+  int head = quad / half;
+  const int element = quad % half;
+  wait_for_previous();
+  let_next_start();
+  if (head >= heads.heads + 2 * heads.kv_heads) return;
+  const float* from = args.product.values + row * args.product.stride + head * heads.head_dim + element;
+  float4 x = load_fresh(reinterpret_cast<const float4*>(from));
+  float4 y = load_fresh(reinterpret_cast<const float4*>(from + half));
+  int part = 0;
+  if (head >= heads.heads) {
+    head -= heads.heads;
+    part = head < heads.kv_heads ? 1 : 2;
+    if (part == 2) head -= heads.kv_heads;
+  }
+  const int column = head * heads.head_dim + element;
+  x = plus_bias(x, args.product.bias[part], column);
+  y = plus_bias(y, args.product.bias[part], column + half);
+  if (part < 2 && heads.rotary_dim != 0) {
+    const float* angles = heads.angles + (args.first_row + row) * heads.rotary_dim + element;
+    const float4 cosine = load_fresh(reinterpret_cast<const float4*>(angles));
+    const float4 sine = load_fresh(reinterpret_cast<const float4*>(angles + half));
+    const float4 first = turned(x, y, cosine, sine);
+    y = turned(y, make_float4(-x.x, -x.y, -x.z, -x.w), cosine, sine);
+    x = first;
+  }
+  if (part == 0) {
+    float* q = heads.q + ((args.first_row + row) * heads.heads + head) * heads.head_dim + element;
+    *reinterpret_cast<float4*>(q) = x;
+    *reinterpret_cast<float4*>(q + half) = y;
+    return;
+  }
+  if (place.block == nullptr) return;
+  const std::int64_t size = heads.dtype == DType::kF32 ? 4 : 2;
+  const std::int64_t at = place.first_element + (part == 2 ? kKvBlockTokens * heads.head_dim : 0) + element;
+  std::byte* cached = place.block + head * heads.head_bytes + at * size;
+  store_four_cached(heads.dtype, cached, x);
+  store_four_cached(heads.dtype, cached + half * size, y);
+}
+
 /// visit(row, column) for this thread's columns of a row of `width`.
 template <typename Visit>
 __device__ __forceinline__ void for_own_columns(std::int64_t width, const Visit& visit) {
@@ -159,25 +245,6 @@ __global__ void __launch_bounds__(kThreads) add_normed(const __grid_constant__ P
   }
 }
 
-__device__ __forceinline__ float4 plus_bias(float4 v, const float* bias, std::int64_t column) {
-  if (bias == nullptr) return v;
-  return make_float4(v.x + __ldg(bias + column), v.y + __ldg(bias + column + 1), v.z + __ldg(bias + column + 2),
-                     v.w + __ldg(bias + column + 3));
-}
-
-/// Four numbers at a multiple of four.
-__device__ __forceinline__ void store_operands(WeightFormat format, float* out, std::int64_t index, float4 v) {
-  if (format == WeightFormat::kF16) {
-    *reinterpret_cast<uint2*>(reinterpret_cast<__half*>(out) + index) =
-        make_uint2(operand_word<__half>(v.x, v.y), operand_word<__half>(v.z, v.w));
-  } else if (format == WeightFormat::kBF16) {
-    *reinterpret_cast<uint2*>(reinterpret_cast<__nv_bfloat16*>(out) + index) =
-        make_uint2(operand_word<__nv_bfloat16>(v.x, v.y), operand_word<__nv_bfloat16>(v.z, v.w));
-  } else {
-    *reinterpret_cast<float4*>(out + index) = v;
-  }
-}
-
 __global__ void __launch_bounds__(kThreads)
     gate_elements(const __grid_constant__ Product product, Gate gate, float* h, WeightFormat h_format) {
   wait_for_previous();
@@ -217,6 +284,13 @@ dim3 grid_for(std::int64_t rows, std::int64_t width) {
   return dim3(static_cast<unsigned>(rows), static_cast<unsigned>(ceil_div(width, kBlockColumns)));
 }
 
+/// Whether write_head_vectors() can write these heads.
+bool writes_vectors(const QkvFinish& args) {
+  const HeadsOut& heads = args.heads;
+  return args.q_norm.gain == nullptr && args.k_norm.gain == nullptr && heads.head_dim % 8 == 0 &&
+         (heads.rotary_dim == 0 || heads.rotary_dim == heads.head_dim) && args.product.stride % 4 == 0;
+}
+
 }  // namespace
 
 cudaError_t finish_qkv(const KernelContext& context, const Product& product, std::int64_t rows, std::int64_t first_row,
@@ -224,6 +298,11 @@ cudaError_t finish_qkv(const KernelContext& context, const Product& product, std
   if (heads.head_dim > kMostHeadElements * kWarp) return cudaErrorInvalidValue;
   const QkvFinish args = {
       .product = product, .q_norm = q_norm, .k_norm = k_norm, .heads = heads, .rows = rows, .first_row = first_row};
+  if (writes_vectors(args)) {
+    const std::int64_t quads = args.product.width / 8;
+    const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(ceil_div(quads, kThreads)));
+    return launch(context, write_head_vectors, grid, kThreads, 0, args);
+  }
   const std::int64_t warps = rows * (heads.heads + 2 * heads.kv_heads);
   return launch(context, write_heads, dim3(static_cast<unsigned>(ceil_div(warps * kWarp, kThreads))), kThreads,
                 static_cast<std::size_t>(kThreads / kWarp * heads.head_dim) * sizeof(float), args);

@@ -26,10 +26,8 @@ constexpr std::int64_t kFewestTileRows = 3;      // for which the tiles of Hoppe
 constexpr std::int64_t kOperandMultiple = 16;    // of the elements from row to row of an operand
 constexpr std::int64_t kFewestLibraryRows = 65;  // see library_is_faster()
 constexpr std::int64_t kFewestPassRows = 49;     // see product_by_library()
-constexpr std::int64_t kMostHeadPassRows = 192;
-constexpr std::int64_t kMostGatePassRows = 96;
-constexpr std::int64_t kLargeTileRows = 128;  // the largest tile of Hopper: of the weight
-constexpr std::int64_t kLargeTileTokens = 256;
+constexpr std::int64_t kMostGatePassRows = 768;
+constexpr std::int64_t kLargeTileTokens = 256;  // of the largest tile of Hopper
 
 /// A linear operation on all of its rows.
 struct Call {
@@ -305,12 +303,13 @@ cudaError_t run_in_tiles(const KernelContext& context, const Call& call, std::in
   return run_tile_linear(context, args);
 }
 
-/// Whether cuBLASLt and a pass over what it leaves are faster than tiles that finish their products: between few rows,
-/// whose weights are all that counts, and many, whose tiles fill the device. Measured (docs/perf-log.md).
+/// Whether cuBLASLt and a pass over what it leaves are faster than tiles that finish their products. Heads are cheap to
+/// write; of the gate the pass reads so much that it pays only where tiles would be few, and not full. Measured
+/// (docs/perf-log.md).
 bool product_by_library(const KernelContext& context, const Call& call, std::int64_t rows) {
   if (context.library == nullptr || rows < kFewestPassRows) return false;
-  if (call.finish == Finish::kQkv) return rows <= kMostHeadPassRows;
-  return call.finish == Finish::kGate && rows <= kMostGatePassRows;
+  if (call.finish == Finish::kQkv) return true;
+  return call.finish == Finish::kGate && rows < kMostGatePassRows && rows % kLargeTileTokens != 0;
 }
 
 /// The product of the parts part..next - 1, without anything done to it.
@@ -332,9 +331,8 @@ cudaError_t multiply_parts(const KernelContext& context, const Call& call, int p
   return run_tile_linear(context, args);
 }
 
-/// Whether cuBLASLt is faster than the tiles of Hopper, for a product that is added to its output or is the output:
-/// where they are too few for the device, it shares them better. Up to 64 rows that does not make up for the start of a
-/// kernel that waits for the end of the one before it.
+/// Whether cuBLASLt is faster than the tiles of Hopper, for a product that is added to its output or is the output. Up
+/// to 64 rows that does not make up for the start of a kernel that waits for the end of the one before it.
 bool library_is_faster(const KernelContext& context, const Call& call, std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
   const DevicePart& part = linear.parts[0];
@@ -343,8 +341,7 @@ bool library_is_faster(const KernelContext& context, const Call& call, std::int6
     return false;
   }
   if (call.finish == Finish::kHead) return linear.scale == 1.0F && linear.soft_cap == 0;
-  const std::int64_t tiles = ceil_div(part.weight.rows, kLargeTileRows) * ceil_div(rows, kLargeTileTokens);
-  return call.finish == Finish::kAdd && linear.post_norm.gain == nullptr && 2 * tiles <= context.multiprocessors;
+  return call.finish == Finish::kAdd && linear.post_norm.gain == nullptr;
 }
 
 /// Does the whole of such a call behind its input, if the library can; else *done is false.

@@ -19,8 +19,8 @@ struct TileShape {
   // The largest sums need registers that the warps that only copy hand over, a warpgroup at least.
   static constexpr bool kHandOver = kTokens >= 128;
   static constexpr int kThreads = kTileWorkers + (kHandOver ? kWarpgroup : kWarp);
-  static constexpr int kStages = kTokens >= 256 ? 4 : kTokens >= 128 ? 6 : kTokens >= 64 ? 4 : 5;
-  static constexpr int kRound = kTokens >= 128 ? 32 : 8;  // tokens that leave at once
+  static constexpr int kStages = kTokens >= 256 ? 4 : kTokens >= 128 ? 6 : kTokens >= 32 ? 4 : 5;
+  static constexpr int kRound = kTokens >= 128 ? 32 : kTokens >= 64 ? 8 : 16;  // tokens that leave at once
   static constexpr int kRounds = kTokens / kRound;
   static constexpr int kRoundOfWarp = kRound / (kTileWorkers / kWarp);  // that a warp writes out
   static constexpr int kRowBytes = kTileRows * 4 + 16;  // of a token in a room; so lanes meet different banks

@@ -11,8 +11,6 @@ namespace lanner::ops::cuda {
 namespace {
 
 constexpr std::int64_t kLongRow = 8;      // pieces: from here on a group is at least as many warps
-constexpr std::int64_t kSmallStages = 4;  // of a small block's warp at most
-constexpr std::int64_t kFullStages = 2;   // and of a large one's
 constexpr std::int64_t kReserved = 1024;  // bytes of shared memory that the device keeps of every block
 
 /// Stages that the busiest warp empties, if `splits` warps are a group.
@@ -44,10 +42,11 @@ RingCut cut_ring(const KernelContext& context, const FusedLinear& args) {
     }
   }
   const std::int64_t work = work_of(args.pairs, pieces, warps * most_blocks, splits);
-  std::int64_t stages = cut.full ? std::clamp<std::int64_t>(work / 2, 1, kFullStages) : std::min(work, kSmallStages);
+  std::int64_t stages = cut.full ? std::clamp<std::int64_t>(work / 2, 1, kRingStages<true>)
+                                 : std::min<std::int64_t>(work, kRingStages<false>);
   const std::int64_t budget = (context.shared_bytes - kReserved) / 2;  // room for two, of this kernel or the next
-  while (stages > 1 && ring_bytes(rows, warps, stages, row_vectors) > budget) --stages;
-  cut.fits = ring_bytes(rows, warps, stages, row_vectors) <= budget;
+  while (stages > 1 && ring_bytes(rows, cut.full, stages, row_vectors) > budget) --stages;
+  cut.fits = ring_bytes(rows, cut.full, stages, row_vectors) <= budget;
   cut.splits = static_cast<std::int32_t>(splits);
   cut.stages = static_cast<std::int32_t>(stages);
   cut.blocks = static_cast<std::int32_t>(std::min<std::int64_t>(most_blocks, args.pairs));

@@ -245,10 +245,11 @@ __global__ void __launch_bounds__(kRingWarps<kFull>* kWarp, kRingBlocks<kFull>)
   const int slot = warp / args.splits;
   const int stride = static_cast<int>(gridDim.x) * (kWarps / args.splits);
   int pair = slot * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
-  RingSource source(work, room.stages + warp * work.stages * kRingStageBytes, room.full + warp * work.stages, split,
-                    pair, stride);
+  RingSource source(work, room.stages + warp * work.stages * kRingStageBytes, room.full + warp * kRingStages<kFull>,
+                    split, pair, stride);
   if (lane == 0) {
-    for (int i = 0; i < work.stages; ++i) barrier_init(source.full + i, 1);
+#pragma unroll
+    for (int i = 0; i < kRingStages<kFull>; ++i) barrier_init(source.full + i, 1);
     barrier_fence();
     for (int i = 0; i < work.stages; ++i) source.ask(i);
   }
@@ -292,7 +293,7 @@ cudaError_t launch_ring(const KernelContext& context, const FusedLinear& args, c
   RingWork work = {.linear = args, .stages = cut.stages};
   work.linear.row_vectors = args.cols / kRingElements;
   work.linear.splits = cut.splits;
-  const std::int64_t bytes = ring_bytes(kRows, kRingWarps<kFull>, cut.stages, work.linear.row_vectors);
+  const std::int64_t bytes = ring_bytes(kRows, kFull, cut.stages, work.linear.row_vectors);
   return launch(context, ring_linear<T, kRows, kFull>, dim3(static_cast<unsigned>(cut.blocks)),
                 kRingWarps<kFull> * kWarp, static_cast<std::size_t>(bytes), work);
 }

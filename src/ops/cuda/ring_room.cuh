@@ -16,6 +16,8 @@ template <bool kFull>
 inline constexpr int kRingWarps = kFull ? 16 : 8;
 template <bool kFull>
 inline constexpr int kRingBlocks = kFull ? 2 : 3;  // on a multiprocessor, as far as registers go
+template <bool kFull>
+inline constexpr int kRingStages = kFull ? 2 : 4;  // of a warp, at most
 
 /// What the kernels are told.
 struct RingWork {
@@ -36,7 +38,7 @@ struct RingRoom {
   float* squares;       // (kRows, warps)
   float* partials;      // (2, warps, kResults)
   CachePlace* places;   // (kRows): for kQkv
-  std::uint64_t* full;  // (warps, stages)
+  std::uint64_t* full;  // (warps, kRingStages)
   int input_vectors;
 
   __device__ RingRoom(std::byte* base, const RingWork& work)
@@ -51,9 +53,11 @@ struct RingRoom {
 };
 
 /// Bytes of a block's RingRoom.
-constexpr std::int64_t ring_bytes(std::int64_t rows, std::int64_t warps, std::int64_t stages, int row_vectors) {
-  return warps * stages * (kRingStageBytes + 8) + 16 * rows * ring_input_vectors(row_vectors) + 4 * rows * warps +
-         4 * 2 * warps * 2 * rows + rows * static_cast<std::int64_t>(sizeof(CachePlace));
+constexpr std::int64_t ring_bytes(std::int64_t rows, bool full, std::int64_t stages, int row_vectors) {
+  const std::int64_t warps = full ? kRingWarps<true> : kRingWarps<false>;
+  const std::int64_t barriers = warps * (full ? kRingStages<true> : kRingStages<false>);
+  return warps * stages * kRingStageBytes + 8 * barriers + 16 * rows * ring_input_vectors(row_vectors) +
+         4 * rows * warps + 4 * 2 * warps * 2 * rows + rows * static_cast<std::int64_t>(sizeof(CachePlace));
 }
 
 }  // namespace lanner::ops::cuda

@@ -18,7 +18,7 @@ constexpr int kMaxHostThreads = 16;
 constexpr std::int64_t kDriverBytes = std::int64_t{256} << 20;  // left for what the driver and cuBLASLt take later
 constexpr std::int64_t kSpareBytes = std::int64_t{64} << 20;    // given back when the driver finds none of those
 constexpr std::int64_t kAlignment = 256;
-constexpr std::int32_t kMostDeterministicRows = 64;  // of a graph: each slab of 8 rows has launches of its own
+constexpr std::int32_t kMostDeterministicRows = 128;  // of a graph: each slab of 8 rows has launches of its own
 constexpr int kTensorMapCapability = 90;
 constexpr std::int64_t kHeadStep = 16;  // a head is a multiple of it
 

@@ -39,8 +39,8 @@ constexpr std::int64_t kHeadDim = 128;
 constexpr std::int64_t kInner = 8192;
 constexpr std::int64_t kVocab = 92544;
 constexpr std::int64_t kMostRows = 8192;
-constexpr std::int64_t kMostLogits = 256;
-constexpr std::int64_t kBlocks = 4096;
+constexpr std::int64_t kMostLogits = 1024;
+constexpr std::int64_t kBlocks = 7168;
 constexpr int kReplays = 20;
 constexpr std::int64_t kRandomBytes = std::int64_t{16} << 20;
 

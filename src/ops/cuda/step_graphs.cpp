@@ -11,7 +11,10 @@
 namespace lanner::ops::cuda {
 namespace {
 
-constexpr std::int32_t kMostRows = 512;  // above, launches are a small part of a step
+constexpr std::int32_t kMostRows = 1024;         // above, launches are a small part of a step
+constexpr std::int32_t kMostRowsAlike = 64;      // that take the same graph
+constexpr std::int32_t kFewRows = 32;            // up to here attention may cut contexts by their longest
+constexpr std::int32_t kManyRowsContext = 4096;  // the bound of more rows, at least
 constexpr std::int32_t kLeastContext = 64;
 constexpr std::int32_t kCoarseContext = 1024;  // up to here contexts are rounded to powers of two
 
@@ -21,11 +24,14 @@ std::int32_t rounded(std::int32_t value, std::int32_t unit) { return (value + un
 std::int32_t places_for(std::int32_t rows) {
   if (rows <= kFusedRows) return rows;
   if (rows <= 64) return rounded(rows, 8);
-  return rounded(rows, static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(rows)) / 8));
+  const auto power = static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(rows)));
+  return rounded(rows, std::min(power / 8, kMostRowsAlike));
 }
 
-/// Attention cuts contexts into pieces by their longest: a bound too high only leaves pieces empty.
-std::int32_t bound_for(std::int32_t context) {
+/// Attention cuts the contexts of few rows into pieces by their longest: a bound too high only leaves pieces empty. Of
+/// more rows they are hardly ever cut by it, so that nearly all can share a graph.
+std::int32_t bound_for(std::int32_t rows, std::int32_t context) {
+  if (rows > kFewRows) context = std::max(context, kManyRowsContext);
   const auto bound = static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(context)));
   return context <= kCoarseContext ? std::max(bound, kLeastContext) : rounded(context, bound / 8);
 }
@@ -38,7 +44,8 @@ std::optional<StepPlaces> plan_places(const StepPlan& plan) {
   const bool decodes = batch.slices.size() == rows && plan.logits.size() == rows && plan.hidden.empty();
   if (!decodes || batch.rows > kMostRows || batch.rows > plan.most_rows) return std::nullopt;
   const auto most = static_cast<std::int32_t>(std::min<std::int64_t>(plan.most_rows, kMostRows));
-  return StepPlaces{.rows = std::min(places_for(batch.rows), most), .max_context = bound_for(longest_context(batch))};
+  return StepPlaces{.rows = std::min(places_for(batch.rows), most),
+                    .max_context = bound_for(batch.rows, longest_context(batch))};
 }
 
 std::size_t StepGraphs::KeyHash::operator()(const Key& key) const {

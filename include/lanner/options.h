@@ -34,8 +34,9 @@ struct EngineOptions {
   double cache_max_entry_count = 0.8;
   /// Longest context, prompt and answer together; 0: what the model was trained for.
   std::int32_t session_len = 0;
-  /// Sequences that run at once.
-  std::int32_t max_batch_size = 128;
+  /// Sequences that run at once. Nothing: as LMDeploy 1024 on H100, H200, H800 and L20Y, 384 on A100 and A800, and 128
+  /// elsewhere.
+  std::optional<std::int32_t> max_batch_size{};
   /// Prompt tokens of one step; longer prompts are computed in chunks, while others go on decoding. Nothing: 512 on the
   /// CPU, up to 8192 on CUDA, as far as they fit.
   std::optional<std::int32_t> max_prefill_token_num{};

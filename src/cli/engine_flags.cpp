@@ -156,7 +156,8 @@ void add_engine_flags(CLI::App& verb, EngineFlags& flags) {
 
 void add_request_flags(CLI::App& verb, EngineFlags& flags) {
   std::vector<CLI::Option*> options;
-  options.push_back(verb.add_option("--max-batch-size", flags.max_batch_size, "Sequences that run at once"));
+  options.push_back(verb.add_option("--max-batch-size", flags.max_batch_size, "Sequences that run at once")
+                        ->default_str("128; on CUDA up to 1024, by the device"));
   options.push_back(verb.add_flag("--enable-prefix-caching", flags.enable_prefix_caching,
                                   "Reuse what prompts have in common (the default)"));
   options.push_back(

@@ -36,7 +36,7 @@ struct ModelFlags {
 struct EngineFlags : ModelFlags {
   double cache_max_entry_count = EngineOptions{}.cache_max_entry_count;
   int session_len = 0;
-  int max_batch_size = EngineOptions{}.max_batch_size;
+  std::optional<int> max_batch_size;
   std::optional<int> max_prefill_token_num;  // none: by the device
   std::string device = "auto";
   std::string dtype = "auto";

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -152,7 +153,7 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
   plan.workspace_bytes = workspace_bytes;
   const std::int64_t left = std::max<std::int64_t>(0, available - workspace_bytes);
   const std::int64_t session_blocks = KvBlocks::blocks_for(options.session_len);
-  const std::int64_t most = session_blocks * options.max_batch_size;
+  const std::int64_t most = session_blocks * *options.max_batch_size;
   const std::int64_t least = least_blocks(options);
   const auto share = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
   set_blocks(options.kv_blocks > 0 ? options.kv_blocks : std::max(least, std::min(most, share / layout.block_bytes())),
@@ -171,7 +172,7 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
 /// does not crawl when the batch is small.
 SchedulerLimits limits_of(const EngineOptions& options, std::int64_t prefill_tokens) {
   constexpr std::int64_t kPromptOutputRows = 128;
-  const std::int64_t sequences = options.max_batch_size;
+  const std::int64_t sequences = *options.max_batch_size;
   const std::int64_t rows = std::max<std::int64_t>(prefill_tokens, sequences);
   return {.max_sequences = sequences,
           .max_rows = rows,
@@ -187,6 +188,24 @@ model::StepLimits step_limits(const EngineOptions& options, const SchedulerLimit
           .sequences = limits.max_sequences,
           .blocks = std::min(limits.max_sequences * session_blocks, kMostListed),
           .history = std::min<std::int64_t>(limits.max_sequences * options.session_len, kMostListed)};
+}
+
+/// Sequences that run at once: as many as the options name, or as LMDeploy lets a device of this name have.
+std::int32_t choose_batch_size(const EngineOptions& options, const ChosenDevice& device) {
+  constexpr std::int32_t kOtherwise = 128;
+  if (options.max_batch_size) return *options.max_batch_size;
+  if (!device.cuda) return kOtherwise;
+  struct Named {
+    std::string_view name;
+    std::int32_t sequences;
+  };
+  constexpr Named kDevices[] = {{"A100", 384},  {"A800", 384},  {"H100", 1024},
+                                {"H800", 1024}, {"L20Y", 1024}, {"H200", 1024}};
+  const std::string description = device.backend->description();
+  for (const Named& named : kDevices) {
+    if (description.find(named.name) != std::string::npos) return named.sequences;
+  }
+  return kOtherwise;
 }
 
 /// Prompt tokens of a step: as many as the options name, or as the device likes.
@@ -205,7 +224,7 @@ std::int64_t choose_prefill_tokens(const EngineOptions& options, const model::De
 
 SchedulerLimits choose_limits(const EngineOptions& options, const model::Decoder& decoder, const ChosenDevice& device) {
   SchedulerLimits limits = limits_of(options, choose_prefill_tokens(options, decoder, device));
-  if (device.cuda) limits.given_at_once = options.max_batch_size / kGivenShare;
+  if (device.cuda) limits.given_at_once = *options.max_batch_size / kGivenShare;
   return limits;
 }
 
@@ -277,8 +296,8 @@ Status check_options(const EngineOptions& options, const OptionName& name_of) {
   LANNER_RETURN_IF_ERROR(check(options.cache_max_entry_count > 0 && options.cache_max_entry_count < 1,
                                "cache_max_entry_count", "between 0 and 1, both excluded"));
   LANNER_RETURN_IF_ERROR(check(options.session_len >= 0, "session_len", "0 or more"));
-  LANNER_RETURN_IF_ERROR(
-      check(options.max_batch_size >= 1 && options.max_batch_size <= 4096, "max_batch_size", "between 1 and 4096"));
+  const std::int32_t batch = options.max_batch_size.value_or(1);
+  LANNER_RETURN_IF_ERROR(check(batch >= 1 && batch <= 4096, "max_batch_size", "between 1 and 4096"));
   const std::int32_t prefill = options.max_prefill_token_num.value_or(1);
   LANNER_RETURN_IF_ERROR(check(prefill >= 1 && prefill <= 65536, "max_prefill_token_num", "between 1 and 65536"));
   return check(options.threads >= 0 && options.threads <= 1024, "threads", "between 0 and 1024");
@@ -295,6 +314,7 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   const auto longest = static_cast<std::int32_t>(spec.max_position);
   parts.options.session_len = options.session_len > 0 ? options.session_len : longest;
   LANNER_ASSIGN_OR_RETURN(ChosenDevice device, open_device(options, *checkpoint, spec, opened.notes));
+  parts.options.max_batch_size = choose_batch_size(options, device);
   if (wrap) device.backend = wrap(std::move(device.backend));
   times.device_open = Clock::now();
   LANNER_RETURN_IF_ERROR(check_weights_fit(*checkpoint, spec, device.numbers, device.backend->available_bytes()));

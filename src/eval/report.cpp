@@ -41,8 +41,9 @@ nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject&
   head["device"] = subject.device;
   head["settings"] = {{"dtype", dtype_name(options.dtype)},
                       {"session_len", options.session_len},
-                      {"max_batch_size", options.max_batch_size},
+                      {"max_batch_size", nullptr},
                       {"max_prefill_token_num", nullptr}};
+  if (options.max_batch_size) head["settings"]["max_batch_size"] = *options.max_batch_size;
   if (options.max_prefill_token_num) head["settings"]["max_prefill_token_num"] = *options.max_prefill_token_num;
   return head;
 }

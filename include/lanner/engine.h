@@ -120,9 +120,11 @@ struct EngineStats {
   std::int64_t generated_tokens = 0;
   std::int64_t preemptions = 0;
   std::int64_t corrupted_requests = 0;  // ended with an error: their logits were not finite, or the device failed
-  std::int64_t decode_steps = 0;        // those of no prompt's tokens, and what they took the engine's thread beside
-  double decode_host_seconds = 0;       // waiting for a device that works behind
-  std::int64_t failed_steps = 0;        // that the device refused or lost; for want of memory they are tried again
+  // Steps of no prompt's tokens behind one of as many sequences, in which nobody comes or goes, and what they took the
+  // engine's thread beside waiting for a device that works behind.
+  std::int64_t decode_steps = 0;
+  double decode_host_seconds = 0;
+  std::int64_t failed_steps = 0;  // that the device refused or lost; for want of memory they are tried again
 };
 
 class Engine {

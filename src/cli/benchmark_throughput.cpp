@@ -22,6 +22,7 @@ struct ThroughputFlags {
   std::string requests;
   int num_requests = 0;  // 0: all of the file
   int max_batch_size = 256;
+  int repetitions = 1;
   std::uint64_t seed = 0;
 };
 
@@ -49,11 +50,12 @@ std::string table(const eval::Throughput& figures, const BenchmarkSubject& subje
          milliseconds("TTFT p50/p90/p99", figures.ttft_s) + milliseconds("TPOT p50/p90/p99", figures.tpot_s);
 }
 
-nlohmann::ordered_json figures_json(const eval::Throughput& figures, std::uint64_t seed) {
+nlohmann::ordered_json figures_json(const eval::Throughput& figures, const ThroughputFlags& flags) {
   const auto percentiles = [](const eval::Percentiles& p) {
     return nlohmann::ordered_json{{"p50", p.p50}, {"p90", p.p90}, {"p99", p.p99}};
   };
-  return {{"seed", seed},
+  return {{"seed", flags.seed},
+          {"repetitions", flags.repetitions},
           {"requests", figures.requests},
           {"prompt_tokens", figures.prompt_tokens},
           {"output_tokens", figures.output_tokens},
@@ -67,7 +69,7 @@ nlohmann::ordered_json figures_json(const eval::Throughput& figures, std::uint64
 
 Status run_throughput(const ThroughputFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(const PipelineOptions pipeline_flags, pipeline_options(flags.flags.engine));
-  eval::ThroughputOptions options{.seed = flags.seed};
+  eval::ThroughputOptions options{.seed = flags.seed, .repetitions = flags.repetitions};
   LANNER_ASSIGN_OR_RETURN(options.requests, eval::read_request_lengths(flags.requests));
   if (flags.num_requests > 0 && static_cast<std::size_t>(flags.num_requests) < options.requests.size()) {
     options.requests.resize(static_cast<std::size_t>(flags.num_requests));
@@ -82,7 +84,7 @@ Status run_throughput(const ThroughputFlags& flags) {
   Status shown = write_stdout(table(*figures, subject));
   if (!flags.flags.json.empty()) {
     nlohmann::ordered_json report = eval::report_head("throughput", subject.report_subject(), engine_options);
-    report.update(figures_json(*figures, flags.seed));
+    report.update(figures_json(*figures, flags));
     LANNER_RETURN_IF_ERROR(eval::write_report(report, flags.flags.json));
   }
   return shown;
@@ -99,6 +101,8 @@ void add_benchmark_throughput(CLI::App& group, Run& run) {
   limit(verb->add_option("--num-requests", flags->num_requests, "Only the first so many")->default_str("all"), 0,
         1000000);
   limit(verb->add_option("--concurrency", flags->max_batch_size, "Requests that run at once"), 1, 4096);
+  limit(verb->add_option("--repetitions", flags->repetitions, "How often the list is run; the last run is shown"), 1,
+        1000);
   verb->add_option("--seed", flags->seed, "Of the random prompts");
   add_benchmark_flags(*verb, flags->flags);
   verb->callback([&run, flags] { run = [flags] { return exit_code(run_throughput(*flags)); }; });

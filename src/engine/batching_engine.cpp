@@ -101,10 +101,12 @@ void BatchingEngine::loop() {
     // Where the device answers late, this is the step before; the one just started goes on meanwhile.
     collect(step.items.empty());
     for (const std::string& note : parts_.backend->take_notes()) tell(note);
-    if (decode && started) {
+    const std::size_t decoding = decode && started ? step.items.size() : 0;
+    if (decoding > 0 && decoding == decoding_) {
       ++decode_steps_;
       decode_host_ += own_time() - begin;
     }
+    decoding_ = decoding;
     publish_stats();
   }
   while (!requests_.empty()) finish_all(*requests_.begin()->second, FinishReason::kAbort, {});

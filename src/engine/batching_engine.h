@@ -67,6 +67,7 @@ class BatchingEngine final : public Engine {
   std::int64_t steps_ = 0;
   std::int64_t corrupted_ = 0;
   std::int64_t failed_steps_ = 0;
+  std::size_t decoding_ = 0;  // sequences of the last step, if it had no prompt's tokens
   std::int64_t decode_steps_ = 0;
   std::chrono::steady_clock::duration decode_host_{};
   bool failing_ = false;  // since the last step that came to something

@@ -22,8 +22,7 @@ class Ending {
   void end_one() {
     // Notify under the lock: once the waiter sees zero it destroys this object.
     const std::lock_guard lock(mutex_);
-    --open_;
-    changed_.notify_all();
+    if (--open_ == 0) changed_.notify_all();  // to be woken by each of many would cost their engine's thread much
   }
   Status wait() {
     std::unique_lock lock(mutex_);

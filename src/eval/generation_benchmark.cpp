@@ -146,19 +146,18 @@ Result<Taken> time_decode(Timer& timer, std::int32_t prompt, std::int32_t batch,
 Result<DecodeSpeed> measure_decode(Timer& timer, const GenerationBenchmarkOptions& options, std::int32_t prompt,
                                    std::int32_t batch, Progress& progress) {
   std::vector<double> speeds;
-  std::int64_t steps = 0;
-  double host_seconds = 0;
+  std::vector<double> host;
   for (std::int32_t run = 0; run <= options.repetitions; ++run) {
     LANNER_ASSIGN_OR_RETURN(const Taken taken, time_decode(timer, prompt, batch, options.output_tokens, progress));
     if (run == 0) continue;  // warms up
     speeds.push_back(static_cast<double>(batch) * (options.output_tokens - 1) / taken.seconds);
-    steps += taken.decode_steps;
-    host_seconds += taken.decode_host_seconds;
+    const auto steps = static_cast<double>(std::max<std::int64_t>(taken.decode_steps, 1));
+    host.push_back(1e6 * taken.decode_host_seconds / steps);
   }
   return DecodeSpeed{.prompt_tokens = prompt,
                      .batch_size = batch,
                      .tokens_per_s = spread_of(std::move(speeds)),
-                     .host_us_per_step = steps > 0 ? 1e6 * host_seconds / static_cast<double>(steps) : 0};
+                     .host_us_per_step = spread_of(std::move(host)).median};
 }
 
 std::int64_t parameters(const model::ProjectionSpec& projection) { return projection.rows * projection.cols; }

@@ -50,7 +50,7 @@ struct DecodeSpeed {
   std::int32_t batch_size = 0;
   Spread tokens_per_s;  // of the whole batch
   /// What a step without prompts takes the engine's thread beside waiting for the device, if that works behind it;
-  /// mean, microseconds.
+  /// the median over the runs of their means, microseconds.
   double host_us_per_step = 0;
 };
 

@@ -34,6 +34,7 @@ Status check(const Engine& engine, const ThroughputOptions& options) {
     return invalid_argument(fmt::format("{} prompt tokens and {} new ones do not fit a context of {}",
                                         request.prompt_tokens, request.output_tokens, engine.session_len()));
   }
+  if (options.repetitions < 1) return invalid_argument("repetitions must be 1 or more");
   return {};
 }
 
@@ -60,6 +61,48 @@ std::vector<Request> make_requests(const Engine& engine, std::span<const Request
 
 double seconds_between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
+}
+
+/// The run numbered `run` from 0.
+Result<Throughput> measure_once(Engine& engine, const ThroughputOptions& options, std::int32_t run) {
+  const std::span<const RequestLengths> lengths(options.requests);
+  const std::uint64_t seed = options.seed + 2 * static_cast<std::uint64_t>(run);  // the warming-up's is one more
+  std::vector<Request> requests = make_requests(engine, lengths, seed);
+  std::vector<Times> times(requests.size());
+  std::int64_t ended = run * std::ssize(times);  // the engine's thread counts
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].on_event = [&, i](const Event& event) {
+      Times& mine = times[i];
+      if (event.kind == Event::Kind::kToken) {
+        mine.last = Clock::now();
+        if (mine.tokens++ == 0) mine.first = mine.last;
+      }
+      if (event.kind == Event::Kind::kFinal && options.progress) {
+        options.progress(++ended, static_cast<std::int64_t>(times.size()) * options.repetitions);
+      }
+    };
+  }
+  const Clock::time_point start = Clock::now();
+  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests)));
+  Throughput result{.seconds = seconds_between(start, Clock::now()),
+                    .requests = static_cast<std::int64_t>(times.size())};
+  std::vector<double> ttft;
+  std::vector<double> tpot;
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    if (times[i].tokens != lengths[i].output_tokens) {
+      return internal_error(
+          fmt::format("{} tokens were generated instead of {}", times[i].tokens, lengths[i].output_tokens));
+    }
+    result.prompt_tokens += lengths[i].prompt_tokens;
+    result.output_tokens += times[i].tokens;
+    ttft.push_back(seconds_between(start, times[i].first));
+    if (times[i].tokens > 1) {
+      tpot.push_back(seconds_between(times[i].first, times[i].last) / static_cast<double>(times[i].tokens - 1));
+    }
+  }
+  result.ttft_s = percentiles_of(ttft);
+  result.tpot_s = percentiles_of(tpot);
+  return result;
 }
 
 }  // namespace
@@ -92,43 +135,12 @@ Result<Throughput> measure_throughput(Engine& engine, const ThroughputOptions& o
   const std::span<const RequestLengths> lengths(options.requests);
   LANNER_RETURN_IF_ERROR(run_requests(
       engine, make_requests(engine, lengths.first(std::min(kWarmUpRequests, lengths.size())), options.seed + 1)));
-
-  std::vector<Request> requests = make_requests(engine, lengths, options.seed);
-  std::vector<Times> times(requests.size());
-  std::int64_t ended = 0;  // the engine's thread counts
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    requests[i].on_event = [&, i](const Event& event) {
-      Times& mine = times[i];
-      if (event.kind == Event::Kind::kToken) {
-        mine.last = Clock::now();
-        if (mine.tokens++ == 0) mine.first = mine.last;
-      }
-      if (event.kind == Event::Kind::kFinal && options.progress) {
-        options.progress(++ended, static_cast<std::int64_t>(times.size()));
-      }
-    };
+  Result<Throughput> last = internal_error("no run");
+  for (std::int32_t run = 0; run < options.repetitions; ++run) {
+    last = measure_once(engine, options, run);
+    if (!last.ok()) break;
   }
-  const Clock::time_point start = Clock::now();
-  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests)));
-  Throughput result{.seconds = seconds_between(start, Clock::now()),
-                    .requests = static_cast<std::int64_t>(times.size())};
-  std::vector<double> ttft;
-  std::vector<double> tpot;
-  for (std::size_t i = 0; i < times.size(); ++i) {
-    if (times[i].tokens != lengths[i].output_tokens) {
-      return internal_error(
-          fmt::format("{} tokens were generated instead of {}", times[i].tokens, lengths[i].output_tokens));
-    }
-    result.prompt_tokens += lengths[i].prompt_tokens;
-    result.output_tokens += times[i].tokens;
-    ttft.push_back(seconds_between(start, times[i].first));
-    if (times[i].tokens > 1) {
-      tpot.push_back(seconds_between(times[i].first, times[i].last) / static_cast<double>(times[i].tokens - 1));
-    }
-  }
-  result.ttft_s = percentiles_of(ttft);
-  result.tpot_s = percentiles_of(tpot);
-  return result;
+  return last;
 }
 
 }  // namespace lanner::eval

@@ -26,7 +26,9 @@ Result<std::vector<RequestLengths>> read_request_lengths(const std::string& path
 struct ThroughputOptions {
   std::vector<RequestLengths> requests;
   std::uint64_t seed = 0;
-  /// Called with finished and total requests on the engine's thread; may be empty.
+  /// How often the whole list runs, with other prompts each time; the figures are those of the last run.
+  std::int32_t repetitions = 1;
+  /// Called with finished and total requests of all runs on the engine's thread; may be empty.
   std::function<void(std::int64_t, std::int64_t)> progress;
 };
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "engine/scripted_engine.h"
 
@@ -60,9 +61,28 @@ TEST(Throughput, PromptsAreThoseOfTheSeedAndAnswersAreGreedy) {
   EXPECT_NE(prompts(3)[2], first[2]);
 }
 
+TEST(Throughput, RunsTheListAsOftenAsWantedWithOtherPromptsEachTime) {
+  ScriptedEngine engine([](const Request&) { return Script{.tokens = {{5}}, .endless = true}; });
+  std::vector<std::int64_t> ended;
+  const auto result = measure_throughput(
+      engine,
+      {.requests = {{16, 2}, {16, 3}}, .repetitions = 3, .progress = [&](std::int64_t done, std::int64_t total) {
+         EXPECT_EQ(total, 6);
+         ended.push_back(done);
+       }});
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  EXPECT_EQ(result->output_tokens, 5);
+  EXPECT_EQ(ended, (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6}));
+  std::set<std::vector<std::int32_t>> prompts;
+  for (const Request& request : engine.requests()) prompts.insert(request.prompt);
+  EXPECT_EQ(prompts.size(), 8U);  // two of them to warm up
+}
+
 TEST(Throughput, RefusesNothingAndWhatDoesNotFit) {
   ScriptedEngine engine = endless_engine();
   EXPECT_EQ(measure_throughput(engine, {}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(measure_throughput(engine, {.requests = {{2, 4}}, .repetitions = 0}).status().code(),
+            StatusCode::kInvalidArgument);
   EXPECT_EQ(measure_throughput(engine, {.requests = {{2000, 49}}}).status().code(), StatusCode::kInvalidArgument);
 }
 

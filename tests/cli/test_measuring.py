@@ -53,7 +53,7 @@ def test_a_list_of_requests_is_measured(run, shape, tmp_path):
     requests.write_text("[[20, 5], [3, 9], [40, 1], [7, 7]]")
     report = tmp_path / "report.json"
     done = run("benchmark", "throughput", "--random-weights", shape, "--requests", requests, "--num-requests", "3", "--threads",
-               "1", "--json", report)
+               "1", "--repetitions", "2", "--json", report)
     assert done.returncode == 0, done.stderr
     assert b"3 requests, 63 prompt tokens, 15 new ones" in done.stdout
     figures = json.loads(report.read_text())

@@ -33,13 +33,8 @@ Result<DeviceLimits> cpu_limits(int threads, eval::Products products) {
   result.read_bytes_per_s = limits.read_bytes_per_s;
   result.product_ops_per_s = int8 ? limits.int8_ops_per_s : limits.float32_ops_per_s;
   result.products = int8 ? "int8" : "fp32";
-  result.line = fmt::format("reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, int8 {:.0f} GOP/s",
-                            limits.read_bytes_per_s / 1e9, limits.float32_ops_per_s / 1e9, limits.int8_ops_per_s / 1e9);
-  result.json = {{"threads", limits.threads},
-                 {"read_buffer_bytes", limits.buffer_bytes},
-                 {"read_bytes_per_s", limits.read_bytes_per_s},
-                 {"float32_ops_per_s", limits.float32_ops_per_s},
-                 {"int8_ops_per_s", limits.int8_ops_per_s}};
+  result.line = limits_line(limits);
+  result.json = limits_json(limits);
   return result;
 }
 
@@ -54,22 +49,41 @@ void add_benchmark_flags(CLI::App& verb, BenchmarkFlags& flags) {
   add_engine_flags(verb, flags.engine);
 }
 
-Result<BenchmarkSubject> open_subject(const BenchmarkFlags& flags, const EngineOptions& options) {
-  BenchmarkSubject subject;
+std::string limits_line(const eval::Roofline& limits) {
+  return fmt::format("reading {:.1f} GB/s, fp32 {:.0f} GFLOP/s, int8 {:.0f} GOP/s", limits.read_bytes_per_s / 1e9,
+                     limits.float32_ops_per_s / 1e9, limits.int8_ops_per_s / 1e9);
+}
+
+nlohmann::ordered_json limits_json(const eval::Roofline& limits) {
+  return {{"threads", limits.threads},
+          {"read_buffer_bytes", limits.buffer_bytes},
+          {"read_bytes_per_s", limits.read_bytes_per_s},
+          {"float32_ops_per_s", limits.float32_ops_per_s},
+          {"int8_ops_per_s", limits.int8_ops_per_s}};
+}
+
+Result<NamedCheckpoint> open_named_checkpoint(const BenchmarkFlags& flags, const EngineOptions& options) {
   const bool random = !flags.random_weights.empty();
   if (random == !flags.engine.model.empty()) {
     return invalid_argument("give either MODEL or --random-weights");
   }
-  const DeviceWarmUp warm_up(options.device);
+  NamedCheckpoint named;
   std::string path = flags.random_weights;
   if (random) {
-    LANNER_ASSIGN_OR_RETURN(subject.checkpoint, model::open_random_weights(path));
+    LANNER_ASSIGN_OR_RETURN(named.checkpoint, model::open_random_weights(path));
   } else {
     LANNER_ASSIGN_OR_RETURN(path, resolve_model(flags.engine));
     LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.model_format));
-    LANNER_ASSIGN_OR_RETURN(subject.checkpoint, model::open_checkpoint(path, {.format = format}));
+    LANNER_ASSIGN_OR_RETURN(named.checkpoint, model::open_checkpoint(path, {.format = format}));
   }
-  subject.name = net::model_name(path) + (random ? " (random weights)" : "");
+  named.name = net::model_name(path) + (random ? " (random weights)" : "");
+  return named;
+}
+
+Result<BenchmarkSubject> open_subject(const BenchmarkFlags& flags, const EngineOptions& options) {
+  const DeviceWarmUp warm_up(options.device);
+  LANNER_ASSIGN_OR_RETURN(NamedCheckpoint named, open_named_checkpoint(flags, options));
+  BenchmarkSubject subject{.checkpoint = std::move(named.checkpoint), .opened = {}, .name = std::move(named.name)};
   LANNER_ASSIGN_OR_RETURN(subject.opened,
                           open_engine_with_progress(subject.checkpoint, subject.name, options, stderr_is_terminal()));
   return subject;

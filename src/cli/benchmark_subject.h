@@ -11,6 +11,7 @@
 #include "engine/open_engine.h"
 #include "eval/generation_benchmark.h"
 #include "eval/report.h"
+#include "eval/roofline.h"
 #include "lanner/status.h"
 #include "model/checkpoint.h"
 
@@ -40,6 +41,12 @@ struct BenchmarkSubject {
   }
 };
 
+struct NamedCheckpoint {
+  std::shared_ptr<const model::Checkpoint> checkpoint;
+  std::string name;
+};
+/// What the flags name, not yet loaded.
+Result<NamedCheckpoint> open_named_checkpoint(const BenchmarkFlags& flags, const EngineOptions& options);
 /// Opens what the flags name with these options. Notes, the bar and the memory plan go to stderr.
 Result<BenchmarkSubject> open_subject(const BenchmarkFlags& flags, const EngineOptions& options);
 
@@ -54,7 +61,12 @@ struct DeviceLimits {
 Result<DeviceLimits> measure_limits(const BenchmarkSubject& subject, const EngineOptions& options,
                                     eval::Products products);
 
-/// `benchmark throughput`, of the group that add_benchmark makes.
+/// Of the CPU: "reading 31.2 GB/s, fp32 330 GFLOP/s, int8 1101 GOP/s".
+std::string limits_line(const eval::Roofline& limits);
+nlohmann::ordered_json limits_json(const eval::Roofline& limits);
+
+// Of the group that add_benchmark makes.
 void add_benchmark_throughput(CLI::App& group, Run& run);
+void add_benchmark_kernels(CLI::App& group, Run& run);
 
 }  // namespace lanner::cli

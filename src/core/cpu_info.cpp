@@ -1,6 +1,7 @@
 #include "core/cpu_info.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -17,18 +18,11 @@ std::optional<std::int64_t> read_number(const char* path) {
   return std::nullopt;  // "max", or no such file
 }
 
-std::optional<CpuIsa> isa_by_name(std::string_view name) {
-  for (const CpuIsa isa : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    if (cpu_isa_name(isa) == name) return isa;
-  }
-  return std::nullopt;
-}
-
 CpuIsa select_cpu_isa() {
   const CpuIsa detected = detected_cpu_isa();
   const char* wanted = std::getenv("LANNER_CPU_ISA");
   if (wanted == nullptr || *wanted == '\0') return detected;
-  const std::optional<CpuIsa> isa = isa_by_name(wanted);
+  const std::optional<CpuIsa> isa = cpu_isa_by_name(wanted);
   if (isa && *isa <= detected) return *isa;
   std::fprintf(stderr, "lanner: LANNER_CPU_ISA=%s: %s; using %s\n", wanted,
                isa ? "this processor does not have it" : "known are generic, avx2, avx512",
@@ -63,6 +57,18 @@ std::string_view cpu_isa_name(CpuIsa isa) {
     case CpuIsa::kAvx512: return "avx512";
   }
   return "unknown";
+}
+
+std::span<const CpuIsa> known_cpu_isas() {
+  static constexpr std::array kIsas = {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512};
+  return kIsas;
+}
+
+std::optional<CpuIsa> cpu_isa_by_name(std::string_view name) {
+  for (const CpuIsa isa : known_cpu_isas()) {
+    if (cpu_isa_name(isa) == name) return isa;
+  }
+  return std::nullopt;
 }
 
 CpuIsa detected_cpu_isa() {

@@ -2,6 +2,8 @@
 // What processor this is, and how much memory is left: read once, at start.
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -15,6 +17,9 @@ enum class CpuIsa : std::uint8_t {
 };
 
 std::string_view cpu_isa_name(CpuIsa isa);
+std::optional<CpuIsa> cpu_isa_by_name(std::string_view name);
+/// All of them, in that order.
+std::span<const CpuIsa> known_cpu_isas();
 
 /// The best that this processor and operating system can run.
 CpuIsa detected_cpu_isa();

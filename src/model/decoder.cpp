@@ -71,6 +71,16 @@ Result<Decoder::Layer> Decoder::load_layer(WeightLoader& loader, const LayerSpec
   return loaded;
 }
 
+void Decoder::for_each_linear(const std::function<void(std::string_view, const ops::Linear&)>& visit) const {
+  for (const Layer& layer : layers_) {
+    visit("qkv", layer.qkv);
+    visit("attention out", layer.attention_out);
+    visit("gate up", layer.gate_up);
+    visit("down", layer.down);
+  }
+  visit("head", head_);
+}
+
 ops::KvLayout Decoder::kv_layout(DType dtype) const {
   return {.layers = static_cast<std::int64_t>(spec_.layers.size()),
           .kv_heads = spec_.kv_heads,

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "lanner/status.h"
@@ -63,6 +64,8 @@ class Decoder {
   const DecoderSpec& spec() const { return spec_; }
   ops::KvLayout kv_layout(DType dtype) const;
   std::int64_t weight_bytes() const { return weight_bytes_; }
+  /// Every product of a step, in its order: "qkv", "attention out", "gate up" and "down" of each layer, then "head".
+  void for_each_linear(const std::function<void(std::string_view, const ops::Linear&)>& visit) const;
   /// Bytes that reserve(limits) will take.
   std::int64_t workspace_bytes(const StepLimits& limits) const;
   Status reserve(const StepLimits& limits);

@@ -25,6 +25,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cpu_info.h"
 #include "lanner/status.h"
 #include "ops/batch.h"
 #include "ops/kv_cache.h"
@@ -187,6 +188,7 @@ class PackObserver {
 struct CpuBackendOptions {
   int threads = 0;                   // 0: available_processors()
   PackObserver* observer = nullptr;  // outlives the backend
+  CpuIsa isa = selected_cpu_isa();   // whose kernels; not above detected_cpu_isa()
 };
 
 struct CudaBackendOptions {

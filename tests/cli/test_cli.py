@@ -37,7 +37,7 @@ def test_verbs_to_come_say_so(run, verb):
 
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("benchmark",),
-                                  ("benchmark", "generation"), ("benchmark", "throughput"),
+                                  ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "throughput"),
                                   ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
@@ -53,7 +53,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
 
     assert verbs() == {"chat", "eval", "benchmark", "convert", "check_env", "list", "completion"}
     assert verbs("eval") == {"perplexity", "compare"}
-    assert verbs("benchmark") == {"generation", "throughput"}
+    assert verbs("benchmark") == {"generation", "kernels", "throughput"}
 
 
 def test_chat_help_shows_types_and_defaults(run):

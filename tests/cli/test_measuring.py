@@ -61,7 +61,26 @@ def test_a_list_of_requests_is_measured(run, shape, tmp_path):
     assert 0 < figures["ttft_s"]["p50"] <= figures["ttft_s"]["p99"] <= figures["seconds"]
 
 
-@pytest.mark.parametrize("verb", [("generation",), ("throughput", "--requests", "requests.json")])
+def test_kernels_are_measured_one_by_one(run, shape, tmp_path):
+    report = tmp_path / "report.json"
+    done = run("benchmark", "kernels", "--random-weights", shape, "--rows", "1", "3", "--isa", "generic", "--threads", "1",
+               "--json", report)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"small-llama (random weights)\n") and b"96+96 x 64" in done.stdout
+    figures = json.loads(report.read_text())
+    assert [(one["name"], one["rows"], one["layers"]) for one in figures["shapes"]] == [
+        ("qkv", [64, 32, 32], 2), ("attention out", [64], 2), ("gate up", [96, 96], 2), ("down", [64], 2), ("head", [96], 1)]
+    body, = figures["bodies"]
+    assert body["isa"] == "generic" and len(body["figures"]) == 10
+    assert all(0 < one["seconds"]["min"] <= one["seconds"]["median"] for one in body["figures"])
+
+
+def test_kernels_of_an_unknown_instruction_set_are_refused(run, shape):
+    done = run("benchmark", "kernels", "--random-weights", shape, "--isa", "avx3")
+    assert done.returncode == 2 and b"avx3: known are generic, avx2, avx512" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("generation",), ("kernels",), ("throughput", "--requests", "requests.json")])
 def test_a_model_or_random_weights_but_not_both(run, shape, tmp_path, verb):
     (tmp_path / "requests.json").write_text("[[1, 1]]")
     verb = [str(tmp_path / word) if word.endswith(".json") else word for word in verb]

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/check.h"
 #include "core/cpu_info.h"
 #include "core/float16.h"
 #include "ops/check_arguments.h"
@@ -31,10 +32,10 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, PackObserver* observer)
-    : kernels_(kernels_for(selected_cpu_isa())),
+CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options)
+    : kernels_(kernels_for(options.isa)),
       pool_(std::move(pool)),
-      observer_(observer),
+      observer_(options.observer),
       attention_scratch_(static_cast<std::size_t>(pool_->size())),
       sample_scratch_(static_cast<std::size_t>(pool_->size())) {}
 
@@ -146,9 +147,10 @@ void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int6
 }  // namespace cpu
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options) {
+  LANNER_CHECK(options.isa <= detected_cpu_isa());
   const int threads = options.threads > 0 ? options.threads : available_processors();
   LANNER_ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
-  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(std::move(pool), options.observer));
+  return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(std::move(pool), options));
 }
 
 }  // namespace lanner::ops

@@ -20,7 +20,7 @@ namespace lanner::ops::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(std::unique_ptr<ThreadPool> pool, PackObserver* observer = nullptr);
+  CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options);
 
   std::string description() const override;
   std::int64_t available_bytes() const override;

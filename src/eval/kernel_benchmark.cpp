@@ -117,12 +117,18 @@ class Copies {
   static Result<Copies> make(const Subject& subject, std::int64_t cache_bytes, ops::Backend& backend) {
     const std::int64_t count =
         std::clamp<std::int64_t>((cache_bytes + subject.shape.bytes - 1) / subject.shape.bytes, 2, kMostCopies);
+    std::int64_t one = 0;
+    for (const Layout* layout : subject.parts) one += room_of(*layout);
+    LANNER_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(count * one, "copies of a weight"));
+    const auto owner = std::make_shared<AlignedBuffer>(std::move(buffer));
+    std::byte* place = owner->data();
     Copies copies;
     for (std::int64_t i = 0; i < count; ++i) {
       ops::Linear linear;
       for (const Layout* layout : subject.parts) {
-        LANNER_ASSIGN_OR_RETURN(auto weight, copy(*layout, backend));
+        LANNER_ASSIGN_OR_RETURN(auto weight, copy(*layout, place, owner, backend));
         linear.parts.push_back({.weight = std::move(weight), .bias = nullptr});
+        place += room_of(*layout);
       }
       copies.linears_.push_back(std::move(linear));
     }
@@ -132,14 +138,17 @@ class Copies {
   const ops::Linear& next() { return linears_[turn_++ % linears_.size()]; }
 
  private:
-  static Result<std::shared_ptr<const ops::PackedWeight>> copy(const Layout& layout, ops::Backend& backend) {
-    const auto bytes = static_cast<std::int64_t>(layout.image.bytes.size());
-    LANNER_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(bytes, "copies of a weight"));
-    std::memcpy(buffer.data(), layout.image.bytes.data(), layout.image.bytes.size());
-    const auto owner = std::make_shared<AlignedBuffer>(std::move(buffer));
+  static std::int64_t room_of(const Layout& layout) {
+    constexpr std::int64_t kAlignment = 64;  // what PackedImage asks for
+    return (static_cast<std::int64_t>(layout.image.bytes.size()) + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  static Result<std::shared_ptr<const ops::PackedWeight>> copy(const Layout& layout, std::byte* place,
+                                                               std::shared_ptr<const void> owner,
+                                                               ops::Backend& backend) {
+    std::memcpy(place, layout.image.bytes.data(), layout.image.bytes.size());
     auto image = std::make_shared<ops::PackedImage>(layout.image);
-    image->bytes = {owner->data(), layout.image.bytes.size()};
-    image->owner = owner;
+    image->bytes = {place, layout.image.bytes.size()};
+    image->owner = std::move(owner);
     ops::WeightSource source;
     source.format = image->format;
     source.rows = layout.rows;

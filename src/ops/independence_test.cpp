@@ -108,6 +108,25 @@ TEST(Independence, OfProductsFromTheNumberOfThreads) {
   }
 }
 
+// So many rows that workers share them instead of the weight's panels, in blocks that end within a tile.
+TEST(Independence, OfManyRowsFromHowTheyAreShared) {
+  Random random(55);
+  constexpr std::int64_t kMany = 203;
+  for (const WeightKind& kind : some_of_each_kind()) {
+    SCOPED_TRACE(kind.name());
+    const std::vector<float> x = random.vector(kMany * kCols, -2.0F, 2.0F);
+    for (const RowOperation& operation : operations(kind, random)) {
+      const std::vector<float> one = operation.run(device(1), x.data(), kMany);
+      for (int threads = 2; threads <= kMaxThreads; ++threads) {
+        expect_same_bits(operation.run(device(threads), x.data(), kMany), one);
+      }
+      for (const std::int64_t row : {0, 31, 32, 64, 150, 202}) {
+        expect_same_bits(operation.run(device(2), x.data() + row * kCols, 1), row_of(one, row, operation.width));
+      }
+    }
+  }
+}
+
 bool none_finite(std::span<const float> values) {
   return std::none_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }

@@ -1,5 +1,6 @@
 // Weights that were packed before: taken as they lie, or refused.
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/thread_pool.h"
@@ -18,7 +19,8 @@ WeightSource random_source(const WeightKind& kind, std::int64_t rows, std::int64
 
 std::shared_ptr<const CpuWeight> pack(WeightSource source, Arithmetic arithmetic = Arithmetic::kFast) {
   const auto pool = ThreadPool::create(2);
-  auto weight = cpu::pack_weight(std::move(source), arithmetic, **pool);
+  cpu::WeightRoom room;
+  auto weight = cpu::pack_weight(std::move(source), arithmetic, **pool, room);
   EXPECT_TRUE(weight.ok()) << weight.status().message();
   return weight.ok() ? *weight : nullptr;
 }
@@ -82,15 +84,36 @@ TEST(PackedImage, OutlivesItsFirstOwner) {
   EXPECT_EQ(row_of(*second, 3), wanted);
 }
 
+TEST(WeightRoom, GivesPlacesApartWhichOutliveIt) {
+  std::vector<std::shared_ptr<std::byte>> places;
+  const std::int64_t sizes[] = {100, 64, 1, std::int64_t{70} << 20, 640, std::int64_t{63} << 20, std::int64_t{2} << 20};
+  {
+    cpu::WeightRoom room;
+    for (const std::int64_t bytes : sizes) {
+      auto place = room.allocate(bytes);
+      ASSERT_TRUE(place.ok()) << place.status().message();
+      places.push_back(*std::move(place));
+    }
+  }
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(places[i].get()) % 64, 0U);
+    std::fill_n(places[i].get(), sizes[i], static_cast<std::byte>(i + 1));
+  }
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    EXPECT_EQ(std::count(places[i].get(), places[i].get() + sizes[i], static_cast<std::byte>(i + 1)), sizes[i]);
+  }
+}
+
 TEST(PackedImage, IsRefusedWhenItContradictsItself) {
   const auto weight = pack(random_source({.format = WeightFormat::kInt4, .group = 32, .offsets = true}, 20, 64));
   const auto pool = ThreadPool::create(1);
+  cpu::WeightRoom room;
   const auto code = [&](auto change) {
     WeightSource source = packed_source(*weight);
     PackedImage image = *source.packed;
     change(source, image);
     source.packed = std::make_shared<const PackedImage>(image);
-    return cpu::pack_weight(source, Arithmetic::kFast, **pool).status().code();
+    return cpu::pack_weight(source, Arithmetic::kFast, **pool, room).status().code();
   };
   EXPECT_EQ(code([](WeightSource&, PackedImage&) {}), StatusCode::kOk);
   EXPECT_EQ(code([](WeightSource& source, PackedImage&) { source.rows = 33; }), StatusCode::kCorrupt);

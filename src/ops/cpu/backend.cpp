@@ -46,7 +46,7 @@ std::string CpuBackend::description() const {
 std::int64_t CpuBackend::available_bytes() const { return available_memory_bytes(); }
 
 Result<std::shared_ptr<const PackedWeight>> CpuBackend::pack(WeightSource source, Arithmetic arithmetic) {
-  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, *pool_));
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, *pool_, weight_room_));
   if (observer_ != nullptr) observer_->packed(weight->rows(), weight->cols(), weight->image());
   return std::shared_ptr<const PackedWeight>(std::move(weight));
 }
@@ -63,18 +63,20 @@ Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
 }
 
 std::int64_t CpuBackend::reserve_bytes(const StepRoom& room) const {
-  const std::int64_t elements = room.rows * room.max_cols;
-  return elements * (4 + 2 + 4) + elements / kActivationGroup * 4 + elements / kSumGroup * 4;
+  const std::int64_t rows = room.rows + kAloneRows * pool_->size();
+  const std::int64_t groups = room.max_cols / kActivationGroup * static_cast<std::int64_t>(sizeof(ActivationGroup));
+  return rows * (2 * 4 * room.max_cols + code_stride(room.max_cols) + groups) + room.rows * room.max_cols * 4;
 }
 
 Status CpuBackend::reserve(const StepRoom& room) {
   const char* what = "scratch";
-  const std::int64_t elements = room.rows * room.max_cols;
-  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(elements * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(2 * elements, what));
-  LANNER_ASSIGN_OR_RETURN(input_scales_, AlignedBuffer::allocate(elements / kActivationGroup * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_sums_, AlignedBuffer::allocate(elements / kSumGroup * 4, what));
-  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(elements * 4, what));
+  const std::int64_t rows = room.rows + kAloneRows * pool_->size();
+  const std::int64_t groups = room.max_cols / kActivationGroup * static_cast<std::int64_t>(sizeof(ActivationGroup));
+  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * room.max_cols * 4, what));
+  LANNER_ASSIGN_OR_RETURN(input_unordered_, AlignedBuffer::allocate(rows * room.max_cols * 4, what));
+  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(rows * code_stride(room.max_cols), what));
+  LANNER_ASSIGN_OR_RETURN(input_groups_, AlignedBuffer::allocate(rows * groups, what));
+  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(room.rows * room.max_cols * 4, what));
   reserved_rows_ = room.rows;
   reserved_cols_ = room.max_cols;
   return {};

@@ -1,9 +1,9 @@
 #pragma once
 // The CPU as a Backend: cuts each operation into panels, rows or chunks, and spreads those over a thread pool.
 //
-// An operation is one run of the pool. Inside, phases that need each other's results are separated by a barrier:
-// prepare the input rows (norm, order, int8), multiply and finish. What needs whole rows of the product, such as a norm
-// over it, finds them in scratch after one more barrier. Rows' results never depend on how work was cut.
+// An operation is one run of the pool; linear.cpp says how products are cut. What needs whole rows of a product, such
+// as a norm over it, finds them in scratch when all of their tiles are done. Rows' results never depend on how work was
+// cut.
 
 #include <atomic>
 #include <memory>
@@ -50,6 +50,8 @@ class CpuBackend final : public Backend {
  private:
   using Worker = ThreadPool::Worker;
 
+  static constexpr std::int64_t kAloneRows = 4;  // so many rows each worker makes ready for itself
+
   /// One piece of attention: query heads of some rows of a slice over some chunks of its context.
   struct AttentionTask {
     const SequenceSlice* slice;
@@ -75,20 +77,40 @@ class CpuBackend final : public Backend {
 
   /// out = norm(x), n elements; out may be x.
   void normalize(const Norm& norm, const float* x, std::int64_t n, float* out) const;
-  /// Makes ready what the parts of `linear` read, from rows `row_of(0..rows)` of x; ends with a barrier.
-  InputView prepare(Worker& worker, const Linear& linear, const float* x, const std::int32_t* wanted,
-                    std::int64_t rows);
-  /// finish(part, row, column, count, values): `count` columns of one row of one part's product, 16 but for the part's
-  /// last ones. There is room for 16 in any case.
-  template <typename Finish>
-  void multiply_parts(std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input, std::int64_t rows,
-                      const Finish& finish);
+  /// How an operation's product is cut into work.
+  struct Cut {
+    const Linear& linear;
+    std::int64_t rows = 0;
+    std::int64_t block_rows = 0;  // rows that one worker takes through all panels; 0: the workers share the panels
+    bool alone = false;           // every worker makes all rows ready for itself
+    bool quantized = false;       // whether a part reads codes
+  };
+  /// What the workers of an operation take work from.
+  struct Turns {
+    std::atomic<std::int64_t> next{0};
+  };
+  Cut cut_of(const Linear& linear, std::int64_t rows) const;
+  /// Makes ready what the parts of the Linear read of the rows [begin, end): row i is x's row wanted[i], or row i. They
+  /// lie in scratch from row `place` on, where row 0 would be.
+  InputView prepare_rows(const Cut& cut, const float* x, const std::int32_t* wanted, std::int64_t begin,
+                         std::int64_t end, std::int64_t place);
+  /// All rows, together with the other workers.
+  InputView prepare(Worker& worker, const Cut& cut, const float* x, const std::int32_t* wanted);
+  /// A product of `panels` panels: multiply(input, panel, panels, row, rows) for each tile, then finish(begin, end) for
+  /// rows of which all tiles are done; nullptr: there is nothing to finish.
+  template <typename Multiply, typename Finish>
+  void run_product(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
+                   std::int64_t panels, const Multiply& multiply, const Finish& finish);
+  /// The same of all parts: take(row, column, count, values) for each tile's rows, columns of all parts numbered
+  /// through. values has room for count rounded up to 16.
+  template <typename Take, typename Finish>
+  void multiply_parts(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
+                      const Take& take, const Finish& finish);
   template <typename Visit>
-  void for_each_tile(std::atomic<std::int64_t>& next, std::int64_t panels, std::int64_t rows, const Visit& visit);
+  void for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, std::int64_t rows, const Visit& visit);
+  template <typename Visit>
+  void for_each_tile_of_block(std::int64_t panels, std::int64_t begin, std::int64_t end, const Visit& visit) const;
 
-  /// What follows the preparation in a linear_add with a norm behind the product.
-  void add_normed(Worker& worker, std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input,
-                  std::int64_t rows, float* x);
   /// Norm and rotation of one row's queries and keys, and its keys and values, kv (2, kv_heads, head_dim), into
   /// `block`.
   void finish_heads(const NormQkvArgs& args, std::int64_t row, std::int64_t position, std::int32_t block, float* kv,
@@ -108,15 +130,17 @@ class CpuBackend final : public Backend {
   std::unique_ptr<ThreadPool> pool_;
   PackObserver* observer_;  // or null
   std::vector<AlignedBuffer> allocations_;
+  WeightRoom weight_room_;
 
   // Scratch, sized by reserve().
   std::int64_t reserved_rows_ = 0;
   std::int64_t reserved_cols_ = 0;
-  AlignedBuffer input_values_;  // (rows, cols) normed input
-  AlignedBuffer input_codes_;   // (2, rows, cols) int8: high and low
-  AlignedBuffer input_scales_;  // (rows, cols / 32)
-  AlignedBuffer input_sums_;    // (rows, cols / 16)
-  AlignedBuffer product_;       // (rows, cols) whole rows: of products, and of normed input before it is reordered
+  // Of inputs: rows of a step, then kAloneRows for each worker.
+  AlignedBuffer input_values_;     // (rows, cols) normed and in order
+  AlignedBuffer input_unordered_;  // (rows, cols) normed, not yet in order
+  AlignedBuffer input_codes_;      // (rows, code_stride(cols)) int8
+  AlignedBuffer input_groups_;     // (rows, cols / 32)
+  AlignedBuffer product_;          // (rows, cols) whole rows of products
 
   std::vector<AttentionTask> attention_tasks_;
   std::vector<std::vector<float>> attention_scratch_;  // one a worker

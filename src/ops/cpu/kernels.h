@@ -22,7 +22,7 @@ inline constexpr std::int64_t kActivationGroup = 32;  // columns of an activatio
 inline constexpr std::int64_t kSumGroup = 16;         // columns whose codes are summed for offsets
 inline constexpr std::int32_t kLowSteps = 128;        // an activation's code is 128 * high + low
 inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
-inline constexpr std::int64_t kMaxTileRows = 8;
+inline constexpr std::int64_t kMaxTileRows = 16;
 inline constexpr std::int64_t kMaxTilePanels = 4;
 inline constexpr std::int64_t kMaxScoreQueries = 4;
 inline constexpr std::int64_t kChunkTokens = 256;  // of context between two merges of attention
@@ -43,16 +43,25 @@ struct WeightView {
   bool has_offsets = false;
 };
 
-/// The rows that a product reads: fp32, or integers of 15 bits with a scale for each 32 columns and sums for each 16.
-/// An integer is two int8 codes, high and low, so that byte instructions multiply it exactly. Eight bits alone would
-/// halve the work of many rows but not the time of a few, which wait for the bus, and would change one greedy token in
-/// thirty (docs/perf-log.md).
+/// What is known of 32 columns of an input row: a number is scale * (128 * high + low).
+struct ActivationGroup {
+  float scale = 0;
+  float sum = 0;              // of the numbers
+  std::int32_t sums[2] = {};  // of 128 * high + low, of 16 columns each
+};
+
+/// Codes of a row: for each 32 columns, their 32 high and then their 32 low ones; and a line, so that rows of a power
+/// of two do not all want the same places in the cache.
+inline constexpr std::int64_t code_stride(std::int64_t cols) { return 2 * cols + 64; }
+
+/// The rows that a product reads: fp32, or integers of 15 bits with a scale for each 32 columns.
+/// An integer is two int8 codes, high and low (-64..64), so that byte instructions multiply it exactly. Eight bits
+/// alone would halve the work of many rows but not the time of a few, which wait for the bus, and would change one
+/// greedy token in thirty (docs/perf-log.md).
 struct InputView {
-  const float* values = nullptr;       // (rows, cols)
-  const std::int8_t* high = nullptr;   // (rows, cols)
-  const std::int8_t* low = nullptr;    // (rows, cols), -64..64
-  const float* scales = nullptr;       // (rows, cols / 32)
-  const std::int32_t* sums = nullptr;  // (rows, cols / 16) of 128 * high + low
+  const float* values = nullptr;            // (rows, cols)
+  const std::int8_t* codes = nullptr;       // (rows, code_stride(cols))
+  const ActivationGroup* groups = nullptr;  // (rows, cols / 32)
 };
 
 struct Kernels {
@@ -66,9 +75,9 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* gain, float eps, std::int64_t n, float* out);
   /// out = (x - mean(x)) * gain / sqrt(variance(x) + eps) + bias, which may be null. Any n; out may be x.
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float eps, std::int64_t n, float* out);
-  /// n is a multiple of 32. A row with a NaN or infinity gets NaN scales, so that it cannot pass for numbers.
-  void (*quantize)(const float* x, std::int64_t n, std::int8_t* high, std::int8_t* low, float* scales,
-                   std::int32_t* sums);
+  /// n is a multiple of 32; codes 2 * n. A row with a NaN or infinity gets NaN scales, so that it cannot pass for
+  /// numbers.
+  void (*quantize)(const float* x, std::int64_t n, std::int8_t* codes, ActivationGroup* groups);
   /// tile[r * panels * 16 + p * 16 + i] = row (row + r) of the input · weight row ((panel + p) * 16 + i).
   void (*multiply)(const WeightView& weight, std::int64_t panel, std::int64_t panels, const InputView& input,
                    std::int64_t row, std::int64_t rows, float* tile);

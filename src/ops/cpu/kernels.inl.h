@@ -41,19 +41,21 @@ LANNER_INLINE std::int32_t store_codes(F32x16 scaled, std::int8_t* high, std::in
   return kLowSteps * reduce_add_int(upper_codes) + reduce_add_int(lower_codes);
 }
 
-static void quantize(const float* x, std::int64_t n, std::int8_t* high, std::int8_t* low, float* scales,
-                     std::int32_t* sums) {
+static void quantize(const float* x, std::int64_t n, std::int8_t* codes, ActivationGroup* groups) {
   constexpr auto kLargest = static_cast<float>(kLargestCode);
   for (std::int64_t g = 0; g < n / kActivationGroup; ++g) {
-    const std::int64_t first = g * kActivationGroup;
-    const F32x16 a = load(x + first);
-    const F32x16 b = load(x + first + 16);
+    const F32x16 a = load(x + g * kActivationGroup);
+    const F32x16 b = load(x + g * kActivationGroup + 16);
     const float largest = reduce_max(max(abs(a), abs(b)));
     const float poison = reduce_add(mul(add(a, b), zero()));  // 0, or NaN when a value is not finite
     const float inverse = largest > 0 ? kLargest / largest : 0.0F;
-    sums[2 * g] = store_codes(mul(a, set1(inverse)), high + first, low + first);
-    sums[2 * g + 1] = store_codes(mul(b, set1(inverse)), high + first + 16, low + first + 16);
-    scales[g] = largest / kLargest + poison;
+    std::int8_t* high = codes + g * 2 * kActivationGroup;
+    std::int8_t* low = high + kActivationGroup;
+    ActivationGroup& group = groups[g];
+    group.sums[0] = store_codes(mul(a, set1(inverse)), high, low);
+    group.sums[1] = store_codes(mul(b, set1(inverse)), high + 16, low + 16);
+    group.scale = largest / kLargest + poison;
+    group.sum = group.scale * static_cast<float>(group.sums[0] + group.sums[1]);
   }
 }
 
@@ -85,6 +87,10 @@ static void multiply_dense(const WeightView& weight, std::int64_t panel, const I
 }
 
 // --- products with quantized weights ---------------------------------------------------------------------------
+
+constexpr bool is_quantized_format(WeightFormat format) {
+  return format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
+}
 
 struct HalfScales {
   static constexpr std::int64_t kBytes = 32;
@@ -138,122 +144,226 @@ struct ByteUnit {
   }
 };
 
-/// The product of a unit with 15-bit codes: exact, since it stays below 2^29.
-template <typename Unit>
-LANNER_INLINE I32x16 dot_unit(const Unit& unit, const std::int8_t* high, const std::int8_t* low,
-                              std::int32_t sum_of_x) {
-  I32x16 upper = set1_int(0);  // two chains, for the latency
-  I32x16 lower = Unit::start(sum_of_x);
-  for (int step = 0; step < Unit::kSteps; ++step) {
-    upper = Unit::dot(upper, unit, step, high);
-    lower = Unit::dot(lower, unit, step, low);
+/// The products of units, one of each panel, with 15-bit codes: exact, since they stay below 2^29.
+template <typename Unit, int kPanels>
+LANNER_INLINE void dot_units(const Unit* units, const std::int8_t* high, std::int32_t sum_of_x, I32x16* dots) {
+  const std::int8_t* low = high + kActivationGroup;
+  I32x16 upper[kPanels];  // two chains a panel, for the latency
+  I32x16 lower[kPanels];
+  for (int p = 0; p < kPanels; ++p) {
+    upper[p] = set1_int(0);
+    lower[p] = Unit::start(sum_of_x);
   }
-  return add_int(times_low_steps(upper), lower);
+  for (int step = 0; step < Unit::kSteps; ++step) {
+    for (int p = 0; p < kPanels; ++p) {
+      upper[p] = Unit::dot(upper[p], units[p], step, high);
+      lower[p] = Unit::dot(lower[p], units[p], step, low);
+    }
+  }
+  for (int p = 0; p < kPanels; ++p) dots[p] = add_int(times_low_steps(upper[p]), lower[p]);
 }
 
-/// A unit is the columns that share both scales: 32, or 16 where the weight's groups are that small.
-/// Integer sums are exact; units are added in ascending order, each by the same two operations.
-template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, int kPanels, int kRows>
-static void multiply_codes(const WeightView& weight, std::int64_t panel, const InputView& input, std::int64_t row,
-                           float* tile) {
-  constexpr std::int64_t kSums = kColumns / kSumGroup;
-  constexpr std::int64_t kMetaBytes = (kOffsets ? 2 : 1) * Scales::kBytes;
-  const std::int64_t units = weight.group / kColumns;  // of a group
-  const std::int64_t group_bytes = units * Unit::kBytes + kMetaBytes;
-  const std::int64_t groups = weight.cols / weight.group;
-  F32x16 sum[kPanels][kRows];
-  for (auto& panel_sums : sum) {
-    for (F32x16& s : panel_sums) s = zero();
+/// Where the parts of a quantized weight's panels lie. A unit is the columns that share both scales: 32, or 16 where
+/// the weight's groups are that small.
+template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets>
+struct CodeLayout {
+  static constexpr std::int64_t kMetaBytes = (kOffsets ? 2 : 1) * Scales::kBytes;
+  std::int64_t units;  // of a group
+  std::int64_t groups;
+  std::int64_t group_bytes;
+
+  LANNER_INLINE CodeLayout of(const WeightView& weight) {
+    const std::int64_t units = weight.group / kColumns;
+    return {units, weight.cols / weight.group, units * Unit::kBytes + kMetaBytes};
   }
-  for (std::int64_t g = 0; g < groups; ++g) {
-    for (std::int64_t u = 0; u < units; ++u) {
-      const std::int64_t unit_index = g * units + u;
+};
+
+/// What a row has at one unit.
+template <std::int64_t kColumns>
+struct UnitInput {
+  const std::int8_t* high;
+  std::int32_t sum_of_codes;
+  F32x16 scale;
+  F32x16 sum;
+  LANNER_INLINE UnitInput at(const InputView& input, std::int64_t cols, std::int64_t row, std::int64_t unit) {
+    const std::int8_t* codes = input.codes + row * code_stride(cols);
+    const ActivationGroup* groups = input.groups + row * (cols / kActivationGroup);
+    if constexpr (kColumns == kActivationGroup) {
+      const ActivationGroup& group = groups[unit];
+      return {codes + unit * 2 * kActivationGroup, group.sums[0] + group.sums[1], set1(group.scale), set1(group.sum)};
+    } else {  // half a group
+      const ActivationGroup& group = groups[unit / 2];
+      const std::int32_t sum = group.sums[unit % 2];
+      return {codes + unit / 2 * 2 * kActivationGroup + unit % 2 * kColumns, sum, set1(group.scale),
+              set1(group.scale * static_cast<float>(sum))};
+    }
+  }
+};
+
+/// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end in the panel that the
+/// walk takes next: `stride` bytes further.
+LANNER_INLINE void prefetch_ahead(const std::byte* panel, std::int64_t at, std::int64_t bytes, std::int64_t panel_bytes,
+                                  std::int64_t stride) {
+  constexpr std::int64_t kAhead = 1024;
+  std::int64_t to = at + kAhead;
+  if (to >= panel_bytes) to += stride - panel_bytes;
+  for (std::int64_t line = 0; line < bytes; line += 64) prefetch(panel + to + line);
+}
+
+/// One row. Integer sums are exact; units are added in ascending order, each by the same two operations.
+template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, int kPanels>
+static void multiply_codes_row(const WeightView& weight, std::int64_t panel, const InputView& input, std::int64_t row,
+                               float* tile) {
+  using Layout = CodeLayout<Unit, kColumns, Scales, kOffsets>;
+  const Layout layout = Layout::of(weight);
+  const std::byte* panels = weight.data + panel * weight.panel_bytes;
+  F32x16 sum[kPanels];
+  for (F32x16& s : sum) s = zero();
+  for (std::int64_t g = 0; g < layout.groups; ++g) {
+    for (std::int64_t u = 0; u < layout.units; ++u) {
+      const auto x = UnitInput<kColumns>::at(input, weight.cols, row, g * layout.units + u);
       for (int p = 0; p < kPanels; ++p) {
-        const std::byte* group = weight.data + (panel + p) * weight.panel_bytes + g * group_bytes;
-        const std::byte* here = group + u * Unit::kBytes;
-        if constexpr (kRows == 1) {
-          for (std::int64_t line = 0; line < Unit::kBytes + kMetaBytes; line += 64) prefetch(here + 2048 + line);
-        }
-        const Unit unit = Unit::unpack(here);
-        const std::byte* meta = group + units * Unit::kBytes;
-        const F32x16 scale = Scales::load16(meta);
-        for (int r = 0; r < kRows; ++r) {
-          const std::int32_t* sums = input.sums + (row + r) * (weight.cols / kSumGroup) + unit_index * kSums;
-          const std::int32_t sum_of_x = kSums == 2 ? sums[0] + sums[1] : sums[0];
-          const float x_scale =
-              input.scales[(row + r) * (weight.cols / kActivationGroup) + unit_index * kColumns / kActivationGroup];
-          const std::int64_t first = (row + r) * weight.cols + unit_index * kColumns;
-          const F32x16 dot = to_float(dot_unit(unit, input.high + first, input.low + first, sum_of_x));
-          sum[p][r] = fma(dot, mul(scale, set1(x_scale)), sum[p][r]);
-          if constexpr (kOffsets) {
-            const float x_sum = x_scale * static_cast<float>(sum_of_x);
-            sum[p][r] = fma(Scales::load16(meta + Scales::kBytes), set1(x_sum), sum[p][r]);
-          }
-        }
+        const std::byte* start = panels + p * weight.panel_bytes;
+        const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
+        prefetch_ahead(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes, kPanels * weight.panel_bytes);
+        const Unit unit = Unit::unpack(start + at);
+        const std::byte* meta = start + g * layout.group_bytes + layout.units * Unit::kBytes;
+        I32x16 dot;
+        dot_units<Unit, 1>(&unit, x.high, x.sum_of_codes, &dot);
+        sum[p] = fma(to_float(dot), mul(Scales::load16(meta), x.scale), sum[p]);
+        if constexpr (kOffsets) sum[p] = fma(Scales::load16(meta + Scales::kBytes), x.sum, sum[p]);
       }
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) store(tile + (r * kPanels + p) * kPanelRows, sum[p][r]);
+  for (int p = 0; p < kPanels; ++p) store(tile + p * kPanelRows, sum[p]);
+}
+
+/// Several rows: a unit of each panel is unpacked into registers once for all of them. The sums, which do not fit there
+/// too, wait in the tile. A row's arithmetic is that of multiply_codes_row.
+template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, int kPanels>
+static void multiply_codes_rows(const WeightView& weight, std::int64_t panel, const InputView& input, std::int64_t row,
+                                std::int64_t rows, float* tile) {
+  using Layout = CodeLayout<Unit, kColumns, Scales, kOffsets>;
+  const Layout layout = Layout::of(weight);
+  const std::byte* panels = weight.data + panel * weight.panel_bytes;
+  for (std::int64_t i = 0; i < rows * kPanels; ++i) store(tile + i * kPanelRows, zero());
+  for (std::int64_t g = 0; g < layout.groups; ++g) {
+    for (std::int64_t u = 0; u < layout.units; ++u) {
+      Unit units[kPanels];
+      F32x16 scale[kPanels];
+      F32x16 offset[kPanels];
+      for (int p = 0; p < kPanels; ++p) {
+        const std::byte* start = panels + p * weight.panel_bytes;
+        const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
+        prefetch_ahead(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes, kPanels * weight.panel_bytes);
+        units[p] = Unit::unpack(start + at);
+        const std::byte* meta = start + g * layout.group_bytes + layout.units * Unit::kBytes;
+        scale[p] = Scales::load16(meta);
+        if constexpr (kOffsets) offset[p] = Scales::load16(meta + Scales::kBytes);
+      }
+      for (std::int64_t r = row; r < row + rows; ++r) {
+        const auto x = UnitInput<kColumns>::at(input, weight.cols, r, g * layout.units + u);
+        I32x16 dots[kPanels];
+        dot_units<Unit, kPanels>(units, x.high, x.sum_of_codes, dots);
+        float* sums = tile + (r - row) * kPanels * kPanelRows;
+        for (int p = 0; p < kPanels; ++p) {
+          F32x16 sum = fma(to_float(dots[p]), mul(scale[p], x.scale), load(sums + p * kPanelRows));
+          if constexpr (kOffsets) sum = fma(offset[p], x.sum, sum);
+          store(sums + p * kPanelRows, sum);
+        }
+      }
+    }
   }
 }
 
 // --- from a weight's format and a tile's size to one of the bodies above ---------------------------------------
 
+template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, int kPanels>
+static void multiply_codes(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                           std::int64_t rows, float* tile) {
+  if (rows == 1) return multiply_codes_row<Unit, kColumns, Scales, kOffsets, kPanels>(w, panel, input, row, tile);
+  if constexpr (kPanels <= kTilePanels) {
+    return multiply_codes_rows<Unit, kColumns, Scales, kOffsets, kPanels>(w, panel, input, row, rows, tile);
+  }
+  __builtin_trap();  // callers cut panels as the table's constants say
+}
+
+template <int kPanels>
+static void multiply_quantized(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                               std::int64_t rows, float* tile) {
+  if (w.format == WeightFormat::kInt4) {  // always with offsets: a zero point is one
+    return w.half_scales
+               ? multiply_codes<NibbleUnit<32>, 32, HalfScales, true, kPanels>(w, panel, input, row, rows, tile)
+               : multiply_codes<NibbleUnit<32>, 32, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
+  }
+  if (w.group % 32 != 0) {
+    return multiply_codes<ByteUnit<16>, 16, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
+  }
+  if (w.has_offsets) {
+    return multiply_codes<ByteUnit<32>, 32, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
+  }
+  return w.half_scales
+             ? multiply_codes<ByteUnit<32>, 32, HalfScales, false, kPanels>(w, panel, input, row, rows, tile)
+             : multiply_codes<ByteUnit<32>, 32, FloatScales, false, kPanels>(w, panel, input, row, rows, tile);
+}
+
 template <int kPanels, int kRows>
-static void multiply_tile(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
-                          float* tile) {
+static void multiply_dense_tile(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                                float* tile) {
   switch (w.format) {
-    case WeightFormat::kF32: return multiply_dense<ElementF32, kPanels, kRows>(w, panel, input, row, tile);
     case WeightFormat::kF16: return multiply_dense<ElementF16, kPanels, kRows>(w, panel, input, row, tile);
     case WeightFormat::kBF16: return multiply_dense<ElementBF16, kPanels, kRows>(w, panel, input, row, tile);
-    case WeightFormat::kInt4:  // always with offsets: a zero point is one
-      return w.half_scales
-                 ? multiply_codes<NibbleUnit<32>, 32, HalfScales, true, kPanels, kRows>(w, panel, input, row, tile)
-                 : multiply_codes<NibbleUnit<32>, 32, FloatScales, true, kPanels, kRows>(w, panel, input, row, tile);
-    case WeightFormat::kInt8:
-      if (w.group % 32 != 0) {
-        return multiply_codes<ByteUnit<16>, 16, FloatScales, true, kPanels, kRows>(w, panel, input, row, tile);
-      }
-      if (w.has_offsets) {
-        return multiply_codes<ByteUnit<32>, 32, FloatScales, true, kPanels, kRows>(w, panel, input, row, tile);
-      }
-      return w.half_scales
-                 ? multiply_codes<ByteUnit<32>, 32, HalfScales, false, kPanels, kRows>(w, panel, input, row, tile)
-                 : multiply_codes<ByteUnit<32>, 32, FloatScales, false, kPanels, kRows>(w, panel, input, row, tile);
+    default: return multiply_dense<ElementF32, kPanels, kRows>(w, panel, input, row, tile);
   }
 }
 
 template <int kPanels>
-static void multiply_rows(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
-                          std::int64_t rows, float* tile) {
-  switch (rows) {
-    case 1: return multiply_tile<kPanels, 1>(w, panel, input, row, tile);
-    case 2: return multiply_tile<kPanels, 2>(w, panel, input, row, tile);
-    case 3: return multiply_tile<kPanels, 3>(w, panel, input, row, tile);
-    case 4: return multiply_tile<kPanels, 4>(w, panel, input, row, tile);
-    default: break;
-  }
-  if constexpr (kTileRows > 4) {
+static void multiply_dense_rows(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                                std::int64_t rows, float* tile) {
+  if (rows == 1) return multiply_dense_tile<kPanels, 1>(w, panel, input, row, tile);
+  if constexpr (kPanels <= kTilePanels) {
+    while (rows >= kDenseRows) {
+      multiply_dense_tile<kPanels, kDenseRows>(w, panel, input, row, tile);
+      row += kDenseRows;
+      rows -= kDenseRows;
+      tile += kDenseRows * kPanels * kPanelRows;
+    }
     switch (rows) {
-      case 5: return multiply_tile<kPanels, 5>(w, panel, input, row, tile);
-      case 6: return multiply_tile<kPanels, 6>(w, panel, input, row, tile);
-      case 7: return multiply_tile<kPanels, 7>(w, panel, input, row, tile);
-      default: return multiply_tile<kPanels, 8>(w, panel, input, row, tile);
+      case 0: return;
+      case 1: return multiply_dense_tile<kPanels, 1>(w, panel, input, row, tile);
+      case 2: return multiply_dense_tile<kPanels, 2>(w, panel, input, row, tile);
+      case 3: return multiply_dense_tile<kPanels, 3>(w, panel, input, row, tile);
+      default: break;
+    }
+    if constexpr (kDenseRows > 4) {
+      switch (rows) {
+        case 4: return multiply_dense_tile<kPanels, 4>(w, panel, input, row, tile);
+        case 5: return multiply_dense_tile<kPanels, 5>(w, panel, input, row, tile);
+        case 6: return multiply_dense_tile<kPanels, 6>(w, panel, input, row, tile);
+        default: return multiply_dense_tile<kPanels, 7>(w, panel, input, row, tile);
+      }
     }
   }
+  __builtin_trap();
+}
+
+template <int kPanels>
+static void multiply_panels(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
+                            std::int64_t rows, float* tile) {
+  if (is_quantized_format(w.format)) return multiply_quantized<kPanels>(w, panel, input, row, rows, tile);
+  return multiply_dense_rows<kPanels>(w, panel, input, row, rows, tile);
 }
 
 static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input,
                      std::int64_t row, std::int64_t rows, float* tile) {
-  if (panels == 1) return multiply_rows<1>(w, panel, input, row, rows, tile);
+  if (panels == 1) return multiply_panels<1>(w, panel, input, row, rows, tile);
   if constexpr (kSinglePanels > 1) {
-    if (panels == kSinglePanels && rows == 1) return multiply_tile<kSinglePanels, 1>(w, panel, input, row, tile);
+    if (panels == kSinglePanels) return multiply_panels<kSinglePanels>(w, panel, input, row, rows, tile);
   }
-  if constexpr (kTilePanels > 1) {
-    if (panels == kTilePanels) return multiply_rows<kTilePanels>(w, panel, input, row, rows, tile);
+  if constexpr (kTilePanels > 1 && kTilePanels != kSinglePanels) {
+    if (panels == kTilePanels) return multiply_panels<kTilePanels>(w, panel, input, row, rows, tile);
   }
-  __builtin_trap();  // callers cut panels as the table's constants say
+  __builtin_trap();
 }
 
 // --- attention -------------------------------------------------------------------------------------------------

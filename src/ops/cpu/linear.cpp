@@ -1,9 +1,15 @@
-// The CPU's matrix products: prepare the input rows once, share panels of the weight among the workers, finish each
-// tile while it is in the first-level cache.
+// The CPU's matrix products: make the input rows ready, multiply tile by tile, finish each tile while it is in the
+// first-level cache.
+//
+// Few rows are bound by reading the weight: the workers share its panels. One to four rows each worker makes ready for
+// itself, which takes less time than to meet at a barrier; of more each makes some ready. Many rows are bound by
+// multiplying: the workers share the rows, in blocks that fit the second-level cache with their codes, so that nothing
+// of a block crosses from one core to another between its input and its finished output.
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "core/check.h"
 #include "ops/check_arguments.h"
@@ -12,19 +18,16 @@
 namespace lanner::ops::cpu {
 namespace {
 
+constexpr std::int64_t kOwnRows = 32;             // for each worker: so many rows are shared instead of panels
+constexpr std::int64_t kMostBlockRows = 64;       // rows that go through all panels together
+constexpr std::int64_t kBlockBytes = 512 * 1024;  // of their codes: half of a usual second-level cache
+
 const CpuWeight& cpu_weight(const LinearPart& part) { return static_cast<const CpuWeight&>(*part.weight); }
 
 void add_bias(const LinearPart& part, std::int64_t column, std::int64_t count, float* values) {
   if (part.bias == nullptr) return;
   const float* bias = part.bias->data() + column;
   for (std::int64_t i = 0; i < count; ++i) values[i] += bias[i];
-}
-
-/// Where a part's columns begin in a row of all parts' products.
-std::int64_t first_column(const Linear& linear, std::size_t part) {
-  std::int64_t column = 0;
-  for (std::size_t p = 0; p < part; ++p) column += linear.parts[p].weight->rows();
-  return column;
 }
 
 /// Turns the halves of a head by the angles of its position (RoFormer, with pairs in halves).
@@ -50,24 +53,36 @@ void CpuBackend::normalize(const Norm& norm, const float* x, std::int64_t n, flo
   }
 }
 
-InputView CpuBackend::prepare(Worker& worker, const Linear& linear, const float* x, const std::int32_t* wanted,
-                              std::int64_t rows) {
+CpuBackend::Cut CpuBackend::cut_of(const Linear& linear, std::int64_t rows) const {
   const std::int64_t cols = linear.cols();
   LANNER_CHECK(rows <= reserved_rows_ && cols <= reserved_cols_);
-  bool quantized = false;
-  for (const LinearPart& part : linear.parts) quantized = quantized || is_quantized(part.weight->format());
+  Cut cut{.linear = linear, .rows = rows};
+  for (const LinearPart& part : linear.parts) cut.quantized = cut.quantized || is_quantized(part.weight->format());
+  const std::int64_t workers = pool_->size();
+  if (rows >= kOwnRows * workers) {
+    const std::int64_t fitting = std::clamp(kBlockBytes / code_stride(cols), kMaxTileRows, kMostBlockRows);
+    const std::int64_t fair = (rows + workers - 1) / workers;
+    cut.block_rows = std::min(fitting, fair);
+  }
+  cut.alone = cut.block_rows == 0 && rows <= kAloneRows;
+  return cut;
+}
+
+InputView CpuBackend::prepare_rows(const Cut& cut, const float* x, const std::int32_t* wanted, std::int64_t begin,
+                                   std::int64_t end, std::int64_t place) {
+  const Linear& linear = cut.linear;
+  const std::int64_t cols = linear.cols();
   const std::int32_t* order = linear.input_order.empty() ? nullptr : linear.input_order.data();
   const bool copied = linear.norm || order != nullptr || wanted != nullptr;
-  const std::int64_t groups = cols / kActivationGroup;
-  auto* values = input_values_.as<float>();
-  auto* high = input_codes_.as<std::int8_t>();
-  auto* low = high + rows * cols;
-  const auto [begin, end] = worker.share(rows);
+  float* values = input_values_.as<float>() + place * cols;
+  float* unordered = input_unordered_.as<float>() + place * cols;
+  std::int8_t* codes = input_codes_.as<std::int8_t>() + place * code_stride(cols);
+  ActivationGroup* groups = input_groups_.as<ActivationGroup>() + place * (cols / kActivationGroup);
   for (std::int64_t row = begin; row < end; ++row) {
     const float* in = x + (wanted != nullptr ? wanted[row] : row) * cols;
     float* out = values + row * cols;
     if (linear.norm) {
-      float* normed = order == nullptr ? out : product_.as<float>() + row * cols;  // nobody's before the products
+      float* normed = order == nullptr ? out : unordered + row * cols;
       normalize(linear.norm, in, cols, normed);
       in = normed;
     }
@@ -76,29 +91,27 @@ InputView CpuBackend::prepare(Worker& worker, const Linear& linear, const float*
     } else if (copied && in != out) {
       std::memcpy(out, in, static_cast<std::size_t>(cols) * sizeof(float));
     }
-    if (quantized) {
-      kernels_.quantize(copied ? out : in, cols, high + row * cols, low + row * cols,
-                        input_scales_.as<float>() + row * groups, input_sums_.as<std::int32_t>() + row * groups * 2);
+    if (cut.quantized) {
+      kernels_.quantize(copied ? out : in, cols, codes + row * code_stride(cols),
+                        groups + row * (cols / kActivationGroup));
     }
   }
+  return {.values = copied ? values : x, .codes = codes, .groups = groups};
+}
+
+InputView CpuBackend::prepare(Worker& worker, const Cut& cut, const float* x, const std::int32_t* wanted) {
+  if (cut.alone) return prepare_rows(cut, x, wanted, 0, cut.rows, reserved_rows_ + worker.index() * kAloneRows);
+  const auto [begin, end] = worker.share(cut.rows);
+  const InputView view = prepare_rows(cut, x, wanted, begin, end, 0);
   worker.barrier();
-  return {.values = copied ? values : x,
-          .high = high,
-          .low = low,
-          .scales = input_scales_.as<float>(),
-          .sums = input_sums_.as<std::int32_t>()};
+  return view;
 }
 
 template <typename Visit>
-void CpuBackend::for_each_tile(std::atomic<std::int64_t>& next, std::int64_t panels, std::int64_t rows,
+void CpuBackend::for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, std::int64_t rows,
                                const Visit& visit) {
   const std::int64_t wide = rows == 1 ? kernels_.single_panels : kernels_.tile_panels;
-  // A run of panels a turn: long enough to stream, short enough that the workers end together.
-  const std::int64_t run = std::clamp<std::int64_t>(panels / (8 * pool_->size()), 1, 4) * wide;
-  while (true) {
-    const std::int64_t begin = next.fetch_add(run, std::memory_order_relaxed);
-    if (begin >= panels) return;
-    const std::int64_t end = std::min(begin + run, panels);
+  const auto visit_panels = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t panel = begin; panel < end;) {
       const std::int64_t count = end - panel >= wide ? wide : 1;
       for (std::int64_t row = 0; row < rows; row += kernels_.tile_rows) {
@@ -106,41 +119,105 @@ void CpuBackend::for_each_tile(std::atomic<std::int64_t>& next, std::int64_t pan
       }
       panel += count;
     }
+  };
+  // Most of a worker's share is its own, in one run that streams; the rest goes to whoever comes first, at last one
+  // panel at a time, so that the workers end together.
+  const std::int64_t workers = worker.count();
+  const std::int64_t own = panels * 3 / 4 / workers / wide * wide;
+  visit_panels(worker.index() * own, (worker.index() + 1) * own);
+  const std::int64_t shared = workers * own;
+  const std::int64_t runs = std::max<std::int64_t>(0, panels - shared - workers * wide) / wide;
+  while (true) {
+    const std::int64_t turn = turns.next.fetch_add(1, std::memory_order_relaxed);
+    const std::int64_t begin = shared + std::min(turn, runs) * wide + std::max<std::int64_t>(0, turn - runs);
+    if (begin >= panels) return;
+    visit_panels(begin, begin + (turn < runs ? wide : 1));
   }
 }
 
-template <typename Finish>
-void CpuBackend::multiply_parts(std::atomic<std::int64_t>& next, const Linear& linear, const InputView& input,
-                                std::int64_t rows, const Finish& finish) {
-  // The parts' panels are numbered through, so that one counter shares them all.
+template <typename Visit>
+void CpuBackend::for_each_tile_of_block(std::int64_t panels, std::int64_t begin, std::int64_t end,
+                                        const Visit& visit) const {
+  const std::int64_t wide = kernels_.tile_panels;
+  for (std::int64_t panel = 0; panel < panels;) {
+    const std::int64_t count = panels - panel >= wide ? wide : 1;
+    for (std::int64_t row = begin; row < end; row += kernels_.tile_rows) {
+      visit(panel, count, row, std::min(kernels_.tile_rows, end - row));
+    }
+    panel += count;
+  }
+}
+
+template <typename Multiply, typename Finish>
+void CpuBackend::run_product(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
+                             std::int64_t panels, const Multiply& multiply, const Finish& finish) {
+  const Cut cut = cut_of(linear, rows);
+  Turns turns;
+  if (cut.block_rows == 0) {
+    pool_->run([&](Worker& worker) {
+      const InputView view = prepare(worker, cut, x, wanted);
+      for_each_tile(worker, turns, panels, rows,
+                    [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count) {
+                      multiply(view, panel, count, row, row_count);
+                    });
+      if constexpr (!std::is_same_v<Finish, std::nullptr_t>) {
+        worker.barrier();
+        const auto [begin, end] = worker.share(rows);
+        finish(begin, end);
+      }
+    });
+    return;
+  }
+  const std::int64_t blocks = (rows + cut.block_rows - 1) / cut.block_rows;
+  pool_->run([&](Worker& /*worker*/) {
+    while (true) {
+      const std::int64_t block = turns.next.fetch_add(1, std::memory_order_relaxed);
+      if (block >= blocks) return;
+      const std::int64_t begin = block * cut.block_rows;
+      const std::int64_t end = std::min(begin + cut.block_rows, rows);
+      const InputView view = prepare_rows(cut, x, wanted, begin, end, 0);
+      for_each_tile_of_block(panels, begin, end,
+                             [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count) {
+                               multiply(view, panel, count, row, row_count);
+                             });
+      if constexpr (!std::is_same_v<Finish, std::nullptr_t>) finish(begin, end);
+    }
+  });
+}
+
+template <typename Take, typename Finish>
+void CpuBackend::multiply_parts(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
+                                const Take& take, const Finish& finish) {
+  // The parts' panels are numbered through, so that the workers share them all.
   std::int64_t total = 0;
   for (const LinearPart& part : linear.parts) total += cpu_weight(part).panels();
-  for_each_tile(
-      next, total, rows, [&](std::int64_t first, std::int64_t count, std::int64_t row, std::int64_t row_count) {
-        alignas(64) float tile[kMaxTileRows * kMaxTilePanels * kPanelRows];
-        std::int64_t start = 0;  // of the part, in panels of all parts
-        for (std::size_t p = 0; p < linear.parts.size(); ++p) {
-          const LinearPart& part = linear.parts[p];
-          const CpuWeight& weight = cpu_weight(part);
-          std::int64_t panel = std::max<std::int64_t>(first - start, 0);
-          const std::int64_t end = std::min(first + count - start, weight.panels());
-          start += weight.panels();
-          while (panel < end) {
-            const std::int64_t here = end - panel == count ? count : 1;  // a run that crosses parts goes panel by panel
-            kernels_.multiply(weight.view(), panel, here, input, row, row_count, tile);
-            for (std::int64_t r = 0; r < row_count; ++r) {
-              for (std::int64_t i = 0; i < here; ++i) {
-                const std::int64_t column = (panel + i) * kPanelRows;
-                float* values = tile + (r * here + i) * kPanelRows;
-                const std::int64_t columns = std::min(kPanelRows, weight.rows() - column);
-                add_bias(part, column, columns, values);
-                finish(p, row + r, column, columns, values);
-              }
-            }
-            panel += here;
-          }
+  const auto multiply = [&](const InputView& input, std::int64_t first, std::int64_t count, std::int64_t row,
+                            std::int64_t row_count) {
+    alignas(64) float tile[kMaxTileRows * kMaxTilePanels * kPanelRows];
+    std::int64_t start = 0;         // of the part, in panels of all parts
+    std::int64_t first_column = 0;  // of the part, in a row of all parts' products
+    for (std::size_t p = 0; p < linear.parts.size(); ++p) {
+      const LinearPart& part = linear.parts[p];
+      const CpuWeight& weight = cpu_weight(part);
+      std::int64_t panel = std::max<std::int64_t>(first - start, 0);
+      const std::int64_t end = std::min(first + count - start, weight.panels());
+      while (panel < end) {
+        const std::int64_t here = end - panel == count ? count : 1;  // a run that crosses parts goes panel by panel
+        kernels_.multiply(weight.view(), panel, here, input, row, row_count, tile);
+        const std::int64_t column = panel * kPanelRows;
+        const std::int64_t columns = std::min(here * kPanelRows, weight.rows() - column);
+        for (std::int64_t r = 0; r < row_count; ++r) {
+          float* values = tile + r * here * kPanelRows;
+          add_bias(part, column, columns, values);
+          take(row + r, first_column + column, columns, values);
         }
-      });
+        panel += here;
+      }
+      start += weight.panels();
+      first_column += weight.rows();
+    }
+  };
+  run_product(linear, x, wanted, rows, total, multiply, finish);
 }
 
 void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
@@ -148,56 +225,47 @@ void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64
   const std::int64_t width = linear.rows();
   const float scale = linear.epilogue.scale;
   const Norm& post_norm = linear.epilogue.post_norm;
-  LANNER_CHECK(!post_norm || width <= reserved_cols_);
-  std::atomic<std::int64_t> next{0};
-  pool_->run([&](Worker& worker) {
-    const InputView view = prepare(worker, linear, input, nullptr, rows);
-    if (post_norm) return add_normed(worker, next, linear, view, rows, x);
+  if (!post_norm) {
     multiply_parts(
-        next, linear, view, rows,
-        [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-          float* out = x + row * width + first_column(linear, part) + column;
+        linear, input, nullptr, rows,
+        [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+          float* out = x + row * width + column;
           for (std::int64_t i = 0; i < count; ++i) out[i] += scale * values[i];
-        });
-  });
-}
-
-void CpuBackend::add_normed(Worker& worker, std::atomic<std::int64_t>& next, const Linear& linear,
-                            const InputView& input, std::int64_t rows, float* x) {
-  const std::int64_t width = linear.rows();
-  auto* product = product_.as<float>();  // (rows, width)
-  multiply_parts(next, linear, input, rows,
-                 [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-                   float* out = product + row * width + first_column(linear, part) + column;
-                   for (std::int64_t i = 0; i < count; ++i) out[i] = linear.epilogue.scale * values[i];
-                 });
-  worker.barrier();
-  const auto [begin, end] = worker.share(rows);
-  for (std::int64_t row = begin; row < end; ++row) {
-    float* normed = product + row * width;
-    normalize(linear.epilogue.post_norm, normed, width, normed);
-    for (std::int64_t i = 0; i < width; ++i) x[row * width + i] += normed[i];
+        },
+        nullptr);
+    return;
   }
+  LANNER_CHECK(width <= reserved_cols_);
+  auto* product = product_.as<float>();  // (rows, width)
+  multiply_parts(
+      linear, input, nullptr, rows,
+      [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+        float* out = product + row * width + column;
+        for (std::int64_t i = 0; i < count; ++i) out[i] = scale * values[i];
+      },
+      [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row) {
+          float* normed = product + row * width;
+          normalize(post_norm, normed, width, normed);
+          for (std::int64_t i = 0; i < width; ++i) x[row * width + i] += normed[i];
+        }
+      });
 }
 
 void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) {
   check_norm_head(linear);
-  std::atomic<std::int64_t> next{0};
   const std::int64_t width = linear.rows();
-  const auto rows = static_cast<std::int64_t>(wanted.size());
   const Epilogue& epilogue = linear.epilogue;
-  pool_->run([&](Worker& worker) {
-    const InputView view = prepare(worker, linear, x, wanted.data(), rows);
-    multiply_parts(next, linear, view, rows,
-                   [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, float* values) {
-                     if (epilogue.scale != 1.0F) {
-                       for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
-                     }
-                     if (epilogue.soft_cap != 0) kernels_.soft_cap(values, count, epilogue.soft_cap);
-                     std::memcpy(logits + row * width + first_column(linear, part) + column, values,
-                                 static_cast<std::size_t>(count) * 4);
-                   });
-  });
+  multiply_parts(
+      linear, x, wanted.data(), static_cast<std::int64_t>(wanted.size()),
+      [&](std::int64_t row, std::int64_t column, std::int64_t count, float* values) {
+        if (epilogue.scale != 1.0F) {
+          for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
+        }
+        if (epilogue.soft_cap != 0) kernels_.soft_cap(values, count, epilogue.soft_cap);
+        std::memcpy(logits + row * width + column, values, static_cast<std::size_t>(count) * sizeof(float));
+      },
+      nullptr);
 }
 
 void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
@@ -206,59 +274,48 @@ void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, 
   const CpuWeight& gate_weight = cpu_weight(linear.parts[0]);
   const CpuWeight* up_weight = linear.parts.size() == 2 ? &cpu_weight(linear.parts[1]) : nullptr;
   const std::int64_t width = gate_weight.rows();
-  std::atomic<std::int64_t> next{0};
-  pool_->run([&](Worker& worker) {
-    const InputView view = prepare(worker, linear, x, nullptr, rows);
-    for_each_tile(next, gate_weight.panels(), rows,
-                  [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count) {
-                    alignas(64) float gates[kMaxTileRows * kMaxTilePanels * kPanelRows];
-                    alignas(64) float ups[kMaxTileRows * kMaxTilePanels * kPanelRows];
-                    kernels_.multiply(gate_weight.view(), panel, count, view, row, row_count, gates);
-                    if (up_weight != nullptr) {
-                      kernels_.multiply(up_weight->view(), panel, count, view, row, row_count, ups);
-                    }
-                    const std::int64_t column = panel * kPanelRows;
-                    const std::int64_t columns = std::min(count * kPanelRows, width - column);
-                    for (std::int64_t r = 0; r < row_count; ++r) {
-                      float* gate_row = gates + r * count * kPanelRows;
-                      float* up_row = up_weight == nullptr ? nullptr : ups + r * count * kPanelRows;
-                      add_bias(linear.parts[0], column, columns, gate_row);
-                      if (up_row != nullptr) add_bias(linear.parts[1], column, columns, up_row);
-                      kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
-                    }
-                  });
-  });
+  const auto multiply = [&](const InputView& view, std::int64_t panel, std::int64_t count, std::int64_t row,
+                            std::int64_t row_count) {
+    alignas(64) float gates[kMaxTileRows * kMaxTilePanels * kPanelRows];
+    alignas(64) float ups[kMaxTileRows * kMaxTilePanels * kPanelRows];
+    kernels_.multiply(gate_weight.view(), panel, count, view, row, row_count, gates);
+    if (up_weight != nullptr) kernels_.multiply(up_weight->view(), panel, count, view, row, row_count, ups);
+    const std::int64_t column = panel * kPanelRows;
+    const std::int64_t columns = std::min(count * kPanelRows, width - column);
+    for (std::int64_t r = 0; r < row_count; ++r) {
+      float* gate_row = gates + r * count * kPanelRows;
+      float* up_row = up_weight == nullptr ? nullptr : ups + r * count * kPanelRows;
+      add_bias(linear.parts[0], column, columns, gate_row);
+      if (up_row != nullptr) add_bias(linear.parts[1], column, columns, up_row);
+      kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
+    }
+  };
+  run_product(linear, x, nullptr, rows, gate_weight.panels(), multiply, nullptr);
 }
 
 void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) {
   check_norm_qkv(args, batch, cache);
   const Linear& linear = *args.linear;
-  const std::int64_t kv_width = cache.layout.kv_heads * cache.layout.head_dim;
+  const std::int64_t kv_width = 2 * cache.layout.kv_heads * cache.layout.head_dim;
   const std::int64_t q_width = args.heads * cache.layout.head_dim;
-  LANNER_CHECK(2 * kv_width <= reserved_cols_);
+  LANNER_CHECK(kv_width <= reserved_cols_);
   auto* kv = product_.as<float>();  // (rows, 2, kv_heads, head_dim)
-  std::atomic<std::int64_t> next{0};
-  pool_->run([&](Worker& worker) {
-    const InputView view = prepare(worker, linear, args.x, nullptr, batch.rows);
-    multiply_parts(
-        next, linear, view, batch.rows,
-        [&](std::size_t part, std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-          float* out = part == 0 ? args.q + row * q_width + column
-                                 : kv + row * 2 * kv_width + (part == 1 ? 0 : kv_width) + column;
-          std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(float));
-        });
-    worker.barrier();
-    const auto [begin, end] = worker.share(batch.rows);
-    for (const SequenceSlice& slice : batch.slices) {
-      for (std::int32_t i = 0; i < slice.rows; ++i) {
-        const std::int64_t row = slice.first_row + i;
-        if (row < begin || row >= end) continue;
-        const std::int64_t position = slice.first_position + i;
-        const std::int32_t block = slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens)];
-        finish_heads(args, row, position, block, kv + row * 2 * kv_width, cache);
-      }
-    }
-  });
+  multiply_parts(
+      linear, args.x, nullptr, batch.rows,
+      [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
+        float* out = column < q_width ? args.q + row * q_width + column : kv + row * kv_width + column - q_width;
+        std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(float));
+      },
+      [&](std::int64_t begin, std::int64_t end) {
+        for (const SequenceSlice& slice : batch.slices) {
+          const std::int64_t first = slice.first_row;
+          for (std::int64_t row = std::max(begin, first); row < std::min(end, first + slice.rows); ++row) {
+            const std::int64_t position = slice.first_position + (row - first);
+            const std::int32_t block = slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens)];
+            finish_heads(args, row, position, block, kv + row * kv_width, cache);
+          }
+        }
+      });
 }
 
 void CpuBackend::finish_heads(const NormQkvArgs& args, std::int64_t row, std::int64_t position, std::int32_t block,

@@ -191,27 +191,41 @@ Result<WeightView> image_view(const WeightSource& source) {
   return view;
 }
 
-Result<std::shared_ptr<const CpuWeight>> adopt(const WeightSource& source, Arithmetic arithmetic) {
+Result<std::shared_ptr<const CpuWeight>> adopt(const WeightSource& source, Arithmetic arithmetic, WeightRoom& room) {
   LANNER_ASSIGN_OR_RETURN(const WeightView view, image_view(source));
   const auto weight = std::make_shared<const CpuWeight>(view, source.rows, source.packed->owner);
   if (!is_quantized(view.format) || arithmetic == Arithmetic::kFast) return weight;
   WeightView wide = plan_dense(WeightFormat::kF32, source.cols);
-  LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(weight->panels() * wide.panel_bytes, "weights"));
-  wide.data = buffer.data();
+  LANNER_ASSIGN_OR_RETURN(const auto memory, room.allocate(weight->panels() * wide.panel_bytes));
+  wide.data = memory.get();
   std::vector<float> row(static_cast<std::size_t>(source.cols));
   for (std::int64_t r = 0; r < source.rows; ++r) {
     weight->read_row(r, row.data());
-    float* lane = reinterpret_cast<float*>(buffer.data() + r / kPanelRows * wide.panel_bytes) + r % kPanelRows;
+    float* lane = reinterpret_cast<float*>(memory.get() + r / kPanelRows * wide.panel_bytes) + r % kPanelRows;
     for (std::size_t c = 0; c < row.size(); ++c) lane[c * kPanelRows] = row[c];
   }
-  return std::make_shared<const CpuWeight>(wide, source.rows, std::make_shared<AlignedBuffer>(std::move(buffer)));
+  return std::make_shared<const CpuWeight>(wide, source.rows, memory);
 }
 
 }  // namespace
 
-Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool) {
+Result<std::shared_ptr<std::byte>> WeightRoom::allocate(std::int64_t bytes) {
+  constexpr std::int64_t kBufferBytes = std::int64_t{64} << 20;  // only what is written to takes memory
+  constexpr std::int64_t kLine = 64;
+  if (buffer_ == nullptr || bytes > buffer_->bytes() - used_) {
+    LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(std::max(bytes, kBufferBytes), "weights"));
+    buffer_ = std::make_shared<AlignedBuffer>(std::move(buffer));
+    used_ = 0;
+  }
+  std::shared_ptr<std::byte> memory(buffer_, buffer_->data() + used_);
+  used_ = std::min(buffer_->bytes(), (used_ + bytes + kLine - 1) / kLine * kLine);
+  return memory;
+}
+
+Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool,
+                                                     WeightRoom& room) {
   LANNER_CHECK(source.input_order.empty());  // a Linear's affair, not a weight's
-  if (source.packed != nullptr) return adopt(source, arithmetic);
+  if (source.packed != nullptr) return adopt(source, arithmetic, room);
   WeightView view;
   if (!is_quantized(source.format)) {
     view = plan_dense(source.format, source.cols);
@@ -225,15 +239,15 @@ Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithm
     }
   }
   const std::int64_t panels = panels_of(source.rows);
-  LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(panels * view.panel_bytes, "weights"));
-  view.data = buffer.data();
+  LANNER_ASSIGN_OR_RETURN(const auto memory, room.allocate(panels * view.panel_bytes));
+  view.data = memory.get();
   pool.run([&](ThreadPool::Worker& worker) {
     const auto [begin, end] = worker.share(panels);
     for (std::int64_t panel = begin; panel < end; ++panel) {
-      pack_panel(source, view, panel, buffer.data() + panel * view.panel_bytes);
+      pack_panel(source, view, panel, memory.get() + panel * view.panel_bytes);
     }
   });
-  return std::make_shared<const CpuWeight>(view, source.rows, std::make_shared<AlignedBuffer>(std::move(buffer)));
+  return std::make_shared<const CpuWeight>(view, source.rows, memory);
 }
 
 PackedImage CpuWeight::image() const {

@@ -12,6 +12,18 @@ namespace lanner::ops::cpu {
 
 inline std::int64_t panels_of(std::int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
+/// Where weights lie: many in one large buffer, so that they get the system's huge pages, which a matrix of a megabyte
+/// by itself would not. A buffer lives as long as the last weight in it. One thread at a time.
+class WeightRoom {
+ public:
+  /// Zeroed bytes, aligned for kernels. kResourceExhausted when the system refuses.
+  Result<std::shared_ptr<std::byte>> allocate(std::int64_t bytes);
+
+ private:
+  std::shared_ptr<AlignedBuffer> buffer_;
+  std::int64_t used_ = 0;
+};
+
 class CpuWeight final : public PackedWeight {
  public:
   /// The panels are at view.data, which `owner` keeps.
@@ -37,6 +49,7 @@ class CpuWeight final : public PackedWeight {
 /// kUnsupported when a quantized matrix has columns or groups that the kernels cannot take; the work is spread
 /// over `pool`. What is packed already is taken as it lies, without a copy, unless it is to be widened; kCorrupt when
 /// its bytes are not those of its shape.
-Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool);
+Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool,
+                                                     WeightRoom& room);
 
 }  // namespace lanner::ops::cpu

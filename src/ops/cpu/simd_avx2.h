@@ -23,7 +23,8 @@ struct Codes {
 
 inline constexpr CpuIsa kIsa = CpuIsa::kAvx2;
 
-inline constexpr int kTileRows = 4;
+inline constexpr int kTileRows = 4;   // rows of one product tile
+inline constexpr int kDenseRows = 4;  // of which a dense weight takes at once
 inline constexpr int kTilePanels = 1;
 inline constexpr int kSinglePanels = 4;
 inline constexpr int kScoreQueries = 2;

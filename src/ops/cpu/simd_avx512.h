@@ -28,7 +28,8 @@ struct Codes {
 inline constexpr CpuIsa kIsa = CpuIsa::kAvx512;
 
 // How many accumulators fit the 32 registers.
-inline constexpr int kTileRows = 8;      // rows of one product tile
+inline constexpr int kTileRows = 16;     // rows of one product tile
+inline constexpr int kDenseRows = 8;     // of which a dense weight takes at once
 inline constexpr int kTilePanels = 2;    // panels of a tile with several rows
 inline constexpr int kSinglePanels = 4;  // panels walked together for a single row: enough streams for the bus
 inline constexpr int kScoreQueries = 4;  // queries that share one load of keys or values

@@ -33,6 +33,8 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
   options.push_back(add_model_format_flag(verb, flags.model_format));
   options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
+  options.push_back(verb.add_flag("--pin-threads", flags.pin_threads,
+                                  "Keep each on a processor of its own, where the model runs there"));
   options.push_back(
       verb.add_flag("--deterministic", flags.deterministic,
                     "The same answer whatever else runs beside it (on the CPU always so; on CUDA slower)"));
@@ -181,6 +183,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   options.engine.enable_prefix_caching = !flags.disable_prefix_caching;
   options.engine.deterministic = flags.deterministic;
   options.engine.threads = flags.threads;
+  options.engine.pin_threads = flags.pin_threads;
   options.chat_template = flags.chat_template;
   LANNER_RETURN_IF_ERROR(check_options(options.engine, flag_name));  // before a model is looked for
   if (flags.enable_prefix_caching && flags.disable_prefix_caching) {

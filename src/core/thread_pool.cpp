@@ -34,11 +34,24 @@ void wait_for_change(const std::atomic<T>& value, T old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
+/// The first `count` processors that this process may use; none where it may use fewer.
+std::vector<int> own_processors(int count) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) < count) return {};
+  std::vector<int> processors;
+  for (int cpu = 0; static_cast<int>(processors.size()) < count; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) processors.push_back(cpu);
+  }
+  return processors;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
+Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads, bool pinned) {
   LANNER_CHECK(threads >= 1);
   std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
+  if (pinned) pool->processors_ = own_processors(threads);
   try {
     pool->threads_.reserve(static_cast<std::size_t>(threads - 1));
     for (int index = 1; index < threads; ++index) {
@@ -71,7 +84,16 @@ void ThreadPool::run(const Body& body) {
   }
 }
 
+void ThreadPool::pin(int index) const {
+  if (processors_.empty()) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(processors_[static_cast<std::size_t>(index)], &set);
+  ::sched_setaffinity(0, sizeof(set), &set);  // a wish: without it the system chooses
+}
+
 void ThreadPool::work(int index) {
+  pin(index);
   Worker worker(*this, index);
   std::uint32_t seen = 0;
   while (true) {

@@ -45,21 +45,27 @@ class ThreadPool {
   };
   using Body = std::function<void(Worker&)>;
 
-  /// threads >= 1, the caller of run() included. kResourceExhausted where the system starts no more.
-  static Result<std::unique_ptr<ThreadPool>> create(int threads);
+  /// threads >= 1, the caller of run() included. kResourceExhausted where the system starts no more. `pinned`: each
+  /// thread stays on a processor of its own, as long as this process may use so many; the caller's must ask for it.
+  static Result<std::unique_ptr<ThreadPool>> create(int threads, bool pinned = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return size_; }
   void run(const Body& body);
+  /// Pins the calling thread, which is to call run(), if the pool's are. Threads that it starts later inherit that.
+  void pin_caller() const { pin(0); }
 
  private:
   explicit ThreadPool(int threads) : size_(threads) {}
+  /// Pins the calling thread to the worker's processor.
+  void pin(int index) const;
   void work(int index);
   void wait_at_barrier();
 
   const int size_;
+  std::vector<int> processors_;  // of the workers; empty: they are not pinned
   std::vector<std::thread> threads_;
   const Body* body_ = nullptr;
   bool stopping_ = false;

@@ -1,7 +1,9 @@
 #include "core/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <memory>
@@ -94,6 +96,32 @@ TEST(ThreadPool, WakesAfterItHasGoneToSleep) {
     });
     EXPECT_EQ(done.load(), 3);
   }
+}
+
+TEST(ThreadPool, PinsEachThreadToAProcessorOfItsOwn) {
+  const int processors = available_processors();
+  std::thread caller([&] {  // a thread of its own, whose pinning ends with it
+    const auto pool = std::move(*ThreadPool::create(processors, true));
+    pool->pin_caller();
+    std::vector<int> seen(static_cast<std::size_t>(processors), -1);
+    pool->run([&](ThreadPool::Worker& worker) {
+      cpu_set_t set;
+      CPU_ZERO(&set);
+      ASSERT_EQ(::sched_getaffinity(0, sizeof(set), &set), 0);
+      ASSERT_EQ(CPU_COUNT(&set), 1);
+      seen[static_cast<std::size_t>(worker.index())] = ::sched_getcpu();
+    });
+    std::sort(seen.begin(), seen.end());
+    EXPECT_EQ(std::unique(seen.begin(), seen.end()), seen.end());
+  });
+  caller.join();
+}
+
+TEST(ThreadPool, IsNotPinnedWhereProcessorsAreTooFew) {
+  const auto pool = std::move(*ThreadPool::create(4 * static_cast<int>(std::thread::hardware_concurrency()), true));
+  std::atomic<int> done{0};
+  pool->run([&](ThreadPool::Worker&) { done.fetch_add(1); });
+  EXPECT_EQ(done.load(), pool->size());
 }
 
 TEST(ThreadPool, UsesNoProcessorWhileItIsIdle) {

@@ -88,6 +88,7 @@ EngineStats BatchingEngine::stats() const {
 }
 
 void BatchingEngine::loop() {
+  parts_.backend->enter_thread();
   const auto own_time = [&] { return std::chrono::steady_clock::now().time_since_epoch() - runner_.waited(); };
   while (receive()) {
     const auto begin = own_time();

@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "core/aligned_buffer.h"
@@ -200,7 +201,10 @@ Result<KernelFigures::Body> measure_body(CpuIsa isa, const std::vector<Subject>&
                                          const KernelBenchmarkOptions& options, const std::function<void()>& done) {
   KernelFigures::Body body{.isa = isa, .limits = {}, .figures = {}};
   LANNER_ASSIGN_OR_RETURN(body.limits, measure_roofline({.threads = options.threads, .isa = isa}));
-  LANNER_ASSIGN_OR_RETURN(const auto backend, ops::make_cpu_backend({.threads = options.threads, .isa = isa}));
+  LANNER_ASSIGN_OR_RETURN(
+      const auto backend,
+      ops::make_cpu_backend({.threads = options.threads, .isa = isa, .pin_threads = options.pin_threads}));
+  backend->enter_thread();
   std::int64_t cols = 0;
   for (const Subject& subject : subjects) cols = std::max(cols, subject.shape.cols);
   const std::int64_t most_rows = *std::ranges::max_element(options.rows);
@@ -238,8 +242,11 @@ Result<KernelFigures> measure_kernels(const model::Checkpoint& checkpoint, const
   KernelFigures figures;
   for (const Subject& subject : subjects) figures.shapes.push_back(subject.shape);
   for (const CpuIsa isa : options.isas) {
-    LANNER_ASSIGN_OR_RETURN(KernelFigures::Body body, measure_body(isa, subjects, options, done));
-    figures.bodies.push_back(std::move(body));
+    Result<KernelFigures::Body> body = internal_error("nothing was measured");
+    // A thread of its own, which may be pinned.
+    std::thread([&] { body = measure_body(isa, subjects, options, done); }).join();
+    if (!body.ok()) return body.status();
+    figures.bodies.push_back(std::move(*body));
   }
   return figures;
 }

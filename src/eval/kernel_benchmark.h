@@ -25,9 +25,10 @@ struct KernelBenchmarkOptions {
   std::vector<std::int32_t> rows = {1, 2, 4, 8, 16, 64, 512};
   std::vector<CpuIsa> isas = {selected_cpu_isa()};  // none above detected_cpu_isa()
   int threads = 0;                                  // 0: available_processors()
+  bool pin_threads = false;                         // each to a processor of its own
   ops::Arithmetic arithmetic = ops::Arithmetic::kFast;
   double seconds = 0.1;  // of each shape and number of rows, after one call that is not counted
-  /// Called on the calling thread: measurements done and to be done; may be empty.
+  /// Called while the caller waits: measurements done and to be done; may be empty.
   std::function<void(std::int64_t, std::int64_t)> progress;
 };
 

@@ -112,6 +112,9 @@ class Backend {
   /// Bytes that may still be allocated on the device.
   virtual std::int64_t available_bytes() const = 0;
 
+  /// The calling thread is from now on the one that calls the operations: a device may have a place for it.
+  virtual void enter_thread() {}
+
   // Memory. Sizes are in bytes; kResourceExhausted when there is none left.
   virtual Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) = 0;
   virtual Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) = 0;
@@ -189,6 +192,7 @@ struct CpuBackendOptions {
   int threads = 0;                   // 0: available_processors()
   PackObserver* observer = nullptr;  // outlives the backend
   CpuIsa isa = selected_cpu_isa();   // whose kernels; not above detected_cpu_isa()
+  bool pin_threads = false;          // each to a processor of its own; the caller's with enter_thread()
 };
 
 struct CudaBackendOptions {

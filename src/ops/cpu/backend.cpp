@@ -151,7 +151,7 @@ void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int6
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& options) {
   LANNER_CHECK(options.isa <= detected_cpu_isa());
   const int threads = options.threads > 0 ? options.threads : available_processors();
-  LANNER_ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
+  LANNER_ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads, options.pin_threads));
   return std::unique_ptr<Backend>(std::make_unique<cpu::CpuBackend>(std::move(pool), options));
 }
 

@@ -24,6 +24,7 @@ class CpuBackend final : public Backend {
 
   std::string description() const override;
   std::int64_t available_bytes() const override;
+  void enter_thread() override { pool_->pin_caller(); }
 
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override;
   Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override;

@@ -75,7 +75,7 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* gain, float eps, std::int64_t n, float* out);
   /// out = (x - mean(x)) * gain / sqrt(variance(x) + eps) + bias, which may be null. Any n; out may be x.
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float eps, std::int64_t n, float* out);
-  /// n is a multiple of 32; codes 2 * n. A row with a NaN or infinity gets NaN scales, so that it cannot pass for
+  /// n is a multiple of 32; codes 2 * n. A row with a NaN or infinity gets a NaN scale, so that it cannot pass for
   /// numbers.
   void (*quantize)(const float* x, std::int64_t n, std::int8_t* codes, ActivationGroup* groups);
   /// tile[r * panels * 16 + p * 16 + i] = row (row + r) of the input · weight row ((panel + p) * 16 + i).

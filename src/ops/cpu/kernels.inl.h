@@ -38,25 +38,27 @@ LANNER_INLINE std::int32_t store_codes(F32x16 scaled, std::int8_t* high, std::in
   const F32x16 upper = round(mul(rounded, set1(1.0F / static_cast<float>(kLowSteps))));
   const I32x16 upper_codes = store_int8(high, upper);
   const I32x16 lower_codes = store_int8(low, sub(rounded, mul(upper, set1(static_cast<float>(kLowSteps)))));
-  return kLowSteps * reduce_add_int(upper_codes) + reduce_add_int(lower_codes);
+  return reduce_add_int(add_int(times_low_steps(upper_codes), lower_codes));
 }
 
 static void quantize(const float* x, std::int64_t n, std::int8_t* codes, ActivationGroup* groups) {
   constexpr auto kLargest = static_cast<float>(kLargestCode);
+  F32x16 poison = zero();  // 0, or NaN when a value is not finite
   for (std::int64_t g = 0; g < n / kActivationGroup; ++g) {
     const F32x16 a = load(x + g * kActivationGroup);
     const F32x16 b = load(x + g * kActivationGroup + 16);
     const float largest = reduce_max(max(abs(a), abs(b)));
-    const float poison = reduce_add(mul(add(a, b), zero()));  // 0, or NaN when a value is not finite
+    poison = fma(add(a, b), zero(), poison);
     const float inverse = largest > 0 ? kLargest / largest : 0.0F;
     std::int8_t* high = codes + g * 2 * kActivationGroup;
     std::int8_t* low = high + kActivationGroup;
     ActivationGroup& group = groups[g];
     group.sums[0] = store_codes(mul(a, set1(inverse)), high, low);
     group.sums[1] = store_codes(mul(b, set1(inverse)), high + 16, low + 16);
-    group.scale = largest / kLargest + poison;
+    group.scale = largest * (1.0F / kLargest);
     group.sum = group.scale * static_cast<float>(group.sums[0] + group.sums[1]);
   }
+  groups[0].scale += reduce_add(poison);  // one is enough: every output sums over all groups
 }
 
 // --- products with dense weights -------------------------------------------------------------------------------

@@ -18,7 +18,10 @@
 namespace lanner::ops::cpu {
 namespace {
 
-constexpr std::int64_t kOwnRows = 32;             // for each worker: so many rows are shared instead of panels
+// Rows are shared instead of panels from this many rows on, times the square of the workers: each of them then reads
+// all weights, which must take less time than to multiply its rows.
+constexpr std::int64_t kOwnRowsOfInt4 = 4;
+constexpr std::int64_t kOwnRowsOfOthers = 16;
 constexpr std::int64_t kMostBlockRows = 64;       // rows that go through all panels together
 constexpr std::int64_t kBlockBytes = 512 * 1024;  // of their codes: half of a usual second-level cache
 
@@ -57,9 +60,13 @@ CpuBackend::Cut CpuBackend::cut_of(const Linear& linear, std::int64_t rows) cons
   const std::int64_t cols = linear.cols();
   LANNER_CHECK(rows <= reserved_rows_ && cols <= reserved_cols_);
   Cut cut{.linear = linear, .rows = rows};
-  for (const LinearPart& part : linear.parts) cut.quantized = cut.quantized || is_quantized(part.weight->format());
+  bool int4 = true;
+  for (const LinearPart& part : linear.parts) {
+    cut.quantized = cut.quantized || is_quantized(part.weight->format());
+    int4 = int4 && part.weight->format() == WeightFormat::kInt4;
+  }
   const std::int64_t workers = pool_->size();
-  if (rows >= kOwnRows * workers) {
+  if (rows >= (int4 ? kOwnRowsOfInt4 : kOwnRowsOfOthers) * workers * workers) {
     const std::int64_t fitting = std::clamp(kBlockBytes / code_stride(cols), kMaxTileRows, kMostBlockRows);
     const std::int64_t fair = (rows + workers - 1) / workers;
     cut.block_rows = std::min(fitting, fair);

@@ -1,5 +1,11 @@
 #include "core/cpu_info.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -18,6 +24,37 @@ std::optional<std::int64_t> read_number(const char* path) {
   return std::nullopt;  // "max", or no such file
 }
 
+#if defined(__x86_64__)
+/// Whether the processor has tiles of int8 and the system lets this process use them.
+bool tiles_are_granted() {
+  constexpr unsigned kTile = 1U << 24U;
+  constexpr unsigned kInt8 = 1U << 25U;
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kTile) == 0 || (edx & kInt8) == 0) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM; Linux 5.16
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
+CpuIsa detect_cpu_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (!avx2) return CpuIsa::kGeneric;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
+  if (!avx512) return CpuIsa::kAvx2;
+  return tiles_are_granted() ? CpuIsa::kAmx : CpuIsa::kAvx512;
+#else
+  return CpuIsa::kGeneric;
+#endif
+}
+
 CpuIsa select_cpu_isa() {
   const CpuIsa detected = detected_cpu_isa();
   const char* wanted = std::getenv("LANNER_CPU_ISA");
@@ -25,7 +62,7 @@ CpuIsa select_cpu_isa() {
   const std::optional<CpuIsa> isa = cpu_isa_by_name(wanted);
   if (isa && *isa <= detected) return *isa;
   std::fprintf(stderr, "lanner: LANNER_CPU_ISA=%s: %s; using %s\n", wanted,
-               isa ? "this processor does not have it" : "known are generic, avx2, avx512",
+               isa ? "this processor does not have it" : "known are generic, avx2, avx512, amx",
                std::string(cpu_isa_name(detected)).c_str());
   return detected;
 }
@@ -55,12 +92,13 @@ std::string_view cpu_isa_name(CpuIsa isa) {
     case CpuIsa::kGeneric: return "generic";
     case CpuIsa::kAvx2: return "avx2";
     case CpuIsa::kAvx512: return "avx512";
+    case CpuIsa::kAmx: return "amx";
   }
   return "unknown";
 }
 
 std::span<const CpuIsa> known_cpu_isas() {
-  static constexpr std::array kIsas = {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512};
+  static constexpr std::array kIsas = {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAmx};
   return kIsas;
 }
 
@@ -72,17 +110,8 @@ std::optional<CpuIsa> cpu_isa_by_name(std::string_view name) {
 }
 
 CpuIsa detected_cpu_isa() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (!avx2) return CpuIsa::kGeneric;
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512vnni");
-  return avx512 ? CpuIsa::kAvx512 : CpuIsa::kAvx2;
-#else
-  return CpuIsa::kGeneric;
-#endif
+  static const CpuIsa isa = detect_cpu_isa();
+  return isa;
 }
 
 CpuIsa selected_cpu_isa() {

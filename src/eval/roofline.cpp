@@ -29,6 +29,7 @@ const RooflineLoops& loops_for(CpuIsa isa) {
     case CpuIsa::kGeneric: break;
     case CpuIsa::kAvx2: return avx2_roofline_loops();
     case CpuIsa::kAvx512: return avx512_roofline_loops();
+    case CpuIsa::kAmx: return amx_roofline_loops();
   }
   return generic_roofline_loops();
 }

@@ -5,8 +5,6 @@
 // limit is the bandwidth; a long prompt is bound by multiplications. measure_roofline() takes well under a second, uses
 // all threads that the engine would, and reports the best of several short runs: a limit, not an average. On a shared
 // machine it drifts, so measure it in the same run as what is compared with it.
-//
-// Not measured: matrix units (AMX), which no kernel of this build uses.
 
 #include <cstdint>
 
@@ -27,7 +25,7 @@ struct Roofline {
   std::int64_t buffer_bytes = 0;
   double read_bytes_per_s = 0;
   double float32_ops_per_s = 0;  // fused multiply-add where the set has it
-  double int8_ops_per_s = 0;     // unsigned times signed byte into int32: VNNI, or the nearest that the set has
+  double int8_ops_per_s = 0;     // unsigned times signed byte into int32: tiles, VNNI, or the nearest that the set has
 };
 
 /// kInvalidArgument for a set that this processor lacks; kResourceExhausted without memory for the buffer.

@@ -23,5 +23,6 @@ struct RooflineLoops {
 const RooflineLoops& generic_roofline_loops();
 const RooflineLoops& avx2_roofline_loops();
 const RooflineLoops& avx512_roofline_loops();
+const RooflineLoops& amx_roofline_loops();
 
 }  // namespace lanner::eval

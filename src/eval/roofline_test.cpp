@@ -16,7 +16,7 @@ constexpr std::int64_t kSmallBuffer = std::int64_t{64} << 20;
 constexpr int kAttempts = 5;  // other programs share the machine
 
 TEST(Roofline, IsPositiveAndFiniteForEachInstructionSet) {
-  for (const CpuIsa isa : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+  for (const CpuIsa isa : known_cpu_isas()) {
     if (isa > detected_cpu_isa()) continue;
     const auto limits = measure_roofline({.threads = 1, .isa = isa, .buffer_bytes = kSmallBuffer});
     ASSERT_TRUE(limits.ok()) << limits.status().message();

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/float16.h"
+#include "model/group_quantization.h"
 #include "model/json_reader.h"
 #include "model/model_folder.h"
 
@@ -64,10 +65,19 @@ class RandomNumbers {
   std::shared_ptr<const std::vector<std::byte>> numbers_;
 };
 
+/// Whether a tensor's name has a layer's number, as in "model.layers.3.mlp.up_proj.weight".
+bool is_of_a_layer(std::string_view name) {
+  for (std::size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.', dot + 1)) {
+    if (dot + 1 < name.size() && name[dot + 1] >= '0' && name[dot + 1] <= '9') return true;
+  }
+  return false;
+}
+
 class RandomWeights final : public Checkpoint {
  public:
-  RandomWeights(std::string folder, Json config, ops::WeightFormat format)
-      : folder_(std::move(folder)), config_(std::move(config)), format_(format), numbers_(format) {}
+  /// `group`: columns that share a scale in the layers' int4 matrices; 0: they are dense.
+  RandomWeights(std::string folder, Json config, ops::WeightFormat format, std::int64_t group)
+      : folder_(std::move(folder)), config_(std::move(config)), format_(format), group_(group), numbers_(format) {}
 
   CheckpointKind kind() const override { return CheckpointKind::kFolder; }
   const std::string& path() const override { return folder_; }
@@ -85,6 +95,8 @@ class RandomWeights final : public Checkpoint {
 
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
     LANNER_RETURN_IF_ERROR(check_matrix(name, rows, cols));
+    // As quantized checkpoints have it: the matrices of layers, but neither the embedding nor the head.
+    if (group_ > 0 && is_of_a_layer(name)) return quantized_matrix(name, rows, cols);
     auto numbers = numbers_.at_least(rows * cols + kMostShift);
     const auto shift = static_cast<std::int64_t>(std::hash<std::string_view>{}(name) % kMostShift);
     ops::WeightSource source;
@@ -106,10 +118,35 @@ class RandomWeights final : public Checkpoint {
   SpecialTokens special_tokens() const override { return {}; }
 
  private:
+  Result<ops::WeightSource> quantized_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const {
+    if (cols % group_ != 0) {
+      return unsupported(fmt::format("{}: {}: {} columns in groups of {}", folder_, name, cols, group_));
+    }
+    // Codes of 0 to 15 around a zero point of 8, with the usual deviation; scales are exact in fp16.
+    constexpr float kScale = 1.0F / 256;
+    constexpr float kZero = 8;
+    ops::WeightSource source;
+    source.format = ops::WeightFormat::kInt4;
+    source.rows = rows;
+    source.cols = cols;
+    source.group = group_;
+    source.codes.resize(static_cast<std::size_t>(rows * cols));
+    std::mt19937_64 random(std::hash<std::string_view>{}(name));
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < source.codes.size(); ++i) {
+      word = i % 16 == 0 ? random() : word >> 4U;
+      source.codes[i] = static_cast<std::uint8_t>(word & 15U);
+    }
+    source.scales.assign(source.codes.size() / static_cast<std::size_t>(group_), kScale);
+    source.offsets.assign(source.scales.size(), -kZero * kScale);
+    return source;
+  }
+
   const std::string folder_;
   const Json config_;
   const Json generation_config_ = Json::object();
   const ops::WeightFormat format_;
+  const std::int64_t group_;
   mutable RandomNumbers numbers_;
 };
 
@@ -127,11 +164,18 @@ ops::WeightFormat stored_format(const Json& config) {
 
 Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder) {
   LANNER_ASSIGN_OR_RETURN(Json config, read_folder_object(folder, "config.json"));
+  std::int64_t group = 0;
   if (config.contains("quantization_config")) {
-    return unsupported(folder + "/config.json: quantization_config: random weights are dense only");
+    LANNER_ASSIGN_OR_RETURN(const GroupQuantization quantization,
+                            read_group_quantization(config, Json::object(), ModelFormat::kPlain, folder));
+    if (quantization.bits != 4 || quantization.group <= 0) {
+      return unsupported(folder +
+                         "/config.json: quantization_config: random weights are dense, or of 4 bits in groups");
+    }
+    group = quantization.group;
   }
   const ops::WeightFormat format = stored_format(config);
-  return std::shared_ptr<const Checkpoint>(std::make_shared<RandomWeights>(folder, std::move(config), format));
+  return std::shared_ptr<const Checkpoint>(std::make_shared<RandomWeights>(folder, std::move(config), format, group));
 }
 
 }  // namespace lanner::model

@@ -13,7 +13,8 @@ namespace lanner::model {
 /// it says so, with the usual standard deviation of 0.02; norms' gains are 1 and biases 0. Matrices are views of one
 /// buffer, so that opening costs about the time and memory of the largest one. There is no tokenizer.
 ///
-/// kUnsupported for a configuration with quantized weights.
+/// With a quantization_config of 4 bits (AWQ or GPTQ) the layers' matrices are int4 in groups of its size, and of each
+/// only one exists at a time. kUnsupported for other quantized weights.
 Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder);
 
 }  // namespace lanner::model

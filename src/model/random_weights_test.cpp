@@ -95,6 +95,31 @@ TEST(RandomWeights, AreOfTheTypeThatTheConfigurationNames) {
   EXPECT_EQ((*checkpoint)->matrix("any", 4, 4)->format, ops::WeightFormat::kBF16);
 }
 
+TEST(RandomWeights, OfFourBitsAreTheLayersMatrices) {
+  Json config = small_llama();
+  config["quantization_config"] = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}};
+  const Folder folder(config);
+  const auto checkpoint = open_random_weights(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  EXPECT_EQ((*checkpoint)->matrix("lm_head.weight", 8, 64)->format, ops::WeightFormat::kF16);
+  const auto source = (*checkpoint)->matrix("model.layers.1.mlp.up_proj.weight", 512, 64);
+  ASSERT_TRUE(source.ok());
+  EXPECT_EQ(source->format, ops::WeightFormat::kInt4);
+  EXPECT_EQ(source->group, 32);
+  ASSERT_EQ(source->codes.size(), 512U * 64);
+  ASSERT_EQ(source->scales.size(), 512U * 2);
+  ASSERT_EQ(source->offsets.size(), 512U * 2);
+  double squares = 0;
+  for (std::size_t i = 0; i < source->codes.size(); ++i) {
+    ASSERT_LT(source->codes[i], 16);
+    const double value = source->scales[i / 32] * static_cast<float>(source->codes[i]) + source->offsets[i / 32];
+    squares += value * value;
+  }
+  EXPECT_NEAR(std::sqrt(squares / static_cast<double>(source->codes.size())), 0.02, 0.003);
+  EXPECT_EQ((*checkpoint)->matrix("model.layers.0.x.weight", 4, 33).status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ((*checkpoint)->matrix("model.layers.1.mlp.up_proj.weight", 512, 64)->codes, source->codes);
+}
+
 TEST(RandomWeights, RefuseQuantizedConfigurationsAndMissingOnes) {
   Json config = small_llama();
   config["quantization_config"] = {{"quant_method", "awq"}};

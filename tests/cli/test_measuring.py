@@ -77,7 +77,7 @@ def test_kernels_are_measured_one_by_one(run, shape, tmp_path):
 
 def test_kernels_of_an_unknown_instruction_set_are_refused(run, shape):
     done = run("benchmark", "kernels", "--random-weights", shape, "--isa", "avx3")
-    assert done.returncode == 2 and b"avx3: known are generic, avx2, avx512" in done.stderr
+    assert done.returncode == 2 and b"avx3: known are generic, avx2, avx512, amx" in done.stderr
 
 
 @pytest.mark.parametrize("verb", [("generation",), ("kernels",), ("throughput", "--requests", "requests.json")])

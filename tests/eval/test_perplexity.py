@@ -184,4 +184,4 @@ def test_generation_benchmark_reports_shares_of_the_machine(tmp_path):
         share = got["weight_bytes_per_step"] * steps_per_s / limits["read_bytes_per_s"]
         assert row["share_of_bandwidth"] == pytest.approx(share)
     assert got["machine"]["threads"] == limits["threads"] >= 1
-    assert got["machine"]["isa"] in {"generic", "avx2", "avx512"}
+    assert got["machine"]["isa"] in {"generic", "avx2", "avx512", "amx"}

@@ -14,6 +14,8 @@ namespace lanner::ops {
 namespace cpu {
 namespace {
 
+constexpr std::int64_t kRowsBehind = 15;  // see InputView::codes
+
 class HostVector final : public DeviceVector {
  public:
   explicit HostVector(std::span<const float> values) : values_(values.begin(), values.end()) {}
@@ -65,7 +67,8 @@ Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
 std::int64_t CpuBackend::reserve_bytes(const StepRoom& room) const {
   const std::int64_t rows = room.rows + kAloneRows * pool_->size();
   const std::int64_t groups = room.max_cols / kActivationGroup * static_cast<std::int64_t>(sizeof(ActivationGroup));
-  return rows * (2 * 4 * room.max_cols + code_stride(room.max_cols) + groups) + room.rows * room.max_cols * 4;
+  return rows * (2 * 4 * room.max_cols + groups) + (rows + kRowsBehind) * code_stride(room.max_cols) +
+         room.rows * room.max_cols * 4;
 }
 
 Status CpuBackend::reserve(const StepRoom& room) {
@@ -74,7 +77,8 @@ Status CpuBackend::reserve(const StepRoom& room) {
   const std::int64_t groups = room.max_cols / kActivationGroup * static_cast<std::int64_t>(sizeof(ActivationGroup));
   LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * room.max_cols * 4, what));
   LANNER_ASSIGN_OR_RETURN(input_unordered_, AlignedBuffer::allocate(rows * room.max_cols * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(rows * code_stride(room.max_cols), what));
+  LANNER_ASSIGN_OR_RETURN(input_codes_,
+                          AlignedBuffer::allocate((rows + kRowsBehind) * code_stride(room.max_cols), what));
   LANNER_ASSIGN_OR_RETURN(input_groups_, AlignedBuffer::allocate(rows * groups, what));
   LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(room.rows * room.max_cols * 4, what));
   reserved_rows_ = room.rows;

@@ -22,7 +22,7 @@ inline constexpr std::int64_t kActivationGroup = 32;  // columns of an activatio
 inline constexpr std::int64_t kSumGroup = 16;         // columns whose codes are summed for offsets
 inline constexpr std::int32_t kLowSteps = 128;        // an activation's code is 128 * high + low
 inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
-inline constexpr std::int64_t kMaxTileRows = 16;
+inline constexpr std::int64_t kMaxTileRows = 32;
 inline constexpr std::int64_t kMaxTilePanels = 4;
 inline constexpr std::int64_t kMaxScoreQueries = 4;
 inline constexpr std::int64_t kChunkTokens = 256;  // of context between two merges of attention
@@ -60,7 +60,7 @@ inline constexpr std::int64_t code_stride(std::int64_t cols) { return 2 * cols +
 /// greedy token in thirty (docs/perf-log.md).
 struct InputView {
   const float* values = nullptr;            // (rows, cols)
-  const std::int8_t* codes = nullptr;       // (rows, code_stride(cols))
+  const std::int8_t* codes = nullptr;       // (rows, code_stride(cols)); 15 more rows behind them can be read
   const ActivationGroup* groups = nullptr;  // (rows, cols / 32)
 };
 
@@ -69,6 +69,7 @@ struct Kernels {
   std::int64_t tile_rows = 1;      // most rows of one multiply call
   std::int64_t single_panels = 1;  // most panels of one multiply call with one row
   std::int64_t tile_panels = 1;    // most panels of one with several rows
+  std::int64_t block_rows = 1;     // rows that a worker should have where workers share rows
   std::int64_t score_queries = 1;  // most queries of one scores or values call
 
   /// out = x * gain / sqrt(mean(x^2) + eps). Any n; out may be x.
@@ -116,6 +117,9 @@ namespace avx2 {
 const Kernels& kernels();
 }
 namespace avx512 {
+const Kernels& kernels();
+}
+namespace amx {
 const Kernels& kernels();
 }
 

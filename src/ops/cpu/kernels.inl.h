@@ -1,9 +1,9 @@
 // The kernels of the CPU back end: one source, compiled once for each instruction set.
 //
 // The including file defines LANNER_ISA (the namespace) and includes the simd_*.h of the same set. Here are products
-// and attention; rows.inl.h has what goes over one row of numbers. Nothing in either may instantiate a template or call
-// an inline function that other files share: the linker keeps one copy, and it might keep the one with instructions
-// that the processor lacks.
+// and attention; rows.inl.h has what goes over one row of numbers, codes.inl.h how quantized weights are read. Nothing
+// in them may instantiate a template or call an inline function that other files share: the linker keeps one copy, and
+// it might keep the one with instructions that the processor lacks.
 //
 // Products are bound by the bus for a few rows (the weight is read once) and by the multipliers for many. A panel's
 // codes are unpacked once for all rows of a tile. For a single row four panels are walked together, since one
@@ -11,6 +11,7 @@
 
 // No include guard: it is included once by each kernels_<isa>.cpp.
 
+#include "ops/cpu/codes.inl.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/rows.inl.h"
 
@@ -90,62 +91,6 @@ static void multiply_dense(const WeightView& weight, std::int64_t panel, const I
 
 // --- products with quantized weights ---------------------------------------------------------------------------
 
-constexpr bool is_quantized_format(WeightFormat format) {
-  return format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
-}
-
-struct HalfScales {
-  static constexpr std::int64_t kBytes = 32;
-  LANNER_INLINE F32x16 load16(const std::byte* p) { return load_half(reinterpret_cast<const std::uint16_t*>(p)); }
-};
-struct FloatScales {
-  static constexpr std::int64_t kBytes = 64;
-  LANNER_INLINE F32x16 load16(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
-};
-
-LANNER_INLINE std::int32_t four_codes(const std::int8_t* p) {
-  std::int32_t x4;
-  __builtin_memcpy(&x4, p, sizeof(x4));
-  return x4;
-}
-
-/// How a unit of kColumns columns of a panel lies in memory, and its product with four columns' codes a step.
-template <std::int64_t kColumns>
-struct NibbleUnit {
-  static constexpr std::int64_t kBytes = kColumns * kPanelRows / 2;
-  static constexpr int kSteps = static_cast<int>(kColumns / 4);
-  Codes codes[kSteps];
-  LANNER_INLINE NibbleUnit unpack(const std::byte* p) {
-    NibbleUnit unit;
-    for (int i = 0; i < kSteps / 2; ++i) {
-      const Codes both = load_codes(reinterpret_cast<const std::uint8_t*>(p) + 64 * i);
-      unit.codes[2 * i] = low_nibbles(both);
-      unit.codes[2 * i + 1] = high_nibbles(both);
-    }
-    return unit;
-  }
-  LANNER_INLINE I32x16 start(std::int32_t) { return set1_int(0); }
-  LANNER_INLINE I32x16 dot(I32x16 sum, const NibbleUnit& unit, int step, const std::int8_t* x) {
-    return dot_nibbles(sum, unit.codes[step], four_codes(x + 4 * step));
-  }
-};
-
-template <std::int64_t kColumns>
-struct ByteUnit {
-  static constexpr std::int64_t kBytes = kColumns * kPanelRows;
-  static constexpr int kSteps = static_cast<int>(kColumns / 4);
-  Codes codes[kSteps];
-  LANNER_INLINE ByteUnit unpack(const std::byte* p) {
-    ByteUnit unit;
-    for (int i = 0; i < kSteps; ++i) unit.codes[i] = load_codes(reinterpret_cast<const std::uint8_t*>(p) + 64 * i);
-    return unit;
-  }
-  LANNER_INLINE I32x16 start(std::int32_t sum_of_x) { return bytes_start(sum_of_x); }
-  LANNER_INLINE I32x16 dot(I32x16 sum, const ByteUnit& unit, int step, const std::int8_t* x) {
-    return dot_bytes(sum, unit.codes[step], four_codes(x + 4 * step));
-  }
-};
-
 /// The products of units, one of each panel, with 15-bit codes: exact, since they stay below 2^29.
 template <typename Unit, int kPanels>
 LANNER_INLINE void dot_units(const Unit* units, const std::int8_t* high, std::int32_t sum_of_x, I32x16* dots) {
@@ -163,53 +108,6 @@ LANNER_INLINE void dot_units(const Unit* units, const std::int8_t* high, std::in
     }
   }
   for (int p = 0; p < kPanels; ++p) dots[p] = add_int(times_low_steps(upper[p]), lower[p]);
-}
-
-/// Where the parts of a quantized weight's panels lie. A unit is the columns that share both scales: 32, or 16 where
-/// the weight's groups are that small.
-template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets>
-struct CodeLayout {
-  static constexpr std::int64_t kMetaBytes = (kOffsets ? 2 : 1) * Scales::kBytes;
-  std::int64_t units;  // of a group
-  std::int64_t groups;
-  std::int64_t group_bytes;
-
-  LANNER_INLINE CodeLayout of(const WeightView& weight) {
-    const std::int64_t units = weight.group / kColumns;
-    return {units, weight.cols / weight.group, units * Unit::kBytes + kMetaBytes};
-  }
-};
-
-/// What a row has at one unit.
-template <std::int64_t kColumns>
-struct UnitInput {
-  const std::int8_t* high;
-  std::int32_t sum_of_codes;
-  F32x16 scale;
-  F32x16 sum;
-  LANNER_INLINE UnitInput at(const InputView& input, std::int64_t cols, std::int64_t row, std::int64_t unit) {
-    const std::int8_t* codes = input.codes + row * code_stride(cols);
-    const ActivationGroup* groups = input.groups + row * (cols / kActivationGroup);
-    if constexpr (kColumns == kActivationGroup) {
-      const ActivationGroup& group = groups[unit];
-      return {codes + unit * 2 * kActivationGroup, group.sums[0] + group.sums[1], set1(group.scale), set1(group.sum)};
-    } else {  // half a group
-      const ActivationGroup& group = groups[unit / 2];
-      const std::int32_t sum = group.sums[unit % 2];
-      return {codes + unit / 2 * 2 * kActivationGroup + unit % 2 * kColumns, sum, set1(group.scale),
-              set1(group.scale * static_cast<float>(sum))};
-    }
-  }
-};
-
-/// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end in the panel that the
-/// walk takes next: `stride` bytes further.
-LANNER_INLINE void prefetch_ahead(const std::byte* panel, std::int64_t at, std::int64_t bytes, std::int64_t panel_bytes,
-                                  std::int64_t stride) {
-  constexpr std::int64_t kAhead = 1024;
-  std::int64_t to = at + kAhead;
-  if (to >= panel_bytes) to += stride - panel_bytes;
-  for (std::int64_t line = 0; line < bytes; line += 64) prefetch(panel + to + line);
 }
 
 /// One row. Integer sums are exact; units are added in ascending order, each by the same two operations.

@@ -66,7 +66,8 @@ CpuBackend::Cut CpuBackend::cut_of(const Linear& linear, std::int64_t rows) cons
     int4 = int4 && part.weight->format() == WeightFormat::kInt4;
   }
   const std::int64_t workers = pool_->size();
-  if (rows >= (int4 ? kOwnRowsOfInt4 : kOwnRowsOfOthers) * workers * workers) {
+  const std::int64_t least = (int4 ? kOwnRowsOfInt4 : kOwnRowsOfOthers) * workers * workers;
+  if (rows >= std::max(least, kernels_.block_rows * workers)) {
     const std::int64_t fitting = std::clamp(kBlockBytes / code_stride(cols), kMaxTileRows, kMostBlockRows);
     const std::int64_t fair = (rows + workers - 1) / workers;
     cut.block_rows = std::min(fitting, fair);

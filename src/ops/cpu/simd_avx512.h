@@ -75,6 +75,7 @@ LANNER_INLINE F32x16 load_bfloat(const std::uint16_t* p) {
 
 LANNER_INLINE I32x16 set1_int(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
 LANNER_INLINE I32x16 add_int(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+LANNER_INLINE I32x16 load_int(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
 /// a * 128: kLowSteps.
 LANNER_INLINE I32x16 times_low_steps(I32x16 a) { return {_mm512_slli_epi32(a.v, 7)}; }
 LANNER_INLINE F32x16 to_float(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
@@ -87,6 +88,7 @@ LANNER_INLINE I32x16 store_int8(std::int8_t* p, F32x16 a) {
 }
 
 LANNER_INLINE Codes load_codes(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+LANNER_INLINE void store_codes(std::uint8_t* p, Codes a) { _mm512_storeu_si512(p, a.v); }
 LANNER_INLINE Codes low_nibbles(Codes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 LANNER_INLINE Codes high_nibbles(Codes a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};

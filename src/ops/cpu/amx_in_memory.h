@@ -1,0 +1,12 @@
+#pragma once
+// The products of kernels_amx.cpp with tiles in plain C++ in the place of the processor's: for amx_test.cpp.
+
+#include "ops/cpu/kernels.h"
+
+namespace lanner::ops::cpu::amx_in_memory {
+
+/// Kernels::multiply, of quantized weights in groups of whole units, on a processor with AVX-512. One thread at a time.
+void multiply(const WeightView& weight, std::int64_t panel, std::int64_t panels, const InputView& input,
+              std::int64_t row, std::int64_t rows, float* tile);
+
+}  // namespace lanner::ops::cpu::amx_in_memory

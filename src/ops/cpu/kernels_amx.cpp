@@ -1,0 +1,89 @@
+// The CPU kernels for the instruction set "amx": those of AVX-512, with tiles for quantized weights and several rows.
+
+#define LANNER_ISA amx
+#include "ops/cpu/simd_avx512.h"
+
+namespace lanner::ops::cpu::amx {
+using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary of codes.inl.h
+}
+
+#include "ops/cpu/amx.inl.h"
+
+namespace lanner::ops::cpu::amx {
+namespace {
+
+// Fewer take longer with tiles than without: a tile instruction takes the same time for 1 row and for 16.
+constexpr std::int64_t kLeastRows = 6;
+constexpr std::int64_t kCallRows = 32;  // share an unpacked unit
+
+/// The processor's tiles. Written with asm rather than with the compiler's functions: those of g++ 12 do not say that
+/// a tile load reads memory, nor that a configuration reads all of its 64 bytes, so that stores to either may be
+/// left out.
+struct ProcessorTiles {
+  struct alignas(64) Configuration {
+    std::uint8_t palette = 1;
+    std::uint8_t start_row = 0;
+    std::uint8_t reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 32, 32, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 8, 8};
+  };
+  static_assert(sizeof(Configuration) == 64);
+
+  /// Of this thread, for as long as it lives: all products have the same tiles.
+  LANNER_INLINE void configure() {
+    static thread_local bool done = false;
+    if (done) return;
+    static constexpr Configuration kConfiguration{};
+    asm volatile("ldtilecfg %0" : : "m"(kConfiguration));
+    done = true;
+  }
+  LANNER_INLINE void before_loads() { asm volatile("" : : : "memory"); }
+  template <int kTile>
+  LANNER_INLINE void zero() {
+    asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
+  }
+  template <int kTile>
+  LANNER_INLINE void load(const void* from, std::int64_t stride) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
+  }
+  /// sums += signed bytes of kA times unsigned ones of kB.
+  template <int kSums, int kA, int kB>
+  LANNER_INLINE void multiply() {
+    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
+  }
+  template <int kTile>
+  LANNER_INLINE void store(void* to, std::int64_t stride) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
+  }
+};
+
+void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input, std::int64_t row,
+              std::int64_t rows, float* tile) {
+  if (rows >= kLeastRows && has_tiles(w)) {
+    return multiply_tiles<ProcessorTiles>(w, panel, panels, input, row, rows, tile);
+  }
+  const Kernels& plain = avx512::kernels();
+  for (std::int64_t done = 0; done < rows; done += plain.tile_rows) {
+    const std::int64_t here = rows - done < plain.tile_rows ? rows - done : plain.tile_rows;
+    plain.multiply(w, panel, panels, input, row + done, here, tile + done * panels * kPanelRows);
+  }
+}
+
+Kernels with_tiles(Kernels kernels) {
+  kernels.isa = CpuIsa::kAmx;
+  kernels.tile_rows = kCallRows;
+  kernels.block_rows = kAmxRows;
+  kernels.multiply = multiply;
+  return kernels;
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels kTable = with_tiles(avx512::kernels());
+  return kTable;
+}
+
+static_assert(kCallRows <= kMaxTileRows && avx512::kTilePanels == 2);
+
+}  // namespace lanner::ops::cpu::amx

@@ -7,7 +7,7 @@
 
 namespace lanner::eval {
 
-inline constexpr std::int64_t kReadStep = 4 * 64;  // bytes; read() takes multiples
+inline constexpr std::int64_t kReadStep = 4 * 64;  // bytes; both ways to read take multiples
 
 struct RooflineLoops {
   /// Independent chains of fused multiply-adds in registers.
@@ -18,6 +18,8 @@ struct RooflineLoops {
   std::int64_t int8_ops_per_round;
   /// Reads `bytes` as four streams side by side, each prefetched 4 KiB ahead.
   std::uint64_t (*read)(const std::byte* data, std::int64_t bytes);
+  /// Reads them from the beginning to the end. Which of the two is faster depends on the processor.
+  std::uint64_t (*read_stream)(const std::byte* data, std::int64_t bytes);
 };
 
 const RooflineLoops& generic_roofline_loops();

@@ -30,6 +30,7 @@ LANNER_INLINE std::int32_t four_codes(const std::int8_t* p) {
 template <std::int64_t kColumns>
 struct NibbleUnit {
   static constexpr std::int64_t kBytes = kColumns * kPanelRows / 2;
+  static constexpr bool kPrefetched = true;  // for one row
   static constexpr int kSteps = static_cast<int>(kColumns / 4);
   Codes codes[kSteps];
   LANNER_INLINE NibbleUnit unpack(const std::byte* p) {
@@ -50,6 +51,7 @@ struct NibbleUnit {
 template <std::int64_t kColumns>
 struct ByteUnit {
   static constexpr std::int64_t kBytes = kColumns * kPanelRows;
+  static constexpr bool kPrefetched = false;  // whole lines: the processor does it better by itself
   static constexpr int kSteps = static_cast<int>(kColumns / 4);
   Codes codes[kSteps];
   LANNER_INLINE ByteUnit unpack(const std::byte* p) {
@@ -100,14 +102,18 @@ struct UnitInput {
   }
 };
 
-/// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end in the panel that the
-/// walk takes next: `stride` bytes further.
+/// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end in what the walk
+/// takes next, `stride` bytes behind the panel. Into the second-level cache, and so early, since the first level has
+/// too few places for loads under way.
+template <bool kWanted>
 LANNER_INLINE void prefetch_ahead(const std::byte* panel, std::int64_t at, std::int64_t bytes, std::int64_t panel_bytes,
                                   std::int64_t stride) {
-  constexpr std::int64_t kAhead = 1024;
-  std::int64_t to = at + kAhead;
-  if (to >= panel_bytes) to += stride - panel_bytes;
-  for (std::int64_t line = 0; line < bytes; line += 64) prefetch(panel + to + line);
+  constexpr std::int64_t kAhead = 16384;
+  if constexpr (kWanted) {
+    std::int64_t to = at + kAhead;
+    if (to >= panel_bytes) to += stride - panel_bytes;
+    for (std::int64_t line = 0; line < bytes; line += 64) prefetch(panel + to + line);
+  }
 }
 
 }  // namespace lanner::ops::cpu::LANNER_ISA

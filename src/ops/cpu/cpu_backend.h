@@ -108,7 +108,7 @@ class CpuBackend final : public Backend {
   void multiply_parts(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
                       const Take& take, const Finish& finish);
   template <typename Visit>
-  void for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, std::int64_t rows, const Visit& visit);
+  void for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, const Cut& cut, const Visit& visit);
   template <typename Visit>
   void for_each_tile_of_block(std::int64_t panels, std::int64_t begin, std::int64_t end, const Visit& visit) const;
 

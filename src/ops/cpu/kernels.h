@@ -67,7 +67,7 @@ struct InputView {
 struct Kernels {
   CpuIsa isa = CpuIsa::kGeneric;
   std::int64_t tile_rows = 1;      // most rows of one multiply call
-  std::int64_t single_panels = 1;  // most panels of one multiply call with one row
+  std::int64_t dense_panels = 1;   // panels of one multiply call with one row and a dense weight; else it takes one
   std::int64_t tile_panels = 1;    // most panels of one with several rows
   std::int64_t block_rows = 1;     // rows that a worker should have where workers share rows
   std::int64_t score_queries = 1;  // most queries of one scores or values call

@@ -6,8 +6,8 @@
 // it might keep the one with instructions that the processor lacks.
 //
 // Products are bound by the bus for a few rows (the weight is read once) and by the multipliers for many. A panel's
-// codes are unpacked once for all rows of a tile. For a single row four panels are walked together, since one
-// stream of loads does not fill the bus.
+// codes are unpacked once for all rows of a tile. A single row walks one panel after the other: one stream of loads
+// fills the bus better than several. Of dense weights it takes several panels at once, to have independent sums.
 
 // No include guard: it is included once by each kernels_<isa>.cpp.
 
@@ -125,7 +125,8 @@ static void multiply_codes_row(const WeightView& weight, std::int64_t panel, con
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* start = panels + p * weight.panel_bytes;
         const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
-        prefetch_ahead(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes, kPanels * weight.panel_bytes);
+        prefetch_ahead<Unit::kPrefetched>(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
+                                          kPanels * weight.panel_bytes);
         const Unit unit = Unit::unpack(start + at);
         const std::byte* meta = start + g * layout.group_bytes + layout.units * Unit::kBytes;
         I32x16 dot;
@@ -155,7 +156,8 @@ static void multiply_codes_rows(const WeightView& weight, std::int64_t panel, co
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* start = panels + p * weight.panel_bytes;
         const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
-        prefetch_ahead(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes, kPanels * weight.panel_bytes);
+        prefetch_ahead<true>(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
+                             kPanels * weight.panel_bytes);
         units[p] = Unit::unpack(start + at);
         const std::byte* meta = start + g * layout.group_bytes + layout.units * Unit::kBytes;
         scale[p] = Scales::load16(meta);
@@ -257,10 +259,10 @@ static void multiply_panels(const WeightView& w, std::int64_t panel, const Input
 static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input,
                      std::int64_t row, std::int64_t rows, float* tile) {
   if (panels == 1) return multiply_panels<1>(w, panel, input, row, rows, tile);
-  if constexpr (kSinglePanels > 1) {
-    if (panels == kSinglePanels) return multiply_panels<kSinglePanels>(w, panel, input, row, rows, tile);
+  if constexpr (kDensePanels > 1) {
+    if (panels == kDensePanels) return multiply_dense_rows<kDensePanels>(w, panel, input, row, rows, tile);
   }
-  if constexpr (kTilePanels > 1 && kTilePanels != kSinglePanels) {
+  if constexpr (kTilePanels > 1) {
     if (panels == kTilePanels) return multiply_panels<kTilePanels>(w, panel, input, row, rows, tile);
   }
   __builtin_trap();
@@ -443,14 +445,14 @@ static void merge(float* out, float a, const float* chunk, float b, std::int64_t
   }
 }
 
-static_assert(kTileRows <= kMaxTileRows && kTilePanels <= kMaxTilePanels && kSinglePanels <= kMaxTilePanels &&
-              kScoreQueries <= kMaxScoreQueries);
+static_assert(kTileRows <= kMaxTileRows && kTilePanels <= kMaxTilePanels && kDensePanels <= kMaxTilePanels &&
+              (kTilePanels != kDensePanels || kDensePanels == 1) && kScoreQueries <= kMaxScoreQueries);
 
 const Kernels& kernels() {
   static constexpr Kernels kTable{
       .isa = kIsa,
       .tile_rows = kTileRows,
-      .single_panels = kSinglePanels,
+      .dense_panels = kDensePanels,
       .tile_panels = kTilePanels,
       .score_queries = kScoreQueries,
       .rms_norm = rms_norm,

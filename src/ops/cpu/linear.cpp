@@ -116,9 +116,9 @@ InputView CpuBackend::prepare(Worker& worker, const Cut& cut, const float* x, co
 }
 
 template <typename Visit>
-void CpuBackend::for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, std::int64_t rows,
-                               const Visit& visit) {
-  const std::int64_t wide = rows == 1 ? kernels_.single_panels : kernels_.tile_panels;
+void CpuBackend::for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, const Cut& cut, const Visit& visit) {
+  const std::int64_t rows = cut.rows;
+  const std::int64_t wide = rows > 1 ? kernels_.tile_panels : cut.quantized ? 1 : kernels_.dense_panels;
   const auto visit_panels = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t panel = begin; panel < end;) {
       const std::int64_t count = end - panel >= wide ? wide : 1;
@@ -164,7 +164,7 @@ void CpuBackend::run_product(const Linear& linear, const float* x, const std::in
   if (cut.block_rows == 0) {
     pool_->run([&](Worker& worker) {
       const InputView view = prepare(worker, cut, x, wanted);
-      for_each_tile(worker, turns, panels, rows,
+      for_each_tile(worker, turns, panels, cut,
                     [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count) {
                       multiply(view, panel, count, row, row_count);
                     });

@@ -26,7 +26,7 @@ inline constexpr CpuIsa kIsa = CpuIsa::kAvx2;
 inline constexpr int kTileRows = 4;   // rows of one product tile
 inline constexpr int kDenseRows = 4;  // of which a dense weight takes at once
 inline constexpr int kTilePanels = 1;
-inline constexpr int kSinglePanels = 4;
+inline constexpr int kDensePanels = 4;  // panels of a dense weight for a single row
 inline constexpr int kScoreQueries = 2;
 inline constexpr int kScoreVectors = 2;
 
@@ -143,6 +143,6 @@ LANNER_INLINE I32x16 dot_bytes(I32x16 acc, Codes codes, std::int32_t x4) {
   return {dot_signed(acc.a, codes.a, x), dot_signed(acc.b, codes.b, x)};
 }
 
-LANNER_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+LANNER_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 }  // namespace lanner::ops::cpu::avx2

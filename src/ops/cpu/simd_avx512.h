@@ -31,7 +31,7 @@ inline constexpr CpuIsa kIsa = CpuIsa::kAvx512;
 inline constexpr int kTileRows = 16;     // rows of one product tile
 inline constexpr int kDenseRows = 8;     // of which a dense weight takes at once
 inline constexpr int kTilePanels = 2;    // panels of a tile with several rows
-inline constexpr int kSinglePanels = 4;  // panels walked together for a single row: enough streams for the bus
+inline constexpr int kDensePanels = 4;   // panels of a dense weight for a single row
 inline constexpr int kScoreQueries = 4;  // queries that share one load of keys or values
 inline constexpr int kScoreVectors = 4;  // vectors of tokens, or of head elements, in flight a query
 
@@ -101,6 +101,6 @@ LANNER_INLINE I32x16 dot_nibbles(I32x16 acc, Codes codes, std::int32_t x4) {
 LANNER_INLINE I32x16 bytes_start(std::int32_t sum_of_x) { return set1_int(-128 * sum_of_x); }
 LANNER_INLINE I32x16 dot_bytes(I32x16 acc, Codes codes, std::int32_t x4) { return dot_nibbles(acc, codes, x4); }
 
-LANNER_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+LANNER_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 }  // namespace lanner::ops::cpu::avx512

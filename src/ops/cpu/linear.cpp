@@ -249,7 +249,7 @@ void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64
       linear, input, nullptr, rows,
       [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
         float* out = product + row * width + column;
-        for (std::int64_t i = 0; i < count; ++i) out[i] = scale * values[i];
+        for (std::int64_t i = 0; i < count; ++i) out[i] = values[i] * scale;
       },
       [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row) {

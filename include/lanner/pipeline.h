@@ -66,6 +66,7 @@ struct GenerationRequest {
   std::string documents{};             // a list of objects, for templates that know retrieval
   std::string chat_template_kwargs{};  // an object of more variables, such as {"enable_thinking": false};
                                        // "add_generation_prompt" and "continue_final_message" are those of Transformers
+  std::vector<std::int32_t> prompt_ids{};  // instead of messages and prompt: tokens as they are, BOS among them
 };
 
 /// What the model thought of one delivered token, when GenerationConfig::logprobs asks.
@@ -131,6 +132,11 @@ class Pipeline {
   virtual Result<std::string> render(const GenerationRequest& request) const = 0;
   virtual Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const = 0;
   virtual Result<std::string> decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens) const = 0;
+  /// The bytes that one token stands for within a text, blank in front included; they need not be whole characters.
+  /// Empty for an id that has no token.
+  virtual std::string token_bytes(std::int32_t id) const = 0;
+  /// The tokens that submit() would give to the engine.
+  virtual Result<std::vector<std::int32_t>> prompt_tokens(const GenerationRequest& request) const = 0;
 
   virtual Engine& engine() = 0;
   virtual std::string model_name() const = 0;  // the last part of the path, or of what a hub calls it

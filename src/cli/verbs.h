@@ -55,6 +55,7 @@ void add_chat(CLI::App& program, Run& run);
 void add_eval(CLI::App& program, Run& run);
 void add_benchmark(CLI::App& program, Run& run);
 void add_convert(CLI::App& program, Run& run);
+void add_serve(CLI::App& program, Run& run);
 void add_check_env(CLI::App& program, Run& run);
 void add_list(CLI::App& program, Run& run);
 void add_completion(CLI::App& program, Run& run);

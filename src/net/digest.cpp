@@ -51,6 +51,14 @@ std::string Digest::finish() {
   return text;
 }
 
+std::string sha256_hex(std::string_view bytes) {
+  constexpr std::size_t kDigits = 64;
+  Result<Digest> digest = Digest::for_name(std::string(kDigits, '0'), static_cast<std::int64_t>(bytes.size()));
+  LANNER_CHECK(digest.ok());
+  digest->add(bytes);
+  return digest->finish();
+}
+
 bool is_digest_name(std::string_view text) {
   return (text.size() == 40 || text.size() == 64) &&
          std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });

@@ -30,6 +30,9 @@ class Digest {
   std::unique_ptr<State> state_;
 };
 
+/// The SHA-256 of these bytes, as finish() writes it.
+std::string sha256_hex(std::string_view bytes);
+
 /// Whether `text` is 40 or 64 hexadecimal digits in small letters: then it is safe as a file's name, too.
 bool is_digest_name(std::string_view text);
 

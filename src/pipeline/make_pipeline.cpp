@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <condition_variable>
 #include <mutex>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "pipeline/check_utf8.h"
 #include "pipeline/generation_settings.h"
 #include "pipeline/template_inputs.h"
+#include "text/byte_level.h"
 
 namespace lanner {
 namespace {
@@ -37,6 +39,9 @@ class TextPipeline final : public Pipeline {
     return parts_.tokenizer->decode(ids, skip_special_tokens);
   }
 
+  std::string token_bytes(std::int32_t id) const override;
+  Result<std::vector<std::int32_t>> prompt_tokens(const GenerationRequest& request) const override;
+
   Engine& engine() override { return *parts_.engine; }
   std::string model_name() const override { return parts_.model_name; }
   std::string architecture() const override { return parts_.architecture; }
@@ -45,8 +50,6 @@ class TextPipeline final : public Pipeline {
   std::vector<std::string> notes() const override { return parts_.notes; }
 
  private:
-  Result<std::vector<std::int32_t>> prompt_tokens(const GenerationRequest& request) const;
-
   PipelineParts parts_;
 };
 
@@ -62,6 +65,12 @@ Result<std::string> TextPipeline::render(const GenerationRequest& request) const
 }
 
 Result<std::vector<std::int32_t>> TextPipeline::prompt_tokens(const GenerationRequest& request) const {
+  if (!request.prompt_ids.empty()) {
+    if (request.prompt || !request.messages.empty()) {
+      return invalid_argument("a request has token ids or text, not both");
+    }
+    return request.prompt_ids;
+  }
   LANNER_ASSIGN_OR_RETURN(const std::string text, render(request));
   if (text.empty()) return invalid_argument("the prompt is empty");
   // Templates write special tokens as text, so the spelling of one becomes that token, in what users wrote too: as
@@ -72,6 +81,33 @@ Result<std::vector<std::int32_t>> TextPipeline::prompt_tokens(const GenerationRe
   LANNER_ASSIGN_OR_RETURN(auto ids, parts_.tokenizer->encode(text, {.add_special_tokens = !has_bos}));
   if (ids.empty()) return invalid_argument("the prompt has no tokens");
   return ids;
+}
+
+std::string TextPipeline::token_bytes(std::int32_t id) const {
+  constexpr std::string_view kBlank = "\xE2\x96\x81";  // how SentencePiece spells a blank: U+2581
+  constexpr std::size_t kByteHexAt = 3;                // of "<0xE4>"
+  const Tokenizer& tokenizer = *parts_.tokenizer;
+  Result<std::string> piece = tokenizer.piece(id);
+  if (!piece.ok()) return {};
+  if (tokenizer.is_special(id)) return *piece;
+  if (tokenizer.is_byte_run_token(id)) {
+    unsigned byte = 0;
+    const auto [end, error] = std::from_chars(piece->data() + kByteHexAt, piece->data() + piece->size(), byte, 16);
+    if (error == std::errc()) return std::string(1, static_cast<char>(byte));
+  }
+  if (piece->find(kBlank) != std::string::npos) {  // a tokenizer that leaves out the blank in front of a text
+    std::string bytes;
+    for (std::string_view rest = *piece; !rest.empty();) {
+      const bool blank = rest.starts_with(kBlank);
+      bytes += blank ? ' ' : rest.front();
+      rest.remove_prefix(blank ? kBlank.size() : 1);
+    }
+    return bytes;
+  }
+  // Alone, a part of a character decodes to U+FFFD; byte-level pieces spell its bytes.
+  const Result<std::string> text = tokenizer.decode({&id, 1}, /*skip_special_tokens=*/false);
+  if (text.ok() && text->find("\xEF\xBF\xBD") == std::string::npos) return *text;
+  return read_spelled_bytes(*piece).value_or(text.ok() ? *text : std::string());
 }
 
 Result<RequestId> TextPipeline::submit(GenerationRequest request, std::function<void(Chunk)> on_chunk) {

@@ -1,0 +1,108 @@
+// lanner serve: the API server, and what talks to one.
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "cli/arguments.h"
+#include "cli/output.h"
+#include "cli/serve_flags.h"
+#include "cli/shutdown_signals.h"
+#include "cli/verbs.h"
+
+namespace lanner::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPoll(50);
+constexpr milliseconds kLastBytes(2'000);  // for clients to take the end of their answers
+
+/// Connections are files, and the usual limit of 1,024 is soft.
+void allow_many_files() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
+void announce(const server::HttpServerOptions& options, std::uint16_t port) {
+  const char* scheme = options.certificate_file.empty() ? "http" : "https";
+  const bool six = options.host.find(':') != std::string::npos;
+  const std::string url = fmt::format("{}://{}{}{}:{}", scheme, six ? "[" : "", options.host, six ? "]" : "", port);
+  write_stderr(
+      fmt::format("HINT:    Please open {} in a browser for detailed api usage!!!\n"
+                  "INFO:     Started server process [{}]\n"
+                  "INFO:     Application startup complete.\n"
+                  "INFO:     Lanner running on {} (Press CTRL+C to quit)\n",
+                  url, ::getpid(), url));
+}
+
+/// Until the answers under way have come to their end, of themselves or by `timeout`, or a second signal comes.
+void drain(server::Service& service, server::HttpServer& server, ShutdownSignals& signals, milliseconds timeout) {
+  write_stderr("INFO:     Shutting down\n");
+  service.close();
+  server.drain();
+  const auto until = Clock::now() + timeout;
+  bool idle = false;
+  bool hurried = false;
+  while (!idle && !hurried && Clock::now() < until) {
+    idle = service.wait_until_idle(std::min(Clock::now() + kPoll, until));
+    hurried = signals.take();
+  }
+  if (!idle) {
+    service.abort_all();
+    service.wait_until_idle(Clock::now() + kLastBytes);
+  }
+  const auto last = Clock::now() + kLastBytes;
+  while (!hurried && server.connections() > 0 && Clock::now() < last) {
+    std::this_thread::sleep_for(kPoll);
+    hurried = signals.take();
+  }
+}
+
+Status run_server(const ServeFlags& flags) {
+  const EngineFlags engine = engine_flags(flags);
+  LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(engine));
+  LANNER_ASSIGN_OR_RETURN(server::ServiceOptions options, service_options(flags, engine.max_batch_size));
+  LANNER_ASSIGN_OR_RETURN(const server::HttpServerOptions http, http_options(flags));
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(engine));
+  if (flags.access_log || flags.log_level == "INFO" || flags.log_level == "DEBUG") {
+    options.log = [](const std::string& line) { write_stderr(printable(line) + "\n"); };
+  }
+  options.on_terminate = [] { ShutdownSignals::raise(); };
+  allow_many_files();
+  LANNER_ASSIGN_OR_RETURN(auto pipeline, open_with_progress(path, std::move(pipeline_flags), /*show=*/true));
+
+  ShutdownSignals& signals = ShutdownSignals::install();
+  server::Service service(std::move(pipeline), std::move(options));
+  LANNER_ASSIGN_OR_RETURN(const auto server, server::HttpServer::start(http, service));
+  announce(http, server->port());
+  while (!signals.take()) signals.wait(std::chrono::hours(1));
+  drain(service, *server, signals, milliseconds(static_cast<std::int64_t>(flags.drain_timeout_s * 1000)));
+  server->stop();
+  write_stderr("INFO:     Finished server process\n");
+  return {};
+}
+
+}  // namespace
+
+void add_serve(CLI::App& program, Run& run) {
+  CLI::App* group = program.add_subcommand("serve", "Serve a model over HTTP, or talk to a server");
+  group->require_subcommand(0, 1);
+  const auto flags = std::make_shared<ServeFlags>();
+  CLI::App* verb = group->add_subcommand("api_server", "Serve a model to the clients of OpenAI and LMDeploy");
+  verb->add_option("MODEL", flags->engine.model, std::string(kModelHelp) + "; without it the small default model");
+  add_serve_flags(*verb, *flags);
+  verb->callback([&run, flags] { run = [flags] { return exit_code(run_server(*flags)); }; });
+}
+
+}  // namespace lanner::cli

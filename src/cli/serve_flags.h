@@ -1,0 +1,72 @@
+#pragma once
+// The flags of `lanner serve api_server`, with the names and meanings of LMDeploy's.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cli/engine_flags.h"
+#include "lanner/status.h"
+#include "server/http_server.h"
+#include "server/service.h"
+
+namespace lanner::cli {
+
+struct ServeFlags {
+  EngineFlags engine;
+  std::string server_name = "127.0.0.1";
+  int server_port = 23333;
+  std::string model_name;
+  std::vector<std::string> api_keys;
+  std::string api_key_file;
+  std::vector<std::string> allow_origins;
+  std::vector<std::string> allow_methods{"*"};
+  std::vector<std::string> allow_headers{"*"};
+  bool allow_credentials = false;
+  bool ssl = false;
+  std::string ssl_certificate;
+  std::string ssl_key;
+  int max_concurrent_requests = 0;
+  int max_queue = -1;
+  double drain_timeout_s = 30;
+  bool access_log = false;
+  std::string log_level = "WARNING";
+  bool disable_docs = false;
+  bool disable_metrics = false;
+  std::string metrics_prefix = "lanner";
+  bool allow_terminate = false;
+  bool allow_abort = false;
+  // Accepted in some values so far.
+  int cache_block_seq_len = 64;
+  std::string generation_config = "auto";
+  std::string hf_overrides;
+  std::string proxy_url;
+  std::string tool_call_parser;
+  std::string reasoning_parser;
+  std::string logprobs_mode;
+  int dp = 1;
+  int ep = 1;
+  int nnodes = 1;
+  int node_rank = 0;
+  std::string dist_init_addr;
+  // Without effect.
+  bool enable_metrics = false;
+  int max_log_len = 0;
+  int num_tokens_per_iter = 0;
+  int max_prefill_iters = 1;
+  std::vector<std::string> allowed_media_domains;
+  int vision_max_batch_size = 1;
+  std::string qos_config_path;
+};
+
+void add_serve_flags(CLI::App& verb, ServeFlags& flags);
+
+/// What is served and to whom; keys come from the flag, the file, and LANNER_API_KEY. kUnsupported for what is not
+/// available yet. `max_batch_size` is the engine's.
+Result<server::ServiceOptions> service_options(const ServeFlags& flags, int max_batch_size);
+/// Where it listens; files of TLS come from the flags, else from SSL_CERTFILE and SSL_KEYFILE.
+Result<server::HttpServerOptions> http_options(const ServeFlags& flags);
+/// The flags of the engine, with those of the server that bear on it.
+EngineFlags engine_flags(const ServeFlags& flags);
+
+}  // namespace lanner::cli

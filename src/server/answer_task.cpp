@@ -1,0 +1,297 @@
+#include "server/answer_task.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lanner::server {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// What a stream may have ready that its reader has not taken.
+constexpr std::size_t kMaxPendingBytes = 256 << 10;
+
+double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+/// What a chunk keeps in memory, about.
+std::size_t weight(const Chunk& chunk) {
+  std::size_t bytes = sizeof(Chunk) + chunk.text.size() + chunk.token_ids.size() * sizeof(std::int32_t);
+  for (const TokenLogprobs& token : chunk.logprobs) bytes += sizeof(token) + token.top.size() * sizeof(TokenLogprob);
+  return bytes;
+}
+
+Ending ending_of(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop: return Ending::kStop;
+    case FinishReason::kLength: return Ending::kLength;
+    case FinishReason::kAbort: return Ending::kAbort;
+    case FinishReason::kError: return Ending::kError;
+  }
+  return Ending::kError;
+}
+
+class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<AnswerTask> {
+ public:
+  AnswerTask(Context& context, AnswerPlan plan, Limits::Place place)
+      : context_(context),
+        plan_(std::move(plan)),
+        n_(static_cast<std::size_t>(plan_.requests.front().config.n)),
+        requests_(plan_.requests.size()),
+        begin_(Clock::now()),
+        unfinished_(requests_),
+        place_(std::move(place)),
+        last_token_(n_ * requests_) {
+    answer_.choices.resize(n_ * requests_);
+  }
+
+  /// A refusal of one request stops those before it.
+  Status submit() {
+    context_.running.add(this, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->cancel_requests();
+    });
+    for (std::size_t i = 0; i < requests_; ++i) {
+      const Result<RequestId> id =
+          context_.pipeline.submit(std::move(plan_.requests[i]),
+                                   [self = shared_from_this(), i](Chunk chunk) { self->push(i, std::move(chunk)); });
+      if (!id.ok()) {
+        give_up(requests_ - i);
+        return id.status();
+      }
+      const std::lock_guard lock(mutex_);
+      ids_.push_back(*id);
+    }
+    if (plan_.on_begun) plan_.on_begun(ids_);
+    return {};
+  }
+
+  void start(std::function<void()> wake) override {
+    const std::lock_guard lock(mutex_);
+    wake_ = std::move(wake);
+    awake_ = false;
+    if (!pending_.empty()) wake_reader();
+  }
+
+  Piece take() override {
+    std::vector<Pending> pending;
+    bool too_slow = false;
+    {
+      const std::lock_guard lock(mutex_);
+      pending.swap(pending_);
+      pending_bytes_ = 0;
+      awake_ = false;
+      too_slow = too_slow_;
+    }
+    Piece piece;
+    if (plan_.stream && !begun_) plan_.format->begin(answer_.choices.size(), piece.bytes);
+    begun_ = true;
+    for (const Pending& one : pending) read(one, piece.bytes);
+    piece.done = too_slow || finals_ == requests_;
+    if (!piece.done || !plan_.stream) return piece;
+    if (too_slow) failure_ = {StatusCode::kCancelled, "the reader of this stream is too slow"};
+    if (failure_.ok()) {
+      plan_.format->end(answer_, piece.bytes);
+    } else {
+      plan_.format->fail(refusal_of(failure_), piece.bytes);
+    }
+    return piece;
+  }
+
+  bool streams() const override { return plan_.stream; }
+
+  HttpReply reply() override {
+    if (!failure_.ok()) return to_reply(refusal_of(failure_));
+    return plan_.format->whole(answer_);
+  }
+
+  void cancel() override {
+    {
+      const std::lock_guard lock(mutex_);
+      drop();
+    }
+    cancel_requests();
+  }
+
+ private:
+  struct Pending {
+    std::size_t request;
+    Chunk chunk;
+  };
+
+  // Engine's thread.
+
+  void push(std::size_t request, Chunk chunk) {
+    if (plan_.tap) plan_.tap(chunk);
+    const bool final = chunk.final;
+    const RequestId id = chunk.request;
+    bool cancel = false;
+    bool last = false;
+    observe(request, chunk);
+    {
+      const std::lock_guard lock(mutex_);
+      if (final) last = --unfinished_ == 0;
+      if (!dropped_) {
+        pending_bytes_ += weight(chunk);
+        pending_.push_back({request, std::move(chunk)});
+        wake_reader();
+        if (plan_.stream && !last && pending_bytes_ > kMaxPendingBytes) {
+          too_slow_ = true;
+          drop();
+        }
+      }
+      cancel = dropped_ && !final;
+    }
+    if (cancel) context_.pipeline.cancel(id);
+    if (last) settle();
+  }
+
+  void observe(std::size_t request, const Chunk& chunk) {
+    Metrics& metrics = context_.metrics;
+    if (chunk.final) {
+      metrics.request_prompt_tokens.observe(chunk.prompt_tokens);
+      metrics.request_generation_tokens.observe(chunk.generated_tokens);
+      for (const FinishReason reason : chunk.reasons) metrics.request_ended(ending_of(reason));
+    }
+    if (chunk.token_ids.empty()) return;
+    const Clock::time_point now = Clock::now();
+    Clock::time_point& last = last_token_[request * n_ + static_cast<std::size_t>(chunk.choice)];
+    if (last != Clock::time_point()) {
+      metrics.inter_token_latency_seconds.observe(seconds(now - last));
+    } else if (!std::exchange(first_token_, true)) {
+      metrics.time_to_first_token_seconds.observe(seconds(now - begin_));
+    }
+    last = now;
+  }
+
+  /// The last chunk of the last request has come.
+  void settle() {
+    context_.metrics.e2e_request_latency_seconds.observe(seconds(Clock::now() - begin_));
+    context_.running.remove(this);
+    place_.reset();
+  }
+
+  // Under the mutex.
+
+  void wake_reader() {
+    if (!wake_ || std::exchange(awake_, true)) return;
+    wake_();  // it only leaves a note for another thread
+  }
+
+  void drop() {
+    dropped_ = true;
+    pending_.clear();
+    wake_ = nullptr;
+  }
+
+  // Any thread.
+
+  void cancel_requests() {
+    std::vector<RequestId> ids;
+    {
+      const std::lock_guard lock(mutex_);
+      ids = ids_;
+    }
+    for (const RequestId id : ids) context_.pipeline.cancel(id);
+  }
+
+  /// `count` requests were never accepted.
+  void give_up(std::size_t count) {
+    bool last = false;
+    {
+      const std::lock_guard lock(mutex_);
+      drop();
+      unfinished_ -= count;
+      last = unfinished_ == 0;
+    }
+    if (last) {
+      settle();
+    } else {
+      cancel_requests();
+    }
+  }
+
+  // Server's thread.
+
+  void read(const Pending& one, std::string& out) {
+    const Chunk& chunk = one.chunk;
+    const std::size_t first = one.request * n_;
+    if (chunk.final) {
+      ++finals_;
+      for (std::size_t i = 0; i < n_ && i < chunk.reasons.size(); ++i) {
+        answer_.choices[first + i].reason = chunk.reasons[i];
+      }
+      answer_.counts.prompt += chunk.prompt_tokens;
+      answer_.counts.cached += chunk.cached_tokens;
+      answer_.counts.generated += chunk.generated_tokens;
+      if (failure_.ok()) failure_ = chunk.status;
+      return;
+    }
+    const std::size_t choice = first + static_cast<std::size_t>(chunk.choice);
+    if (plan_.stream) {
+      plan_.format->piece(choice, chunk, out);
+      return;
+    }
+    ChoiceSoFar& so_far = answer_.choices[choice];
+    so_far.text += chunk.text;
+    so_far.token_ids.insert(so_far.token_ids.end(), chunk.token_ids.begin(), chunk.token_ids.end());
+    so_far.logprobs.insert(so_far.logprobs.end(), chunk.logprobs.begin(), chunk.logprobs.end());
+  }
+
+  Context& context_;
+  AnswerPlan plan_;
+  const std::size_t n_;
+  const std::size_t requests_;
+  const Clock::time_point begin_;
+
+  std::mutex mutex_;
+  // Under it:
+  std::function<void()> wake_;
+  std::vector<Pending> pending_;
+  std::size_t pending_bytes_ = 0;
+  std::vector<RequestId> ids_;
+  std::size_t unfinished_ = 0;
+  bool awake_ = false;     // wake_ was called and take() not since
+  bool dropped_ = false;   // nobody takes any more
+  bool too_slow_ = false;  // the reader
+
+  // The engine's thread's, once submit() has returned:
+  std::optional<Limits::Place> place_;
+  std::vector<Clock::time_point> last_token_;  // (requests * n)
+  bool first_token_ = false;
+
+  // The server's thread's:
+  AnswerSoFar answer_;
+  Status failure_;
+  std::size_t finals_ = 0;
+  bool begun_ = false;
+};
+
+}  // namespace
+
+const char* reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kAbort: return "abort";
+    case FinishReason::kError: return "error";
+  }
+  return "error";
+}
+
+HttpReply answer_with(Context& context, AnswerPlan plan) {
+  const std::int64_t answers = static_cast<std::int64_t>(plan.requests.size()) * plan.requests.front().config.n;
+  std::optional<Limits::Place> place = context.limits.enter(answers);
+  if (!place) {
+    return to_reply(context.limits.closed() ? shutting_down()
+                                            : overloaded("too many requests are waiting; try again later"));
+  }
+  const bool stream = plan.stream;
+  const auto task = std::make_shared<AnswerTask>(context, std::move(plan), *std::move(place));
+  const Status status = task->submit();
+  if (!status.ok()) return to_reply(refusal_of(status));
+  HttpReply reply;
+  if (stream) reply.content_type = "text/event-stream";
+  reply.late = task;
+  return reply;
+}
+
+}  // namespace lanner::server

@@ -1,0 +1,66 @@
+#pragma once
+// What the endpoints work with.
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lanner/pipeline.h"
+#include "server/health.h"
+#include "server/http.h"
+#include "server/json.h"
+#include "server/limits.h"
+#include "server/metrics.h"
+#include "server/running_answers.h"
+#include "server/sessions.h"
+
+namespace lanner::server {
+
+struct ServiceOptions {
+  std::string model_name;  // empty: the pipeline's
+  /// Any of them opens all but the health routes; empty: no key is asked for.
+  std::vector<std::string> api_keys;
+  /// CORS. Without origins no other site's pages may call; "*" lets all.
+  std::vector<std::string> allow_origins;
+  std::vector<std::string> allow_methods{"*"};
+  std::vector<std::string> allow_headers{"*"};
+  bool allow_credentials = false;
+  /// Only requests whose Host names this machine are answered: for a server on loopback that asks for no key, which
+  /// any web page could otherwise reach by a name of its own.
+  bool check_host = false;
+  std::int64_t max_places = 0;  // answers at once, waiting ones included; 0: no limit
+  bool docs = true;
+  bool metrics = true;
+  std::string metrics_prefix = "lanner";
+  std::size_t max_sessions = 1'024;
+  std::chrono::seconds session_idle_time{3'600};
+  /// No step of the engine for so long, while there is work, counts as stuck.
+  std::chrono::seconds stuck_after{60};
+  /// GET /terminate and POST /abort_request: only with an API key.
+  bool allow_terminate = false;
+  bool allow_abort = false;
+  std::function<void()> on_terminate;  // from the server's thread
+  /// A line for each exchange, for the access log; may be empty. Called from the server's thread.
+  std::function<void(const std::string&)> log;
+};
+
+/// One running server's state beneath HTTP. `options.model_name` is never empty here.
+struct Context {
+  Pipeline& pipeline;
+  const ServiceOptions& options;
+  Limits& limits;
+  RunningAnswers& running;
+  Metrics& metrics;
+  Sessions& sessions;
+  const Health& health;
+};
+
+/// A request whose body has been checked against its endpoint's fields.
+struct Call {
+  const HttpRequest& request;
+  const Json& body;  // null where there is none
+};
+
+}  // namespace lanner::server

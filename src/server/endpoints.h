@@ -1,0 +1,38 @@
+#pragma once
+// The endpoints: from a checked call to an answer. Each may be called from any thread.
+
+#include "server/context.h"
+
+namespace lanner::server {
+
+// chat_completions.cpp, completions.cpp, generate.cpp, interactive.cpp
+HttpReply chat_completions(Context& context, const Call& call);
+HttpReply completions(Context& context, const Call& call);
+HttpReply generate(Context& context, const Call& call);
+HttpReply interactive(Context& context, const Call& call);
+
+// prompt_endpoints.cpp: what is computed of prompts alone
+HttpReply embeddings(Context& context, const Call& call);
+HttpReply get_ppl(Context& context, const Call& call);
+
+// text_endpoints.cpp
+HttpReply encode(Context& context, const Call& call);
+HttpReply tokenize(Context& context, const Call& call);
+HttpReply detokenize(Context& context, const Call& call);
+
+// running_endpoints.cpp
+HttpReply show_health(Context& context, const Call& call);
+HttpReply show_live(Context& context, const Call& call);
+HttpReply abort_request(Context& context, const Call& call);
+HttpReply terminate(Context& context, const Call& call);
+
+// model_endpoints.cpp
+HttpReply list_models(Context& context, const Call& call);
+HttpReply show_model(Context& context, const Call& call);
+HttpReply show_version(Context& context, const Call& call);
+HttpReply show_metrics(Context& context, const Call& call);
+
+/// An answer of 200 with this body.
+HttpReply json_reply(const Json& body);
+
+}  // namespace lanner::server

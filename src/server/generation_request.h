@@ -1,0 +1,38 @@
+#pragma once
+// From a checked body to what the pipeline is asked. Pure functions.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lanner/pipeline.h"
+#include "server/fields.h"
+
+namespace lanner::server {
+
+/// How to draw and where to stop. `max_new_tokens` is as given here; fields for it differ between endpoints.
+GenerationConfig generation_config(const Json& body, std::int64_t max_new_tokens);
+
+/// stream_options; without it nothing is set.
+std::optional<Refusal> read_stream_options(const Json& body, bool& include_usage);
+
+/// The messages of `body[name]`, which is a list of objects. Their parts of text are joined with line ends; a developer
+/// is the system. What else a message has goes to the chat template as it is.
+std::optional<Refusal> read_messages(const Json& body, std::string_view name, std::vector<Message>& messages);
+
+/// chat_template_kwargs and the fields that are shorthands for one of them.
+std::optional<Refusal> read_template_variables(const Json& body, std::string& variables);
+
+/// One prompt or several, as text or token ids.
+std::vector<GenerationRequest> read_prompts(const Json& prompt);
+
+/// Nothing when `body` names no model, or this one.
+std::optional<Refusal> check_model(const Json& body, const std::string& served);
+
+/// "chatcmpl-1f0c…": a prefix and 24 random letters.
+std::string random_id(std::string_view prefix);
+std::int64_t unix_seconds();
+
+}  // namespace lanner::server

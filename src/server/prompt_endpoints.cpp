@@ -1,0 +1,101 @@
+// POST /v1/embeddings and /get_ppl: what a model makes of prompts, without generating.
+
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "engine/prompt_outputs.h"
+#include "server/endpoints.h"
+#include "server/generation_request.h"
+#include "server/openai_answer.h"
+
+namespace lanner::server {
+namespace {
+
+/// The inputs as token ids.
+Result<std::vector<std::vector<std::int32_t>>> tokens_of(const Pipeline& pipeline, const Json& input) {
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (GenerationRequest& request : read_prompts(input)) {
+    if (request.prompt && request.prompt->empty()) return invalid_argument("input: a text is empty");
+    LANNER_ASSIGN_OR_RETURN(auto ids, pipeline.prompt_tokens(request));
+    prompts.push_back(std::move(ids));
+  }
+  return prompts;
+}
+
+std::string base64(std::string_view bytes) {
+  constexpr std::string_view kLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  text.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t group = 0;
+    for (std::size_t k = 0; k < 3; ++k) {
+      const unsigned char byte = i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0;
+      group = (group << 8U) | byte;
+    }
+    for (std::size_t k = 0; k < 4; ++k) {
+      const bool padding = i + k > bytes.size();
+      text += padding ? '=' : kLetters[(group >> (18U - 6U * static_cast<unsigned>(k))) & 63U];
+    }
+  }
+  return text;
+}
+
+Json embedding_json(const std::vector<float>& values, bool as_base64) {
+  if (!as_base64) return values;
+  static_assert(std::endian::native == std::endian::little);
+  std::string bytes(values.size() * sizeof(float), '\0');
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  return base64(bytes);
+}
+
+std::optional<Limits::Place> enter(Context& context, std::size_t count, HttpReply& refusal) {
+  auto place = context.limits.enter(static_cast<std::int64_t>(count));
+  if (!place) {
+    refusal = to_reply(context.limits.closed() ? shutting_down()
+                                               : overloaded("too many requests are waiting; try again later"));
+  }
+  return place;
+}
+
+}  // namespace
+
+HttpReply embeddings(Context& context, const Call& call) {
+  const Json& body = call.body;
+  if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
+  const auto prompts = tokens_of(context.pipeline, *find(body, "input"));
+  if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
+  HttpReply refused;
+  const auto place = enter(context, prompts->size(), refused);
+  if (!place) return refused;
+  const Pooling pooling = get_or<std::string>(body, "pooling", "mean") == "mean" ? Pooling::kMean : Pooling::kLast;
+  const auto vectors = get_embeddings(context.pipeline.engine(), *prompts, pooling, /*normalize=*/true);
+  if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
+
+  const bool as_base64 = get_or<std::string>(body, "encoding_format", "float") == "base64";
+  Json data = Json::array();
+  std::int64_t tokens = 0;
+  for (std::size_t i = 0; i < vectors->size(); ++i) {
+    tokens += static_cast<std::int64_t>((*prompts)[i].size());
+    data.push_back({{"object", "embedding"}, {"index", i}, {"embedding", embedding_json((*vectors)[i], as_base64)}});
+  }
+  return json_reply({{"object", "list"},
+                     {"data", std::move(data)},
+                     {"model", context.options.model_name},
+                     {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}}});
+}
+
+HttpReply get_ppl(Context& context, const Call& call) {
+  if (const auto refusal = check_model(call.body, context.options.model_name)) return to_reply(*refusal);
+  const auto prompts = tokens_of(context.pipeline, *find(call.body, "input"));
+  if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
+  if (prompts->size() != 1) return to_reply(bad_field("input", "must be one text or one list of token ids"));
+  HttpReply refused;
+  const auto place = enter(context, prompts->size(), refused);
+  if (!place) return refused;
+  const auto losses = lanner::get_ppl(context.pipeline.engine(), *prompts);
+  if (!losses.ok()) return to_reply(refusal_of(losses.status()));
+  return json_reply({{"ppl", losses->front()}});
+}
+
+}  // namespace lanner::server

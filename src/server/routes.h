@@ -1,0 +1,45 @@
+#pragma once
+// Every route of the server: what is called, what it takes, and who may call it. Requests are routed and checked by
+// this table, and /openapi.json and the page at / are written from it.
+
+#include <span>
+#include <string_view>
+
+#include "server/context.h"
+#include "server/fields.h"
+#include "server/http_server.h"
+
+namespace lanner::server {
+
+enum class Access : std::uint8_t {
+  kOpen,  // to anybody
+  kKey,   // where the server has keys, one of them
+  kDocs,  // the same; not there with --disable-fastapi-docs
+  kMetrics,
+};
+
+struct Route {
+  const char* method;
+  const char* path;  // "{model}" stands for the rest of a path
+  const char* group;
+  const char* summary;
+  HttpReply (*handle)(Context& context, const Call& call);
+  Pace pace = Pace::kAtOnce;
+  Access access = Access::kKey;
+  std::span<const Fields> (*fields)() = nullptr;  // of its body, which is a JSON object; nullptr: none
+  bool new_work = false;                          // refused while the server ends
+  const char* content_type = "application/json";
+};
+
+std::span<const Route> routes();
+/// The route for an exact method and path (HEAD is GET); nullptr when there is none.
+const Route* find_route(std::string_view method, std::string_view path, const ServiceOptions& options);
+/// The methods that a path knows, as in an Allow header; empty for an unknown path.
+std::string allowed_methods(std::string_view path, const ServiceOptions& options);
+
+/// The OpenAPI 3.1 document.
+Json openapi_document(const ServiceOptions& options);
+/// The page at /.
+std::string docs_page(const ServiceOptions& options);
+
+}  // namespace lanner::server

@@ -1,0 +1,60 @@
+// /health, /abort_request and /terminate: the server itself.
+
+#include "server/endpoints.h"
+#include "server/generation_request.h"
+
+namespace lanner::server {
+namespace {
+
+HttpReply health_reply(const char* status, const char* message, bool good) {
+  HttpReply reply = json_reply({{"status", status}, {"message", message}});
+  if (good) return reply;
+  reply.status = 503;
+  reply.headers = {{"Retry-After", "5"}};
+  return reply;
+}
+
+Refusal not_allowed(const char* flag) {
+  return {.status = 403,
+          .type = error_type(403),
+          .message = std::string("not allowed: the server takes this only with ") + flag + " and an API key",
+          .code = "not_allowed"};
+}
+
+}  // namespace
+
+HttpReply show_health(Context& context, const Call& /*call*/) {
+  if (context.health.stuck()) return health_reply("unhealthy", "the engine does not get on", false);
+  if (context.limits.closed()) return health_reply("draining", "the server is shutting down", false);
+  return health_reply("healthy", "", true);
+}
+
+HttpReply show_live(Context& context, const Call& /*call*/) {
+  if (context.health.stuck()) return health_reply("unhealthy", "the engine does not get on", false);
+  return health_reply("healthy", "", true);
+}
+
+HttpReply abort_request(Context& context, const Call& call) {
+  const ServiceOptions& options = context.options;
+  if (!options.allow_abort || options.api_keys.empty()) return to_reply(not_allowed("--enable-abort-handling"));
+  if (get_or(call.body, "abort_all", false)) {
+    context.running.abort_all();
+    return json_reply({{"status", "ok"}});
+  }
+  const auto session = get_or<std::int64_t>(call.body, "session_id", -1);
+  const auto requests =
+      session < 0 ? std::vector<RequestId>() : context.sessions.requests_of(static_cast<std::uint64_t>(session));
+  if (requests.empty()) return to_reply(bad_field("session_id", "no answer of this session is being made"));
+  for (const RequestId id : requests) context.pipeline.cancel(id);
+  return json_reply({{"status", "ok"}});
+}
+
+HttpReply terminate(Context& context, const Call& /*call*/) {
+  const ServiceOptions& options = context.options;
+  const bool allowed = options.allow_terminate && !options.api_keys.empty() && options.on_terminate;
+  if (!allowed) return to_reply(not_allowed("--allow-terminate-by-client"));
+  options.on_terminate();
+  return json_reply({{"status", "ok"}});
+}
+
+}  // namespace lanner::server

@@ -108,6 +108,10 @@ Status check_available(const ServeFlags& flags) {
   if (flags.drain_timeout_s < 0 || flags.drain_timeout_s > 86'400) {
     return invalid_argument("--drain-timeout must be 0 to 86400 seconds");
   }
+  const bool named = !flags.metrics_prefix.empty() && std::ranges::all_of(flags.metrics_prefix, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  });
+  if (!named) return invalid_argument("--metrics-prefix has letters and underscores alone");
   return {};
 }
 

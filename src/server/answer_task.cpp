@@ -87,7 +87,7 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
     for (const Pending& one : pending) read(one, piece.bytes);
     piece.done = too_slow || finals_ == requests_;
     if (!piece.done || !plan_.stream) return piece;
-    if (too_slow) failure_ = {StatusCode::kCancelled, "the reader of this stream is too slow"};
+    if (too_slow) failure_ = resource_exhausted("the reader of this stream is too slow");
     if (failure_.ok()) {
       plan_.format->end(answer_, piece.bytes);
     } else {

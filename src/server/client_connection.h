@@ -108,10 +108,10 @@ struct Problem {
 
 inline Problem problem_of(const error_code& error, const HttpServerOptions& options) {
   if (error == http::error::end_of_stream || error == asio::error::eof || error == asio::error::connection_reset ||
-      error == asio::error::operation_aborted || error == http::error::partial_message) {
+      error == asio::error::operation_aborted || error == http::error::partial_message ||
+      error == beast::error::timeout) {  // which has closed the socket
     return {};
   }
-  if (error == beast::error::timeout) return {408, "the request did not come in time"};
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     return {431, fmt::format("the header of the request is longer than {} bytes", options.max_header_bytes)};
   }
@@ -119,7 +119,7 @@ inline Problem problem_of(const error_code& error, const HttpServerOptions& opti
     return {413, fmt::format("the body of the request is longer than {} bytes", options.max_body_bytes)};
   }
   if (error.category() == http::make_error_code(http::error::bad_version).category()) {
-    return {400, "the request is not proper HTTP/1.1"};
+    return {400, "the request is not proper HTTP"};
   }
   return {};
 }
@@ -225,7 +225,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   asio::awaitable<bool> wait_for_request() {
     if (buffer_.size() > 0) co_return true;
     idle_ = true;
-    closing_ = closing_ || hall_.draining;
+    closing_ = closing_ || (hall_.draining && served_);  // one who has just come is answered once
     watch();
     signal_.expires_after(hall_.options.idle_timeout);
     bool expired = false;
@@ -274,6 +274,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     outcome_.time = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin);
     outcome_.client_left = !sent;
     hall_.handler.finished(request, outcome_);
+    served_ = true;
     if (sent && !complete) co_await linger();
     co_return sent&& keep && !hall_.draining && !closing_;
   }
@@ -481,6 +482,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   bool woken_ = false;  // a late answer has more
   bool closing_ = false;
   bool idle_ = false;
+  bool served_ = false;
 };
 
 }  // namespace lanner::server

@@ -99,9 +99,10 @@ TEST(Hosts, OnLoopbackMustBeThisMachine) {
 }
 
 TEST(Cors, IsOffUnlessAllowed) {
-  const HttpRequest request{.method = "OPTIONS", .path = kChat,
-                            .headers = {{"origin", "https://page.example"},
-                                        {"access-control-request-headers", "authorization"}}};
+  const HttpRequest request{
+      .method = "OPTIONS",
+      .path = kChat,
+      .headers = {{"origin", "https://page.example"}, {"access-control-request-headers", "authorization"}}};
   TestService closed(says("x"));
   EXPECT_EQ(header(closed.service.common_headers(request), "Access-Control-Allow-Origin"), "");
   EXPECT_EQ(header(closed.call(request).headers, "Access-Control-Allow-Methods"), "");
@@ -199,12 +200,14 @@ TEST(Health, NoticesAnEngineThatIsStuck) {
 }
 
 TEST(SlowReaders, AreCancelled) {
-  TestService test([](const Request&) {
-    Script script;
-    script.tokens = {byte_tokens("x")};
-    script.endless = true;
-    return script;
-  }, {}, {.session_len = 100'000'000});
+  TestService test(
+      [](const Request&) {
+        Script script;
+        script.tokens = {byte_tokens("x")};
+        script.endless = true;
+        return script;
+      },
+      {}, {.session_len = 100'000'000});
   const HttpReply reply = test.begin(
       TestService::post_request(kChat, R"({"messages": [{"role": "user", "content": "Hi"}], "stream": true})"));
   ASSERT_NE(reply.late, nullptr);
@@ -219,15 +222,15 @@ TEST(Metrics, HaveTheNamesOfVllm) {
   TestService test(says("Hello"), {.metrics_prefix = "vllm"});
   test.post_json(kChat, kHi);
   const std::string text = test.get("/metrics").body;
-  for (const char* line :
-       {"# TYPE vllm:num_requests_running gauge\n", "vllm:request_success_total{model_name=\"test\",finished_reason=\"stop\"} 1\n",
-        "vllm:time_to_first_token_seconds_count{model_name=\"test\"} 1\n",
-        "vllm:inter_token_latency_seconds_count{model_name=\"test\"} 4\n",
-        "vllm:request_prompt_tokens_sum{model_name=\"test\"} 20\n",
-        "vllm:request_prompt_tokens_bucket{model_name=\"test\",le=\"20\"} 1\n",
-        "vllm:request_prompt_tokens_bucket{model_name=\"test\",le=\"10\"} 0\n",
-        "vllm:request_prompt_tokens_bucket{model_name=\"test\",le=\"+Inf\"} 1\n",
-        "vllm:generation_tokens_total{model_name=\"test\"} 6\n"}) {
+  for (const char* line : {"# TYPE vllm:num_requests_running gauge\n",
+                           "vllm:request_success_total{model_name=\"test\",finished_reason=\"stop\"} 1\n",
+                           "vllm:time_to_first_token_seconds_count{model_name=\"test\"} 1\n",
+                           "vllm:inter_token_latency_seconds_count{model_name=\"test\"} 4\n",
+                           "vllm:request_prompt_tokens_sum{model_name=\"test\"} 20\n",
+                           "vllm:request_prompt_tokens_bucket{model_name=\"test\",le=\"20\"} 1\n",
+                           "vllm:request_prompt_tokens_bucket{model_name=\"test\",le=\"10\"} 0\n",
+                           "vllm:request_prompt_tokens_bucket{model_name=\"test\",le=\"+Inf\"} 1\n",
+                           "vllm:generation_tokens_total{model_name=\"test\"} 6\n"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line << text;
   }
   TestService none(says("x"), {.metrics = false});
@@ -256,8 +259,8 @@ TEST(Docs, AreWrittenFromTheTable) {
 
 TEST(Admin, NeedsAFlagAndAKey) {
   std::atomic<int> ended = 0;
-  const ServiceOptions options{.api_keys = {"k"}, .allow_terminate = true, .allow_abort = true,
-                               .on_terminate = [&] { ++ended; }};
+  const ServiceOptions options{
+      .api_keys = {"k"}, .allow_terminate = true, .allow_abort = true, .on_terminate = [&] { ++ended; }};
   TestService test(endless, options);
   HttpRequest request{.method = "GET", .path = "/terminate"};
   EXPECT_EQ(test.call(request).status, 401);
@@ -279,8 +282,9 @@ TEST(Admin, NeedsAFlagAndAKey) {
 constexpr const char* kInteractive = "/v1/chat/interactive";
 
 std::string prompt_of(const ScriptedEngine& engine, std::size_t at) {
+  const Request request = engine.requests().at(at);
   std::string text;
-  for (const std::int32_t id : engine.requests().at(at).prompt) {
+  for (const std::int32_t id : request.prompt) {
     if (id < 256) text += static_cast<char>(id);
   }
   return text;

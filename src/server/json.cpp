@@ -101,6 +101,9 @@ class Builder final : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Result<Json> parse_json(std::string_view text) {
+  // The parser takes one for the end of the text.
+  if (text.find('\0') != std::string_view::npos)
+    return invalid_argument("the body: it is not valid JSON: it holds a NUL");
   Builder builder;
   if (!Json::sax_parse(text, &builder)) return invalid_argument("the body: " + builder.failure());
   return builder.take();

@@ -7,8 +7,10 @@ namespace lanner::server {
 
 std::optional<Sessions::Turn> Sessions::begin(std::optional<std::uint64_t> id, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
-  forget_old(now);
+  std::erase_if(sessions_,
+                [&](const auto& entry) { return !entry.second.busy && now - entry.second.used > idle_time_; });
   const std::uint64_t name = id ? *id : ++last_drawn_;
+  if (!sessions_.contains(name)) make_room();
   Session& session = sessions_[name];
   if (session.busy) return std::nullopt;
   session.busy = true;
@@ -57,9 +59,7 @@ std::size_t Sessions::size() const {
   return sessions_.size();
 }
 
-void Sessions::forget_old(Clock::time_point now) {
-  std::erase_if(sessions_,
-                [&](const auto& entry) { return !entry.second.busy && now - entry.second.used > idle_time_; });
+void Sessions::make_room() {
   while (sessions_.size() >= most_) {
     auto oldest = sessions_.end();
     for (auto at = sessions_.begin(); at != sessions_.end(); ++at) {

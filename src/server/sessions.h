@@ -56,7 +56,8 @@ class Sessions {
     std::vector<RequestId> requests;
   };
 
-  void forget_old(Clock::time_point now);
+  /// For one more.
+  void make_room();
 
   const std::size_t most_;
   const std::chrono::seconds idle_time_;

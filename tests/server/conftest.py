@@ -1,0 +1,97 @@
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+
+import openai
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("LANNER_BUILD_DIR", str(REPOSITORY / "build")))
+PROBE = os.environ.get("LANNER_SERVER_PROBE", str(BUILD / "src" / "server" / "server_probe"))
+BINARY = os.environ.get("LANNER_BINARY", str(BUILD / "lanner"))
+
+
+class Server:
+    """A server that was started for a test, on a port of its own."""
+
+    def __init__(self, command, environment=None):
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        env=environment)
+        self.output = ""
+        self.port = None
+        for line in self.process.stdout:
+            self.output += line
+            found = re.search(r"^port (\d+)$|running on https?://\S+:(\d+)", line)
+            if found:
+                self.port = int(found[1] or found[2])
+                break
+        assert self.port, self.output
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def stop(self, how=signal.SIGTERM):
+        """The exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        self.output += self.process.communicate(timeout=60)[0] or ""
+        return self.process.returncode
+
+    def client(self, key="none", **more):
+        return openai.OpenAI(base_url=self.url + "/v1", api_key=key, max_retries=0, timeout=60, **more)
+
+    def ask(self, path, body=None, headers=None, method=None):
+        """(status, headers, body) of a request; `body` may be bytes or what becomes JSON."""
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, method=method,
+                                         headers={"Content-Type": "application/json", **(headers or {})})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return reply.status, reply.headers, reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read()
+
+
+@pytest.fixture(scope="session")
+def start_probe():
+    started = []
+
+    def start(*arguments):
+        started.append(Server([PROBE, *map(str, arguments)]))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def probe(start_probe):
+    """The scripted server that tests share."""
+    return start_probe()
+
+
+@pytest.fixture(scope="session")
+def client(probe):
+    return probe.client()
+
+
+@pytest.fixture(scope="session")
+def model():
+    path = os.environ.get("LANNER_TEST_GGUF")
+    if not path:
+        pytest.fail("LANNER_TEST_GGUF does not name a model: `make test` sets it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real(model):
+    """lanner serve api_server with the real model."""
+    server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--model-name", "small",
+                     "--session-len", "1024", "--cache-max-entry-count", "0.05"])
+    yield server
+    code = server.stop()
+    assert code == 0, server.output

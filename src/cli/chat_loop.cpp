@@ -10,6 +10,7 @@
 #include <random>
 #include <utility>
 
+#include "cli/block_reader.h"
 #include "cli/output.h"
 #include "cli/reply_queue.h"
 #include "cli/verbs.h"
@@ -18,15 +19,6 @@ namespace lanner::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr std::string_view kPrompt = "\ndouble enter to end input >>> ";
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kBlanks = " \t\r\n";
-  const std::size_t first = text.find_first_not_of(kBlanks);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
-}
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -82,7 +74,7 @@ void ChatLoop::start_over() {
 
 int ChatLoop::run() {
   while (true) {
-    const Block block = read_block();
+    const Block block = read_block(lines_);
     if (block.kind == Block::Kind::kInterrupted) {
       if (after_interrupt() == Turn::kGoOn) write_stderr("\nexiting...\n");
       return exit_code_;
@@ -92,20 +84,6 @@ int ChatLoop::run() {
       if (options_.interactive) write_stderr("\n");  // the shell's prompt belongs on a line of its own
       return exit_code_;
     }
-  }
-}
-
-ChatLoop::Block ChatLoop::read_block() {
-  Block block;
-  for (std::string_view prompt = kPrompt;; prompt = {}) {
-    LineReader::Line line = lines_.read(prompt);
-    if (line.kind == LineReader::Line::Kind::kInterrupted) return {Block::Kind::kInterrupted, {}};
-    if (!line.text.empty()) {
-      if (!block.text.empty()) block.text += '\n';
-      block.text += line.text;
-    }
-    if (line.kind == LineReader::Line::Kind::kEnd) block.kind = Block::Kind::kEnd;
-    if (line.text.empty() || line.kind == LineReader::Line::Kind::kEnd) return block;
   }
 }
 

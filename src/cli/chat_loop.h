@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/block_reader.h"
 #include "cli/interrupts.h"
 #include "cli/line_reader.h"
 #include "lanner/pipeline.h"
@@ -33,14 +34,8 @@ class ChatLoop {
   int run();
 
  private:
-  struct Block {
-    enum class Kind { kText, kEnd, kInterrupted };
-    Kind kind = Kind::kText;
-    std::string text;
-  };
   enum class Turn { kGoOn, kStop };
 
-  Block read_block();
   /// Answers one block; what it was not answered to leaves the conversation.
   Turn answer(std::string text);
   /// Writes what arrives until the final chunk.

@@ -27,8 +27,9 @@ using namespace lanner;
 volatile std::sig_atomic_t stopping = 0;
 void on_signal(int /*signal*/) { stopping = 1; }
 
+/// The last there is.
 std::string between(const std::string& text, const std::string& begin, const std::string& end) {
-  const std::size_t from = text.find(begin);
+  const std::size_t from = text.rfind(begin);
   if (from == std::string::npos) return "";
   const std::size_t start = from + begin.size();
   return text.substr(start, text.find(end, start) - start);

@@ -26,8 +26,8 @@ libfmt-dev text formatting
 nlohmann-json3-dev JSON
 libedit-dev line editing in chat
 libsentencepiece-dev tokenizers of models that carry a tokenizer.model alone
-libboost1.81-dev HTTP (Beast), headers only
-libssl-dev TLS and checksums of downloads
+libboost1.81-dev HTTP (Beast) of server and downloads, headers only
+libssl-dev TLS of server and downloads, checksums
 python3 fetches the model, runs scripts
 python3-venv pip, in an environment of its own
 curl downloads

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 #include <utility>
 
 #include "cli/arguments.h"
@@ -208,6 +209,7 @@ Result<server::HttpServerOptions> http_options(const ServeFlags& flags) {
   server::HttpServerOptions options;
   options.host = flags.server_name;
   options.port = static_cast<std::uint16_t>(flags.server_port);
+  options.workers = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 4, 2, 8);
   const bool wanted = flags.ssl || !flags.ssl_certificate.empty() || !flags.ssl_key.empty();
   if (!wanted) return options;
   const auto file_of = [](const std::string& flag, const char* variable) {

@@ -1,7 +1,10 @@
 #include "server/answer_task.h"
 
-#include <algorithm>
+#include <fmt/format.h>
+
 #include <utility>
+
+#include "server/generation_request.h"
 
 namespace lanner::server {
 namespace {
@@ -10,6 +13,7 @@ using Clock = std::chrono::steady_clock;
 
 /// What a stream may have ready that its reader has not taken.
 constexpr std::size_t kMaxPendingBytes = 256 << 10;
+constexpr std::int64_t kMaxAnswers = 1'024;  // of one request
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -279,6 +283,12 @@ const char* reason_name(FinishReason reason) {
 
 HttpReply answer_with(Context& context, AnswerPlan plan) {
   const std::int64_t answers = static_cast<std::int64_t>(plan.requests.size()) * plan.requests.front().config.n;
+  if (answers > kMaxAnswers) {
+    return to_reply(bad_field("n", fmt::format("n times the prompts must not be more than {}", kMaxAnswers)));
+  }
+  for (const GenerationRequest& request : plan.requests) {
+    if (const auto refusal = check_size(request, context.pipeline.engine().session_len())) return to_reply(*refusal);
+  }
   std::optional<Limits::Place> place = context.limits.enter(answers);
   if (!place) {
     return to_reply(context.limits.closed() ? shutting_down()

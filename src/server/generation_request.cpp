@@ -168,6 +168,23 @@ std::vector<GenerationRequest> read_prompts(const Json& prompt) {
   return requests;
 }
 
+std::optional<Refusal> check_size(const GenerationRequest& request, std::int32_t session_len) {
+  constexpr std::size_t kLongestTokenBytes = 256;
+  std::size_t bytes = request.prompt ? request.prompt->size() : 0;
+  for (const Message& message : request.messages) bytes += message.content.size();
+  const std::size_t most = kLongestTokenBytes * static_cast<std::size_t>(std::max(session_len, 1));
+  if (bytes <= most) return std::nullopt;
+  return refusal_of({StatusCode::kTooLong, fmt::format("the prompt has {} bytes, far more than the context of {} "
+                                                       "tokens can hold",
+                                                       bytes, session_len)});
+}
+
+std::optional<Refusal> check_text_size(std::string_view text) {
+  constexpr std::size_t kMostBytes = 4 << 20;
+  if (text.size() <= kMostBytes) return std::nullopt;
+  return refusal_of({StatusCode::kTooLong, fmt::format("a text is longer than {} bytes", kMostBytes)});
+}
+
 std::optional<Refusal> check_model(const Json& body, const std::string& served) {
   const auto model = get<std::string>(body, "model");
   if (!model || model->empty() || *model == served) return std::nullopt;

@@ -28,6 +28,11 @@ std::optional<Refusal> read_template_variables(const Json& body, std::string& va
 /// One prompt or several, as text or token ids.
 std::vector<GenerationRequest> read_prompts(const Json& prompt);
 
+/// Refuses text that cannot fit a context of `session_len` tokens, before time is spent on making tokens of it.
+std::optional<Refusal> check_size(const GenerationRequest& request, std::int32_t session_len);
+/// The same for text that is only to be tokenized.
+std::optional<Refusal> check_text_size(std::string_view text);
+
 /// Nothing when `body` names no model, or this one.
 std::optional<Refusal> check_model(const Json& body, const std::string& served);
 

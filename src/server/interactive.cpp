@@ -116,6 +116,11 @@ HttpReply answer_turn(Context& context, Sessions::Turn turn, InteractiveRequest 
   }
   GenerationRequest request;
   request.messages = messages;
+  const std::int32_t session_len = context.pipeline.engine().session_len();
+  if (check_size(request, session_len)) {
+    give_back();
+    return empty_turn(asked.stream, {.history = turn.history_tokens}, "length");
+  }
   auto ids = context.pipeline.prompt_tokens(request);
   if (!ids.ok()) {
     give_back();
@@ -124,7 +129,7 @@ HttpReply answer_turn(Context& context, Sessions::Turn turn, InteractiveRequest 
   const auto prompt = static_cast<std::int64_t>(ids->size());
   const TurnCounts counts{.input = std::max<std::int64_t>(prompt - turn.history_tokens, 0),
                           .history = turn.history_tokens};
-  if (prompt >= context.pipeline.engine().session_len()) {
+  if (prompt >= session_len) {
     give_back();
     return empty_turn(asked.stream, counts, "length");
   }

@@ -48,7 +48,7 @@ std::string Histogram::text(const std::string& name, const std::string& labels) 
   return out;
 }
 
-Metrics::Metrics(std::string prefix, std::string model_name)
+Metrics::Metrics(std::string prefix, const std::string& model_name)
     : time_to_first_token_seconds(kFirstTokenBounds),
       inter_token_latency_seconds(kNextTokenBounds),
       e2e_request_latency_seconds(kRequestBounds),

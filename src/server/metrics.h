@@ -38,7 +38,7 @@ enum class Ending : std::uint8_t { kStop, kLength, kAbort, kError };
 
 class Metrics {
  public:
-  Metrics(std::string prefix, std::string model_name);
+  Metrics(std::string prefix, const std::string& model_name);
 
   Histogram time_to_first_token_seconds;
   Histogram inter_token_latency_seconds;

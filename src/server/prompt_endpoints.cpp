@@ -13,10 +13,13 @@ namespace lanner::server {
 namespace {
 
 /// The inputs as token ids.
-Result<std::vector<std::vector<std::int32_t>>> tokens_of(const Pipeline& pipeline, const Json& input) {
+Result<std::vector<std::vector<std::int32_t>>> tokens_of(Pipeline& pipeline, const Json& input) {
   std::vector<std::vector<std::int32_t>> prompts;
   for (GenerationRequest& request : read_prompts(input)) {
     if (request.prompt && request.prompt->empty()) return invalid_argument("input: a text is empty");
+    if (const auto refusal = check_size(request, pipeline.engine().session_len())) {
+      return Status(StatusCode::kTooLong, refusal->message);
+    }
     LANNER_ASSIGN_OR_RETURN(auto ids, pipeline.prompt_tokens(request));
     prompts.push_back(std::move(ids));
   }

@@ -293,6 +293,21 @@ TEST(Completions, OneBadPromptRefusesAll) {
   EXPECT_EQ(test.refusal("/v1/completions", R"({"prompt": [999]})")["type"], "invalid_request_error");
 }
 
+TEST(Sizes, AreBoundedBeforeAnythingIsDone) {
+  TestService test(says("x"), {}, {.session_len = 10});
+  const std::string text(3'000, ' ');  // few tokens for some tokenizers, but not this few
+  EXPECT_EQ(test.refusal("/v1/completions", R"({"prompt": ")" + text + "\"}")["code"], "context_length_exceeded");
+  EXPECT_EQ(test.refusal(kChat, R"({"messages": [{"role": "user", "content": ")" + text + "\"}]}")["code"],
+            "context_length_exceeded");
+  EXPECT_EQ(test.refusal("/v1/embeddings", R"({"input": ")" + text + "\"}")["code"], "context_length_exceeded");
+  const std::string large(5'000'000, ' ');
+  EXPECT_EQ(test.refusal("/tokenize", R"({"prompt": ")" + large + "\"}")["code"], "context_length_exceeded");
+  EXPECT_EQ(test.refusal("/v1/encode", R"({"input": [")" + large + "\"]}")["code"], "context_length_exceeded");
+  EXPECT_EQ(test.refusal("/v1/completions", R"({"prompt": ["a","a","a","a","a","a","a","a","a"], "n": 128})")["param"],
+            "n");
+  EXPECT_TRUE(test.engine.requests().empty());
+}
+
 TEST(Generate, AnswersAsLmdeploy) {
   TestService test([](const Request&) {
     Script script;

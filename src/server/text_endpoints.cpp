@@ -18,6 +18,9 @@ HttpReply encode(Context& context, const Call& call) {
     return context.pipeline.prompt_tokens(request);
   };
   const Json& input = *find(body, "input");
+  for (const Json& text : input.is_string() ? Json::array({input}) : input) {
+    if (const auto refusal = check_text_size(text.get_ref<const std::string&>())) return to_reply(*refusal);
+  }
   if (input.is_string()) {
     const auto ids = ids_of(input);
     if (!ids.ok()) return to_reply(refusal_of(ids.status()));
@@ -42,10 +45,12 @@ HttpReply tokenize(Context& context, const Call& call) {
   if ((prompt == nullptr) == (messages == nullptr)) return to_reply(bad_field("prompt", "give this or messages"));
   Result<std::vector<std::int32_t>> ids = std::vector<std::int32_t>();
   if (prompt != nullptr) {
+    if (const auto refusal = check_text_size(prompt->get_ref<const std::string&>())) return to_reply(*refusal);
     ids = context.pipeline.encode(prompt->get_ref<const std::string&>(), get_or(body, "add_special_tokens", true));
   } else {
     GenerationRequest request;
     if (const auto refusal = read_messages(body, "messages", request.messages)) return to_reply(*refusal);
+    if (const auto refusal = check_size(request, context.pipeline.engine().session_len())) return to_reply(*refusal);
     ids = context.pipeline.prompt_tokens(request);
   }
   if (!ids.ok()) return to_reply(refusal_of(ids.status()));

@@ -152,6 +152,7 @@ void add_benchmark(CLI::App& program, Run& run) {
   auto options = std::make_shared<BenchmarkOptions>();
   add_benchmark_throughput(*group, run);
   add_benchmark_kernels(*group, run);
+  add_benchmark_serving(*group, run);
   CLI::App* verb = group->add_subcommand("generation", "Prompts alone, and decoding at several batch sizes");
   eval::GenerationBenchmarkOptions& generation = options->generation;
   limit(verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together"), 1, 4096);

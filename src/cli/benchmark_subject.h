@@ -68,5 +68,6 @@ nlohmann::ordered_json limits_json(const eval::Roofline& limits);
 // Of the group that add_benchmark makes.
 void add_benchmark_throughput(CLI::App& group, Run& run);
 void add_benchmark_kernels(CLI::App& group, Run& run);
+void add_benchmark_serving(CLI::App& group, Run& run);
 
 }  // namespace lanner::cli

@@ -37,7 +37,7 @@ def test_verbs_to_come_say_so(run, verb):
 
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("benchmark",),
-                                  ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "throughput"),
+                                  ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "throughput"), ("benchmark", "serving"),
                                   ("serve",), ("serve", "api_server"), ("serve", "api_client"), ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
@@ -54,7 +54,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
     assert verbs() == {"chat", "serve", "eval", "benchmark", "convert", "check_env", "list", "completion"}
     assert verbs("serve") == {"api_server", "api_client"}
     assert verbs("eval") == {"perplexity", "compare"}
-    assert verbs("benchmark") == {"generation", "kernels", "throughput"}
+    assert verbs("benchmark") == {"generation", "kernels", "throughput", "serving"}
 
 
 def test_chat_help_shows_types_and_defaults(run):

@@ -5,11 +5,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
-#include <thread>
 #include <utility>
 
 #include "cli/api_client.h"
@@ -22,15 +20,10 @@
 #include "cli/verbs.h"
 #include "net/environment.h"
 #include "net/url.h"
+#include "server/shut_down.h"
 
 namespace lanner::cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-using std::chrono::milliseconds;
-
-constexpr milliseconds kPoll(50);
-constexpr milliseconds kLastBytes(2'000);  // for clients to take the end of their answers
 
 /// Connections are files, and the usual limit of 1,024 is soft.
 void allow_many_files() {
@@ -52,29 +45,6 @@ void announce(const server::HttpServerOptions& options, std::uint16_t port) {
                   url, ::getpid(), url));
 }
 
-/// Until the answers under way have come to their end, of themselves or by `timeout`, or a second signal comes.
-void drain(server::Service& service, server::HttpServer& server, ShutdownSignals& signals, milliseconds timeout) {
-  write_stderr("INFO:     Shutting down\n");
-  service.close();
-  server.drain();
-  const auto until = Clock::now() + timeout;
-  bool idle = false;
-  bool hurried = false;
-  while (!idle && !hurried && Clock::now() < until) {
-    idle = service.wait_until_idle(std::min(Clock::now() + kPoll, until));
-    hurried = signals.take();
-  }
-  if (!idle) {
-    service.abort_all();
-    service.wait_until_idle(Clock::now() + kLastBytes);
-  }
-  const auto last = Clock::now() + kLastBytes;
-  while (!hurried && server.connections() > 0 && Clock::now() < last) {
-    std::this_thread::sleep_for(kPoll);
-    hurried = signals.take();
-  }
-}
-
 Status run_server(const ServeFlags& flags) {
   const EngineFlags engine = engine_flags(flags);
   LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(engine));
@@ -93,8 +63,9 @@ Status run_server(const ServeFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(const auto server, server::HttpServer::start(http, service));
   announce(http, server->port());
   while (!signals.take()) signals.wait(std::chrono::hours(1));
-  drain(service, *server, signals, milliseconds(static_cast<std::int64_t>(flags.drain_timeout_s * 1000)));
-  server->stop();
+  write_stderr("INFO:     Shutting down\n");
+  const std::chrono::milliseconds drain_timeout(static_cast<std::int64_t>(flags.drain_timeout_s * 1000));
+  server::shut_down(service, *server, drain_timeout, [&] { return signals.take(); });
   write_stderr("INFO:     Finished server process\n");
   return {};
 }

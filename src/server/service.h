@@ -4,9 +4,7 @@
 //   Service service(std::move(pipeline), options);
 //   LANNER_ASSIGN_OR_RETURN(auto server, HttpServer::start({.port = 23333}, service));
 //   …
-//   service.close();                       // new work: 503; /health/ready: 503
-//   if (!service.wait_until_idle(until)) service.abort_all();     // answers end with "abort"
-//   server->stop();
+//   shut_down(service, *server, …);        // shut_down.h
 //
 // Threads: as HttpHandler; the other methods from any thread.
 
@@ -41,8 +39,10 @@ class Service final : public HttpHandler {
   Headers common_headers(const HttpRequest& request) const override;
   void finished(const HttpRequest& request, const HttpOutcome& outcome) override;
 
+  /// From now on new work and /health/ready are answered with 503.
   void close() { limits_.close(); }
   bool wait_until_idle(std::chrono::steady_clock::time_point until) { return limits_.wait_until_empty(until); }
+  /// Answers under way end with the reason "abort".
   void abort_all() { running_.abort_all(); }
 
   const ServiceOptions& options() const { return options_; }

@@ -19,6 +19,7 @@
 #include "pipeline/pipeline_test_support.h"
 #include "server/http_server.h"
 #include "server/service.h"
+#include "server/shut_down.h"
 
 namespace {
 
@@ -83,9 +84,6 @@ int main(int argc, char** argv) {
   std::printf("port %d\n", (*server)->port());
   std::fflush(stdout);
   while (stopping == 0) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  service.close();
-  (*server)->drain();
-  service.wait_until_idle(std::chrono::steady_clock::now() + std::chrono::seconds(5));
-  (*server)->stop();
+  server::shut_down(service, **server, std::chrono::seconds(5), [] { return false; });
   return 0;
 }

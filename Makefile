@@ -19,7 +19,7 @@ DESTDIR    ?=
 MODEL      ?=
 # The default model is small: its best guess is worth more than a lively one.
 CHAT_ARGS  ?= $(if $(MODEL),,--greedy)
-ROOMS      ?= engine text model
+ROOMS      ?= engine text model server
 SECONDS    ?= 60
 FULL       ?= 0
 JOBS       ?=
@@ -79,11 +79,11 @@ gpu-bundle: cuda $(VENV)/.requirements-test ## gather what runs them on another 
 
 ## Checks
 .PHONY: asan tsan fuzz format format-check lint layers
-asan: build-asan/.configured ## unit tests under address and undefined-behaviour sanitizers (ROOMS='engine text model')
+asan: build-asan/.configured ## unit tests under address and undefined-behaviour sanitizers (ROOMS='engine text model server')
 	@$(call compile,build-asan,$(room_tests))
 	@scripts/sanitized_tests.sh build-asan $(ROOMS)
 
-tsan: build-tsan/.configured ## unit tests under the thread sanitizer (ROOMS='engine text model')
+tsan: build-tsan/.configured ## unit tests under the thread sanitizer (ROOMS='engine text model server')
 	@$(call compile,build-tsan,$(room_tests))
 	@scripts/sanitized_tests.sh build-tsan $(ROOMS)
 

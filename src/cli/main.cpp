@@ -26,7 +26,7 @@ constexpr std::array<AddVerb, 8> kVerbs{add_chat,    add_serve,     add_eval, ad
                                         add_convert, add_check_env, add_list, add_completion};
 
 // LMDeploy's other verbs: a row leaves when its verb joins kVerbs.
-constexpr std::array<std::string_view, 1> kVerbsToCome{"lite"};
+constexpr std::array<std::string_view, 3> kVerbsToCome{"lite", "serve gradio", "serve proxy"};
 
 constexpr const char* kDescription = "Lanner runs and measures large language models.";
 constexpr const char* kExamples = R"(Examples:
@@ -47,8 +47,11 @@ const CLI::App& chosen(const CLI::App& app) {
 }
 
 int run_program(const std::vector<std::string>& arguments) {
-  if (!arguments.empty() && std::ranges::find(kVerbsToCome, arguments.front()) != kVerbsToCome.end()) {
-    write_stderr("lanner " + arguments.front() + ": not available yet in this version\n");
+  std::string named;
+  for (std::size_t i = 0; i < std::min<std::size_t>(arguments.size(), 2); ++i) {
+    named += (i > 0 ? " " : "") + arguments[i];
+    if (std::ranges::find(kVerbsToCome, named) == kVerbsToCome.end()) continue;
+    write_stderr("lanner " + named + ": not available yet in this version\n");
     return kExitUsage;
   }
   CLI::App program(kDescription, "lanner");

@@ -1,0 +1,82 @@
+"""Thousands of bodies that are nearly right: each is answered, in the documented shape, and none harms the server."""
+
+import copy
+import http.client
+import json
+import random
+
+VALID = {
+    "/v1/chat/completions": {
+        "model": "test", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": [{"type": "text", "text": "y"}]}],
+        "max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 10, "n": 2, "stop": ["zz"], "seed": 3, "logprobs": True,
+        "top_logprobs": 2, "logit_bias": {"65": 1.5}, "presence_penalty": 0.5, "stream": True,
+        "stream_options": {"include_usage": True}, "chat_template_kwargs": {"a": 1}, "response_format": {"type": "text"}},
+    "/v1/completions": {"prompt": ["a", "b"], "max_tokens": 4, "logprobs": 1, "n": 2, "stop": "q", "stream": False},
+    "/generate": {"input_ids": [65, 66], "max_tokens": 4, "return_logprob": True, "stop_token_ids": [70]},
+    "/v1/chat/interactive": {"prompt": "Hi", "session_id": 5, "interactive_mode": True, "request_output_len": 4},
+    "/v1/encode": {"input": ["a", "b"], "add_bos": True, "do_preprocess": False},
+    "/tokenize": {"prompt": "a", "add_special_tokens": False},
+    "/detokenize": {"tokens": [65, 66], "skip_special_tokens": True},
+}
+HOSTILE = [None, True, False, 0, -1, 1, 0.5, -0.0, 1e308, 2**31, 2**53, 2**63, 2**64, -2**63, 10**30, "", "a", "\0", "\ud7ff\uffff",
+           "x" * 5000, [], {}, [[]], [{}], [None], {"": ""}, {"type": "text"}, [1] * 100, "-1", "NaN", ["a"] * 50, {"a": {"a": {}}}]
+
+
+def places(value, path=()):
+    """Every place in a value, its members' and elements' too."""
+    yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+def mutated(body, random):
+    body = copy.deepcopy(body)
+    for _ in range(random.choice([1, 1, 1, 2, 3])):
+        path = random.choice([path for path in places(body) if path])
+        parent = body
+        for key in path[:-1]:
+            parent = parent[key]
+        action = random.randrange(4)
+        if action == 0 and isinstance(parent, dict):
+            del parent[path[-1]]
+        elif action == 1 and isinstance(parent, dict):
+            parent[random.choice(["", "x" * 300, "é", "n", "model", "content"])] = copy.deepcopy(random.choice(HOSTILE))
+        else:
+            parent[path[-1]] = copy.deepcopy(random.choice(HOSTILE))
+        if not body:
+            break
+    return body
+
+
+def test_bodies_that_are_nearly_right(probe):
+    source = random.Random(7)
+    connection = http.client.HTTPConnection("127.0.0.1", probe.port, timeout=60)
+    statuses = {}
+    for _ in range(4000):
+        path = source.choice(list(VALID))
+        body = mutated(VALID[path], source)
+        text = json.dumps(body, ensure_ascii=source.random() < 0.5).encode("utf-8", "surrogatepass")
+        if source.random() < 0.1:  # and some that are no JSON any more
+            at = source.randrange(len(text) + 1)
+            text = text[:at] + source.randbytes(source.randrange(4)) + text[at + source.randrange(3):]
+        connection.request("POST", path, text, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        answer = reply.read()
+        statuses[reply.status] = statuses.get(reply.status, 0) + 1
+        assert reply.status in (200, 400, 404, 409), (path, text, answer)
+        if reply.status != 200:
+            error = json.loads(answer)
+            assert error["object"] == "error" and error["code"] == reply.status
+            assert set(error["error"]) == {"message", "type", "param", "code"} and error["error"]["message"]
+        elif reply.headers["Content-Type"] == "application/json":
+            json.loads(answer)
+        else:
+            assert answer.endswith(b"data: [DONE]\n\n") or path == "/v1/chat/interactive"
+    assert statuses[200] > 500 and statuses[400] > 500, statuses
+    assert probe.ask("/health")[0] == 200
+
+
+def test_valid_ones_are_answered(probe):
+    for path, body in VALID.items():
+        assert probe.ask(path, body)[0] == 200, path

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -116,6 +118,24 @@ Status check_available(const ServeFlags& flags) {
   return {};
 }
 
+/// A flag that takes a list also takes a MODEL that stands right behind it, and then the default one would be served.
+Status check_model_was_meant(const ServeFlags& flags) {
+  if (!flags.engine.model.empty()) return {};
+  const std::array<std::pair<const char*, const std::vector<std::string>*>, 4> lists{{
+      {"--api-keys", &flags.api_keys},
+      {"--allow-origins", &flags.allow_origins},
+      {"--allow-methods", &flags.allow_methods},
+      {"--allow-headers", &flags.allow_headers},
+  }};
+  for (const auto& [name, list] : lists) {
+    std::error_code ignored;
+    if (list->empty() || !std::filesystem::exists(list->back(), ignored)) continue;
+    return invalid_argument(
+        fmt::format("{} takes all words behind it, and so '{}', too: put MODEL in front", name, list->back()));
+  }
+  return {};
+}
+
 void tell_about_ignored(const ServeFlags& flags) {
   const std::array<std::pair<const char*, bool>, 5> ignored{{
       {"--max-log-len: prompts are never logged, the flag changes nothing", flags.max_log_len != 0},
@@ -178,6 +198,7 @@ EngineFlags engine_flags(const ServeFlags& flags) {
 
 Result<server::ServiceOptions> service_options(const ServeFlags& flags, int max_batch_size) {
   LANNER_RETURN_IF_ERROR(check_available(flags));
+  LANNER_RETURN_IF_ERROR(check_model_was_meant(flags));
   server::ServiceOptions options;
   options.model_name = flags.model_name;
   LANNER_ASSIGN_OR_RETURN(options.api_keys, read_keys(flags));

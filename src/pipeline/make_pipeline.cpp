@@ -6,6 +6,7 @@
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "pipeline/answer.h"
@@ -83,18 +84,21 @@ Result<std::vector<std::int32_t>> TextPipeline::prompt_tokens(const GenerationRe
   return ids;
 }
 
+/// The byte of a piece like "<0xE4>".
+std::optional<char> byte_of_piece(std::string_view piece) {
+  if (piece.size() != 6 || !piece.starts_with("<0x") || !piece.ends_with('>')) return std::nullopt;
+  unsigned byte = 0;
+  const auto [end, error] = std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16);
+  if (error != std::errc() || end != piece.data() + 5) return std::nullopt;
+  return static_cast<char>(byte);
+}
+
 std::string TextPipeline::token_bytes(std::int32_t id) const {
   constexpr std::string_view kBlank = "\xE2\x96\x81";  // how SentencePiece spells a blank: U+2581
-  constexpr std::size_t kByteHexAt = 3;                // of "<0xE4>"
   const Tokenizer& tokenizer = *parts_.tokenizer;
   Result<std::string> piece = tokenizer.piece(id);
   if (!piece.ok()) return {};
   if (tokenizer.is_special(id)) return *piece;
-  if (tokenizer.is_byte_run_token(id)) {
-    unsigned byte = 0;
-    const auto [end, error] = std::from_chars(piece->data() + kByteHexAt, piece->data() + piece->size(), byte, 16);
-    if (error == std::errc()) return std::string(1, static_cast<char>(byte));
-  }
   if (piece->find(kBlank) != std::string::npos) {  // a tokenizer that leaves out the blank in front of a text
     std::string bytes;
     for (std::string_view rest = *piece; !rest.empty();) {
@@ -104,9 +108,10 @@ std::string TextPipeline::token_bytes(std::int32_t id) const {
     }
     return bytes;
   }
-  // Alone, a part of a character decodes to U+FFFD; byte-level pieces spell its bytes.
   const Result<std::string> text = tokenizer.decode({&id, 1}, /*skip_special_tokens=*/false);
   if (text.ok() && text->find("\xEF\xBF\xBD") == std::string::npos) return *text;
+  // Alone, a part of a character is no text: its piece spells the bytes.
+  if (const std::optional<char> byte = byte_of_piece(*piece)) return std::string(1, *byte);
   return read_spelled_bytes(*piece).value_or(text.ok() ? *text : std::string());
 }
 

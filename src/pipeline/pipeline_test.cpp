@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "pipeline/pipeline_test_support.h"
+#include "text/test_vocabulary.h"
 
 namespace lanner {
 namespace {
@@ -383,6 +384,47 @@ TEST(Pipeline, ManyThreadsAtOnce) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+TEST(Pipeline, TakesTokensAsTheyAre) {
+  TestPipeline test = make_test_pipeline(says("x"));
+  EXPECT_TRUE(test.pipeline->generate({.prompt_ids = {72, 105}}).ok());
+  EXPECT_EQ(test.engine->requests().at(0).prompt, (Ids{72, 105}));  // without <bos>
+  EXPECT_EQ(test.pipeline->generate({.prompt = "x", .prompt_ids = {72}}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(test.pipeline->generate({.messages = {{"user", "x"}}, .prompt_ids = {72}}).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_FALSE(test.pipeline->generate({.prompt_ids = {-1}}).ok());
+  EXPECT_EQ(*test.pipeline->prompt_tokens({.messages = {{"user", "A"}}}),
+            (Ids{kTestBos, '<', 'u', 's', 'e', 'r', '>', 'A', '<', 'a', 's', 's', 'i', 's', 't', 'a', 'n', 't', '>'}));
+}
+
+/// All tokens of a text, one after the other.
+std::string spelled(const Pipeline& pipeline, std::string_view text) {
+  std::string bytes;
+  const Result<Ids> ids = pipeline.encode(text, /*add_special_tokens=*/false);
+  EXPECT_TRUE(ids.ok());
+  for (const std::int32_t id : *ids) bytes += pipeline.token_bytes(id);
+  return bytes;
+}
+
+TEST(Pipeline, TokensTogetherAreTheText) {
+  const TestPipeline byte_level = make_test_pipeline(says("x"));
+  EXPECT_EQ(spelled(*byte_level.pipeline, "a é 你\n\xF0\x9F\x99\x82"), "a é 你\n\xF0\x9F\x99\x82");
+  EXPECT_EQ(byte_level.pipeline->token_bytes(0xC3), "\xC3");
+  EXPECT_EQ(byte_level.pipeline->token_bytes(kTestEos), "<eos>");
+  EXPECT_EQ(byte_level.pipeline->token_bytes(511), "");
+  EXPECT_EQ(byte_level.pipeline->token_bytes(-1), "");
+
+  auto tokenizer = Tokenizer::from_json(testing::sentencepiece_like_json(), "test");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  const auto sentencepiece = make_pipeline({.engine = std::make_unique<ScriptedEngine>(says("x")),
+                                            .tokenizer = *tokenizer,
+                                            .chat_template = *ChatTemplate::from_jinja("x", {}, "test")});
+  EXPECT_EQ(sentencepiece->token_bytes(258), " Hi");  // where decoding it alone says "Hi"
+  EXPECT_EQ(sentencepiece->token_bytes(257), " ");
+  EXPECT_EQ(sentencepiece->token_bytes(259), "Hi");
+  EXPECT_EQ(sentencepiece->token_bytes(0xE4 + 1), "\xE4");
+  EXPECT_EQ(sentencepiece->token_bytes('\n' + 1), "\n");
 }
 
 TEST(Pipeline, EosIdsOutsideTheVocabularyAreDropped) {

@@ -24,6 +24,7 @@
 
 #include <array>
 #include <atomic>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <new>
@@ -78,6 +79,22 @@ struct Hall {
   std::unordered_map<std::string, int> per_address;
   std::uint64_t bodies_bytes = 0;
   bool draining = false;
+
+  /// "Thu, 26 Nov 2026 17:00:00 GMT", written once a second.
+  const std::string& date() {
+    const std::time_t now = std::time(nullptr);
+    if (now == date_second_) return date_;
+    date_second_ = now;
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    std::array<char, 40> text{};
+    date_.assign(text.data(), std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts));
+    return date_;
+  }
+
+ private:
+  std::time_t date_second_ = 0;
+  std::string date_;
 };
 
 /// A request's part of max_bodies_bytes.
@@ -451,6 +468,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   template <typename Response>
   void fill_head(Response& response, const HttpRequest& request, const HttpReply& reply) {
     response.set(http::field::server, "lanner");
+    response.set(http::field::date, hall_.date());
     if (reply.status != 204) response.set(http::field::content_type, reply.content_type);
     for (const auto& [name, value] : hall_.handler.common_headers(request)) response.set(name, value);
     for (const auto& [name, value] : reply.headers) response.set(name, value);

@@ -159,6 +159,8 @@ TEST(Ending, RefusesNewWorkAndAbortsOld) {
   EXPECT_EQ(test.get("/health").status, 503);
   EXPECT_EQ(test.get("/health/live").status, 200);
   EXPECT_EQ(test.get("/v1/models").status, 200);
+  HttpRequest head = TestService::post_request(kChat, "");
+  EXPECT_TRUE(test.service.screen(head).has_value());  // before its body is read
   const HttpReply refused = test.post(kChat, kHi);
   EXPECT_EQ(refused.status, 503);
   EXPECT_EQ(header(refused.headers, "Retry-After"), "5");
@@ -176,6 +178,18 @@ TEST(Ending, AServiceMayGoWhileAnswersAreMade) {
     late = test.begin(TestService::post_request(kChat, kHi)).late;
   }
   late.reset();
+}
+
+TEST(Ending, ACancelReachesWhatHasNotBegun) {
+  TestService test([](const Request&) {
+    Script script;
+    script.tokens = {byte_tokens("x")};
+    script.first_delay = seconds(3600);
+    return script;
+  });
+  const HttpReply waiting = test.begin(TestService::post_request(kChat, kHi));
+  waiting.late->cancel();
+  EXPECT_TRUE(test.service.wait_until_idle(steady_clock::now() + seconds(10)));
 }
 
 TEST(Health, NoticesAnEngineThatIsStuck) {

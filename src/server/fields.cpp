@@ -58,12 +58,13 @@ constexpr std::array kKinds{
             [](const Json& v) { return v.is_string() || is_list_of(v, is_string); },
             R"({"anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"}}]})"},
     KindRow{FieldKind::kTokens, "a list of token ids", [](const Json& v) { return is_tokens(v); },
-            R"({"type":"array","items":{"type":"integer","minimum":0}})"},
-    KindRow{FieldKind::kPrompt, "a string, a list of token ids, or a list of either",
-            [](const Json& v) { return is_prompt(v); },
-            R"({"anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"}},)"
-            R"({"type":"array","items":{"type":"integer","minimum":0}},)"
-            R"({"type":"array","items":{"type":"array","items":{"type":"integer","minimum":0}}}]})"},
+            R"({"type":"array","items":{"type":"integer","minimum":0,"maximum":2147483647}})"},
+    KindRow{
+        FieldKind::kPrompt, "a string, a list of token ids, or a list of either",
+        [](const Json& v) { return is_prompt(v); },
+        R"({"anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"}},)"
+        R"({"type":"array","items":{"type":"integer","minimum":0,"maximum":2147483647}},)"
+        R"({"type":"array","items":{"type":"array","items":{"type":"integer","minimum":0,"maximum":2147483647}}}]})"},
     KindRow{FieldKind::kMessages, "a list of messages", [](const Json& v) { return is_list_of(v, is_message); },
             R"({"type":"array","items":{"$ref":"#/components/schemas/Message"}})"},
     KindRow{FieldKind::kTalk, "a string or a list of messages",

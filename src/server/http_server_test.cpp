@@ -191,6 +191,7 @@ TEST_F(HttpServerTest, AnswersOneRequestAfterTheOther) {
   const std::string first = client.receive("a=1 ");
   EXPECT_TRUE(first.starts_with("HTTP/1.1 200 OK\r\n")) << first;
   EXPECT_NE(first.find("\r\nX-Common: 1\r\n"), std::string::npos);
+  EXPECT_NE(first.find("\r\nDate: "), std::string::npos);
   EXPECT_TRUE(first.ends_with("\r\n\r\nGET /quick?a=1 "));
   client.send("POST /e HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
   EXPECT_TRUE(client.receive("hello").ends_with("POST /e? hello"));

@@ -146,12 +146,21 @@ def test_keys_tls_and_ctrl_c(model, tmp_path):
     assert "Finished server process" in server.output
 
 
-@pytest.mark.parametrize("flags, message", [
+WRONG = [
     (["--tool-call-parser", "qwen"], "--tool-call-parser"), (["--proxy-url", "http://x"], "--proxy-url"),
     (["--nnodes", "2"], "--nnodes 2"), (["--ssl"], "--ssl needs a certificate"),
     (["--api-key-file", "/no/such/file"], "/no/such/file"),
     (["--allow-terminate-by-client"], "need an API key"), (["--server-name", "no.such.host.invalid"], "cannot listen"),
-])
+]
+
+
+def test_a_model_behind_a_list_is_not_a_key(model):
+    done = subprocess.run([BINARY, "serve", "api_server", "--server-port", "0", "--api-keys", "secret", model],
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "put MODEL in front" in done.stderr
+
+
+@pytest.mark.parametrize("flags, message", WRONG)
 def test_what_cannot_be_is_said(model, flags, message):
     done = subprocess.run([BINARY, "serve", "api_server", model, "--server-port", "0", "--session-len", "256",
                            "--cache-max-entry-count", "0.02", *flags], capture_output=True, text=True, timeout=120, check=False)

@@ -262,6 +262,8 @@ TEST(Docs, AreWrittenFromTheTable) {
   const Json& schema =
       document["paths"][kChat]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"];
   EXPECT_EQ(schema["n"]["maximum"], 128);
+  const Json& answer = document["paths"][kChat]["post"]["responses"]["200"]["content"];
+  EXPECT_TRUE(answer.contains("application/json") && answer.contains("text/event-stream"));
   const HttpReply page = test.get("/");
   EXPECT_EQ(page.content_type, "text/html; charset=utf-8");
   EXPECT_NE(page.body.find("a&lt;b"), std::string::npos);

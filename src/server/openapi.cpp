@@ -60,13 +60,17 @@ Json operation(const Route& route, const ServiceOptions& options) {
   Json responses = Json::object();
   responses["200"] = response("The answer", route.content_type, nullptr);
   if (route.fields != nullptr) {
+    if (fields_schema(route.fields())["properties"].contains("stream")) {
+      responses["200"]["content"]["text/event-stream"] = Json::object();
+    }
+    responses["404"] = response("No such model", "application/json", "Error");
+    responses["500"] = response("The engine failed on this request", "application/json", "Error");
     responses["400"] = response("A field is wrong, or not available", "application/json", "Error");
     responses["413"] = response("The body is too long", "application/json", "Error");
   }
   const bool guarded = route.access != Access::kOpen && !options.api_keys.empty();
   if (guarded) responses["401"] = response("No valid API key", "application/json", "Error");
   if (route.new_work) {
-    responses["404"] = response("No such model", "application/json", "Error");
     responses["429"] = response("Too many requests: try again later", "application/json", "Error");
     responses["503"] = response("The server is shutting down", "application/json", "Error");
   }

@@ -98,7 +98,7 @@ struct Request {
   std::function<void(const Event&)> on_event;
 };
 
-/// Where the memory goes, in bytes.
+/// Where the memory goes, in bytes, and for how many.
 struct MemoryPlan {
   std::int64_t free_bytes = 0;  // before the KV cache was planned, after weights
   std::int64_t weight_bytes = 0;
@@ -106,6 +106,7 @@ struct MemoryPlan {
   std::int64_t kv_bytes = 0;
   std::int64_t kv_blocks = 0;
   std::int64_t kv_tokens = 0;  // that the blocks hold
+  std::int64_t sequences = 0;  // that may run at once
 };
 
 /// Counters since start, and levels now.

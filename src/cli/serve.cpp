@@ -48,7 +48,7 @@ void announce(const server::HttpServerOptions& options, std::uint16_t port) {
 Status run_server(const ServeFlags& flags) {
   const EngineFlags engine = engine_flags(flags);
   LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(engine));
-  LANNER_ASSIGN_OR_RETURN(server::ServiceOptions options, service_options(flags, engine.max_batch_size));
+  LANNER_ASSIGN_OR_RETURN(server::ServiceOptions options, service_options(flags));
   LANNER_ASSIGN_OR_RETURN(const server::HttpServerOptions http, http_options(flags));
   LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(engine));
   if (flags.access_log || flags.log_level == "INFO" || flags.log_level == "DEBUG") {
@@ -57,6 +57,7 @@ Status run_server(const ServeFlags& flags) {
   options.on_terminate = [] { ShutdownSignals::raise(); };
   allow_many_files();
   LANNER_ASSIGN_OR_RETURN(auto pipeline, open_with_progress(path, std::move(pipeline_flags), /*show=*/true));
+  options.max_places = most_answers(flags, pipeline->engine().memory_plan().sequences);
 
   ShutdownSignals& signals = ShutdownSignals::install();
   server::Service service(std::move(pipeline), std::move(options));

@@ -21,6 +21,7 @@ namespace {
 
 constexpr std::size_t kMaxKeys = 1'024;
 constexpr std::size_t kLeastKeyBytes = 1;
+constexpr int kMostSequences = 4096;  // of an engine
 
 void add_own_flags(CLI::App& verb, ServeFlags& flags) {
   std::vector<CLI::Option*> options;
@@ -191,12 +192,17 @@ void add_serve_flags(CLI::App& verb, ServeFlags& flags) {
 EngineFlags engine_flags(const ServeFlags& flags) {
   EngineFlags engine = flags.engine;
   if (flags.max_concurrent_requests > 0) {
-    engine.max_batch_size = std::min(engine.max_batch_size, flags.max_concurrent_requests);
+    const int most = std::min(flags.max_concurrent_requests, kMostSequences);
+    engine.max_batch_size = std::min(engine.max_batch_size.value_or(most), most);
   }
   return engine;
 }
 
-Result<server::ServiceOptions> service_options(const ServeFlags& flags, int max_batch_size) {
+std::int64_t most_answers(const ServeFlags& flags, std::int64_t sequences) {
+  return sequences + (flags.max_queue >= 0 ? flags.max_queue : 4 * sequences);
+}
+
+Result<server::ServiceOptions> service_options(const ServeFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_available(flags));
   LANNER_RETURN_IF_ERROR(check_model_was_meant(flags));
   server::ServiceOptions options;
@@ -208,8 +214,6 @@ Result<server::ServiceOptions> service_options(const ServeFlags& flags, int max_
   options.allow_credentials = flags.allow_credentials;
   const bool local = net::is_loopback(flags.server_name);
   options.check_host = local && options.api_keys.empty();
-  const std::int64_t queue = flags.max_queue >= 0 ? flags.max_queue : 4 * std::int64_t{max_batch_size};
-  options.max_places = max_batch_size + queue;
   options.docs = !flags.disable_docs;
   options.metrics = !flags.disable_metrics;
   options.metrics_prefix = flags.metrics_prefix;

@@ -62,8 +62,10 @@ struct ServeFlags {
 void add_serve_flags(CLI::App& verb, ServeFlags& flags);
 
 /// What is served and to whom; keys come from the flag, the file, and LANNER_API_KEY. kUnsupported for what is not
-/// available yet. `max_batch_size` is the engine's.
-Result<server::ServiceOptions> service_options(const ServeFlags& flags, int max_batch_size);
+/// available yet. max_places is left to most_answers().
+Result<server::ServiceOptions> service_options(const ServeFlags& flags);
+/// Those that are made at once, `sequences`, and those that wait.
+std::int64_t most_answers(const ServeFlags& flags, std::int64_t sequences);
 /// Where it listens; files of TLS come from the flags, else from SSL_CERTFILE and SSL_KEYFILE.
 Result<server::HttpServerOptions> http_options(const ServeFlags& flags);
 /// The flags of the engine, with those of the server that bear on it.

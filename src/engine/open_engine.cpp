@@ -152,6 +152,7 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
   plan.free_bytes = available;
   plan.weight_bytes = decoder.weight_bytes();
   plan.workspace_bytes = workspace_bytes;
+  plan.sequences = *options.max_batch_size;
   const std::int64_t left = std::max<std::int64_t>(0, available - workspace_bytes);
   const std::int64_t session_blocks = KvBlocks::blocks_for(options.session_len);
   const std::int64_t most = session_blocks * *options.max_batch_size;

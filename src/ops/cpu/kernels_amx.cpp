@@ -12,7 +12,7 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary
 namespace lanner::ops::cpu::amx {
 namespace {
 
-// Fewer take longer with tiles than without: a tile instruction takes the same time for 1 row and for 16.
+// A tile instruction takes the same time for 1 row and for 16, so that few rows go without.
 constexpr std::int64_t kLeastRows = 6;
 constexpr std::int64_t kCallRows = 32;  // share an unpacked unit
 
@@ -29,13 +29,10 @@ struct ProcessorTiles {
   };
   static_assert(sizeof(Configuration) == 64);
 
-  /// Of this thread, for as long as it lives: all products have the same tiles.
+  /// Of this thread, anew for each product: callbacks run on the engine's thread, and may use tiles of their own.
   LANNER_INLINE void configure() {
-    static thread_local bool done = false;
-    if (done) return;
     static constexpr Configuration kConfiguration{};
     asm volatile("ldtilecfg %0" : : "m"(kConfiguration));
-    done = true;
   }
   LANNER_INLINE void before_loads() { asm volatile("" : : : "memory"); }
   template <int kTile>

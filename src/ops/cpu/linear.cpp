@@ -68,9 +68,10 @@ CpuBackend::Cut CpuBackend::cut_of(const Linear& linear, std::int64_t rows) cons
   const std::int64_t workers = pool_->size();
   const std::int64_t least = (int4 ? kOwnRowsOfInt4 : kOwnRowsOfOthers) * workers * workers;
   if (rows >= std::max(least, kernels_.block_rows * workers)) {
+    // As many blocks for each worker, so that they end together.
     const std::int64_t fitting = std::clamp(kBlockBytes / code_stride(cols), kMaxTileRows, kMostBlockRows);
-    const std::int64_t fair = (rows + workers - 1) / workers;
-    cut.block_rows = std::min(fitting, fair);
+    const std::int64_t blocks = workers * ((rows + fitting * workers - 1) / (fitting * workers));
+    cut.block_rows = (rows + blocks - 1) / blocks;
   }
   cut.alone = cut.block_rows == 0 && rows <= kAloneRows;
   return cut;

@@ -118,10 +118,17 @@ TEST(ThreadPool, PinsEachThreadToAProcessorOfItsOwn) {
 }
 
 TEST(ThreadPool, IsNotPinnedWhereProcessorsAreTooFew) {
-  const auto pool = std::move(*ThreadPool::create(4 * static_cast<int>(std::thread::hardware_concurrency()), true));
-  std::atomic<int> done{0};
-  pool->run([&](ThreadPool::Worker&) { done.fetch_add(1); });
-  EXPECT_EQ(done.load(), pool->size());
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  ASSERT_EQ(::sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  const auto pool = std::move(*ThreadPool::create(CPU_COUNT(&allowed) + 1, true));
+  std::atomic<int> free{0};
+  pool->run([&](ThreadPool::Worker&) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (::sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_EQUAL(&set, &allowed)) free.fetch_add(1);
+  });
+  EXPECT_EQ(free.load(), pool->size());
 }
 
 TEST(ThreadPool, UsesNoProcessorWhileItIsIdle) {

@@ -42,7 +42,8 @@ nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject&
   head["settings"] = {{"dtype", dtype_name(options.dtype)},
                       {"session_len", options.session_len},
                       {"max_batch_size", nullptr},
-                      {"max_prefill_token_num", nullptr}};
+                      {"max_prefill_token_num", nullptr},
+                      {"pin_threads", options.pin_threads}};
   if (options.max_batch_size) head["settings"]["max_batch_size"] = *options.max_batch_size;
   if (options.max_prefill_token_num) head["settings"]["max_prefill_token_num"] = *options.max_prefill_token_num;
   return head;

@@ -149,6 +149,26 @@ inline std::string lower_case(std::string_view text) {
   return lower;
 }
 
+/// What two readers of one header might see the end of the request at different places by: the server and a proxy in
+/// front of it must not.
+template <typename Parser>
+Problem framing_problem(const Parser& parser) {
+  std::size_t hosts = 0;
+  std::size_t encodings = 0;
+  bool only_chunked = parser.get().version() >= 11 && parser.chunked();
+  for (const auto& field : parser.get().base()) {
+    if (field.name() == http::field::host) ++hosts;
+    if (field.name() != http::field::transfer_encoding) continue;
+    ++encodings;
+    only_chunked = only_chunked && lower_case(std::string_view(field.value())) == "chunked";
+  }
+  if (hosts > 1) return {400, "the request has more than one Host"};
+  if (encodings > 1 || (encodings == 1 && !only_chunked)) {
+    return {501, "the only Transfer-Encoding that is taken is chunked, once, with HTTP/1.1"};
+  }
+  return {};
+}
+
 template <typename Fields>
 HttpRequest to_request(const http::header<true, Fields>& header, const std::string& peer) {
   HttpRequest request;
@@ -265,6 +285,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     request.peer = peer_;
     const Clock::time_point begin = Clock::now();
     Problem problem;
+    bool framed = false;  // where the request ends is known
     std::optional<HttpReply> reply;
 
     socket().expires_after(hall_.options.header_timeout);
@@ -274,10 +295,12 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       if (problem.status == 0) co_return false;
     } else {
       request = to_request(parser.get().base(), peer_);
-      reply = hall_.handler.screen(request);
-      if (!reply) problem = co_await read_body(parser, share);
+      problem = framing_problem(parser);
+      framed = problem.status == 0;
+      if (framed) reply = hall_.handler.screen(request);
+      if (framed && !reply) problem = co_await read_body(parser, share);
     }
-    const bool complete = !error && parser.is_done();
+    const bool complete = framed && parser.is_done();
     if (!reply && problem.status == 0) {
       if (!complete) co_return false;
       request.body = std::move(parser.get().body());

@@ -288,9 +288,23 @@ TEST_F(HttpServerTest, RefusesWhatIsNoHttp) {
         "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
         "POST /e HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST /e HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nab\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello of TLS\r\n\r\n"}) {
     const std::string reply = ask(bytes);
     EXPECT_TRUE(has_status(reply, 400)) << bytes << reply;
+    EXPECT_EQ(reply.find("HTTP/1.1", 8), std::string::npos) << "a second answer: " << reply;
+  }
+  // Where a proxy in front might see another end of the request.
+  for (const char* header :
+       {"HTTP/1.1\r\nTransfer-Encoding: gzip", "HTTP/1.1\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4",
+        "HTTP/1.1\r\nTransfer-Encoding: gzip, chunked", "HTTP/1.1\r\nTransfer-Encoding: identity",
+        "HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "HTTP/1.0\r\nTransfer-Encoding: chunked"}) {
+    const std::string reply =
+        ask("POST /e " + std::string(header) + "\r\nHost: x\r\n\r\n0\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_TRUE(reply.starts_with("HTTP/1.1 501 ") || reply.starts_with("HTTP/1.0 501 ") ||
+                reply.starts_with("HTTP/1.1 400 "))
+        << header << reply;
     EXPECT_EQ(reply.find("HTTP/1.1", 8), std::string::npos) << "a second answer: " << reply;
   }
 }

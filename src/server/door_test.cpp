@@ -65,8 +65,22 @@ TEST(Routes, OnlyJsonIsTaken) {
   EXPECT_EQ(test.post(kChat, "").status, 400);
 }
 
+TEST(Routes, WithoutFieldsTakeNoBody) {
+  TestService test(says("x"));
+  for (const Route& route : routes()) {
+    if (route.fields != nullptr) continue;
+    for (const auto& field : {std::pair("content-length", "33554432"), std::pair("transfer-encoding", "chunked")}) {
+      HttpRequest head{.method = route.method, .path = route.path, .headers = {field}};
+      const auto refused = test.service.screen(head);
+      EXPECT_EQ(refused ? refused->status : 0, 413) << route.path << field.first;
+    }
+    HttpRequest head{.method = route.method, .path = route.path, .headers = {{"content-length", "0"}}};
+    EXPECT_FALSE(test.service.screen(head).has_value()) << route.path;
+  }
+}
+
 TEST(Keys, OpenEveryRouteButHealth) {
-  TestService test(says("x"), {.api_keys = {"first", "second"}});
+  TestService test(says("x"), {.api_keys = {"first", "second"}, .allow_abort = true});
   for (const Route& route : routes()) {
     const std::string path = std::string(route.path) == "/v1/models/{model}" ? "/v1/models/test" : route.path;
     HttpRequest request{.method = route.method, .path = path};
@@ -292,7 +306,9 @@ TEST(Admin, NeedsAFlagAndAKey) {
   EXPECT_EQ(Json::parse(finish(running).body)["choices"][0]["finish_reason"], "abort");
   TestService closed(endless);
   EXPECT_EQ(closed.get("/terminate").status, 403);
-  EXPECT_EQ(closed.post("/abort_request", R"({"abort_all": true})").status, 403);
+  HttpRequest head = TestService::post_request("/abort_request", "");
+  const auto refused = closed.service.screen(head);  // before its body is read
+  EXPECT_EQ(refused ? refused->status : 0, 403);
 }
 
 constexpr const char* kInteractive = "/v1/chat/interactive";

@@ -1,7 +1,10 @@
 #pragma once
 // The endpoints: from a checked call to an answer. Each may be called from any thread.
 
+#include <optional>
+
 #include "server/context.h"
+#include "server/refusal.h"
 
 namespace lanner::server {
 
@@ -23,6 +26,8 @@ HttpReply detokenize(Context& context, const Call& call);
 // running_endpoints.cpp
 HttpReply show_health(Context& context, const Call& call);
 HttpReply show_live(Context& context, const Call& call);
+/// Whether abort_request() may be called at all.
+std::optional<Refusal> abort_gate(const ServiceOptions& options);
 HttpReply abort_request(Context& context, const Call& call);
 HttpReply terminate(Context& context, const Call& call);
 

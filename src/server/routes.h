@@ -2,12 +2,14 @@
 // Every route of the server: what is called, what it takes, and who may call it. Requests are routed and checked by
 // this table, and /openapi.json and the page at / are written from it.
 
+#include <optional>
 #include <span>
 #include <string_view>
 
 #include "server/context.h"
 #include "server/fields.h"
 #include "server/http_server.h"
+#include "server/refusal.h"
 
 namespace lanner::server {
 
@@ -29,6 +31,8 @@ struct Route {
   std::span<const Fields> (*fields)() = nullptr;  // of its body, which is a JSON object; nullptr: none
   bool new_work = false;                          // refused while the server ends
   const char* content_type = "application/json";
+  /// Why nobody may call it with these options; asked before the body is read. nullptr: it is always there.
+  std::optional<Refusal> (*gate)(const ServiceOptions& options) = nullptr;
 };
 
 std::span<const Route> routes();

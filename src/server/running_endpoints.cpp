@@ -34,9 +34,12 @@ HttpReply show_live(Context& context, const Call& /*call*/) {
   return health_reply("healthy", "", true);
 }
 
+std::optional<Refusal> abort_gate(const ServiceOptions& options) {
+  if (options.allow_abort && !options.api_keys.empty()) return std::nullopt;
+  return not_allowed("--enable-abort-handling");
+}
+
 HttpReply abort_request(Context& context, const Call& call) {
-  const ServiceOptions& options = context.options;
-  if (!options.allow_abort || options.api_keys.empty()) return to_reply(not_allowed("--enable-abort-handling"));
   if (get_or(call.body, "abort_all", false)) {
     context.running.abort_all();
     return json_reply({{"status", "ok"}});

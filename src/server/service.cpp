@@ -73,6 +73,12 @@ bool is_json(std::string_view content_type) {
   return same_word && (rest.empty() || rest.front() == ';' || rest.front() == ' ');
 }
 
+/// Whether a body follows; the framing has been checked.
+bool has_body(const HttpRequest& head) {
+  return !head.header("transfer-encoding").empty() ||
+         head.header("content-length").find_first_not_of('0') != std::string_view::npos;
+}
+
 Refusal plain_refusal(int status, std::string message, std::string code) {
   return {.status = status, .type = error_type(status), .message = std::move(message), .code = std::move(code)};
 }
@@ -204,6 +210,13 @@ std::optional<HttpReply> Service::screen(HttpRequest& head) {
     return to_reply(refusal);
   }
   if (route->new_work && limits_.closed()) return to_reply(shutting_down());
+  if (route->fields == nullptr && has_body(head)) {
+    return to_reply(
+        plain_refusal(413, fmt::format("{} {} takes no body", head.method, route->path), "unexpected_body"));
+  }
+  if (route->gate != nullptr) {
+    if (const auto refusal = route->gate(options_)) return to_reply(*refusal);
+  }
   if (route->fields != nullptr && !is_json(head.header("content-type"))) {
     return to_reply(
         plain_refusal(400, "Unsupported Media Type: Only 'application/json' is allowed", "unsupported_media_type"));

@@ -53,7 +53,11 @@ Result<Json> message_json(const Message& message, std::string_view what) {
     if (key == "content" && !message.content.empty()) {
       return invalid_argument(fmt::format("{} has its content twice", what));
     }
-    json[key] = value;
+    if (key == "content") {
+      json[key] = value;
+    } else {  // appended to the vector below the map: the keys differ, and a search each would take quadratic time
+      json.get_ref<Json::object_t&>().push_back({key, value});
+    }
   }
   return json;
 }

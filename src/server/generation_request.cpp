@@ -60,8 +60,10 @@ std::optional<Refusal> read_message(const Json& json, const std::string& where, 
     return bad_field(where + ".content", "this field is required");
   }
   Json more = Json::object();
+  // The vector below the map, as in parse_json(): the keys differ, and need not be compared once more.
+  auto& members = more.get_ref<Json::object_t&>();
   for (const auto& [key, value] : json.items()) {
-    if (key != "role" && key != "content" && !value.is_null()) more[key] = value;
+    if (key != "role" && key != "content" && !value.is_null()) members.push_back({key, value});
   }
   if (!more.empty()) message.more = to_text(more);
   return std::nullopt;

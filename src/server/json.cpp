@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 64;
 constexpr std::size_t kMaxValues = 1'000'000;
+constexpr std::size_t kMaxMembers = 1'024;  // of one object: those who look a member up go through all of them
 
 /// Builds the value from the parser's events. The parser itself does not recurse.
 class Builder final : public nlohmann::json_sax<Json> {
@@ -31,6 +32,9 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
+    if (open_.back().keys.size() >= kMaxMembers) {
+      return fail(fmt::format("an object has more than {} members", kMaxMembers));
+    }
     if (!open_.back().keys.insert(name).second) return fail(fmt::format("the key \"{}\" stands there twice", name));
     open_.back().key = std::move(name);
     return true;

@@ -12,7 +12,7 @@ namespace lanner::server {
 using Json = nlohmann::ordered_json;
 
 /// kInvalidArgument for what is no JSON in UTF-8, is nested deeper than 64 levels, has a key twice in one object, a
-/// number beyond a double's range, or more than a million values.
+/// number beyond a double's range, an object of more than 1,024 members, or more than a million values.
 Result<Json> parse_json(std::string_view text);
 
 /// `text` as a JSON string, with its quotes; bytes that are no UTF-8 become U+FFFD.

@@ -35,6 +35,7 @@ struct ServiceOptions {
   bool metrics = true;
   std::string metrics_prefix = "lanner";
   std::size_t max_sessions = 1'024;
+  std::size_t max_session_bytes = 256ULL << 20;  // of the messages of all sessions together
   std::chrono::seconds session_idle_time{3'600};
   /// No step of the engine for so long, while there is work, counts as stuck.
   std::chrono::seconds stuck_after{60};

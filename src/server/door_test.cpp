@@ -375,11 +375,11 @@ TEST(Interactive, SaysWhenAConversationIsFull) {
 }
 
 TEST(Sessions, AreForgotten) {
-  Sessions sessions(2, seconds(100));
+  Sessions sessions(2, 1'000'000, seconds(100));
   const auto start = steady_clock::now();
   const auto turn = [&](std::uint64_t id, int second) {
     const auto begun = sessions.begin(id, start + seconds(second));
-    sessions.keep(id, {{"user", "x"}}, 1, start + seconds(second));
+    sessions.keep(begun->id, {{"user", "x"}}, 1, start + seconds(second));
     return begun->history.size();
   };
   EXPECT_EQ(turn(1, 0), 0U);
@@ -390,6 +390,72 @@ TEST(Sessions, AreForgotten) {
   EXPECT_EQ(turn(1, 40), 1U);
   EXPECT_EQ(turn(2, 50), 0U);
   EXPECT_EQ(turn(1, 200), 0U);  // idle for too long
+}
+
+TEST(Sessions, HoldNoMoreBytesThanTheyMay) {
+  const std::vector<Message> long_ones{
+      {.role = "user", .content = std::string(300, 'x'), .more = std::string(300, 'x')}};
+  Sessions sessions(100, 2'000, seconds(100));
+  const auto now = steady_clock::now();
+  const auto talk = [&](std::uint64_t id, int second) {
+    const auto turn = sessions.begin(id, now + seconds(second));
+    EXPECT_TRUE(sessions.hold(turn->id, long_ones));
+    sessions.keep(turn->id, long_ones, 1, now + seconds(second));
+    return turn->history.size();
+  };
+  EXPECT_EQ(talk(1, 1), 0U);
+  EXPECT_EQ(talk(2, 2), 0U);
+  EXPECT_EQ(talk(3, 3), 0U);  // the first one goes
+  EXPECT_EQ(sessions.size(), 2U);
+  EXPECT_LE(sessions.bytes(), 2'000U);
+  EXPECT_EQ(talk(2, 4), 1U);
+  // Those that are being answered stay.
+  const auto fourth = sessions.begin(4, now);
+  const auto fifth = sessions.begin(5, now);
+  EXPECT_TRUE(sessions.hold(fourth->id, long_ones));
+  EXPECT_TRUE(sessions.hold(fifth->id, long_ones));
+  const auto sixth = sessions.begin(6, now);
+  EXPECT_FALSE(sessions.hold(sixth->id, long_ones));
+  sessions.release(sixth->id, now);
+  std::vector<Message> longer = long_ones;
+  longer.insert(longer.end(), 3, long_ones.front());
+  sessions.keep(fifth->id, longer, 1, now);  // more than there is room for, even alone
+  EXPECT_EQ(sessions.size(), 1U);
+  sessions.end(fourth->id);
+  EXPECT_EQ(sessions.bytes(), 0U);
+}
+
+TEST(Sessions, AStaleTurnChangesNothing) {
+  Sessions sessions(10, 1'000'000, seconds(100));
+  const auto now = steady_clock::now();
+  const auto stale = sessions.begin(1, now);
+  EXPECT_TRUE(sessions.running(stale->id, {7}));
+  EXPECT_EQ(sessions.end_session(1), std::vector<RequestId>{7});
+  const auto fresh = sessions.begin(1, now);
+  ASSERT_TRUE(fresh);
+  sessions.release(stale->id, now);
+  sessions.end(stale->id);
+  sessions.keep(stale->id, {{"user", "old"}}, 1, now);
+  EXPECT_FALSE(sessions.running(stale->id, {8}));
+  EXPECT_FALSE(sessions.begin(1, now));  // the fresh one is still being answered
+  sessions.keep(fresh->id, {{"user", "new"}}, 1, now);
+  EXPECT_EQ(sessions.begin(1, now)->history.at(0).content, "new");
+}
+
+TEST(Interactive, AnEndStopsTheAnswer) {
+  TestService test(endless);
+  const std::string ask = R"({"prompt": "one", "session_id": 5, "interactive_mode": true})";
+  const HttpReply running = test.begin(TestService::post_request(kInteractive, ask));
+  test.post_json(kInteractive, R"({"prompt": "", "session_id": 5, "request_output_len": 0})");
+  EXPECT_EQ(Json::parse(finish(running).body)["finish_reason"], "abort");
+}
+
+TEST(Interactive, SaysWhenTheSessionsAreFull) {
+  TestService test(says("ok"), {.max_session_bytes = 1'000});
+  const std::string ask =
+      R"({"session_id": 5, "interactive_mode": true, "prompt": ")" + std::string(1'000, 'x') + "\"}";
+  EXPECT_EQ(test.refusal(kInteractive, ask, 503)["code"], "sessions_full");
+  EXPECT_EQ(test.post(kInteractive, R"({"prompt": "one", "session_id": 5, "interactive_mode": true})").status, 200);
 }
 
 }  // namespace

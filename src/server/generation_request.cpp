@@ -173,7 +173,7 @@ std::vector<GenerationRequest> read_prompts(const Json& prompt) {
 std::optional<Refusal> check_size(const GenerationRequest& request, std::int32_t session_len) {
   constexpr std::size_t kLongestTokenBytes = 256;
   std::size_t bytes = request.prompt ? request.prompt->size() : 0;
-  for (const Message& message : request.messages) bytes += message.content.size();
+  for (const Message& message : request.messages) bytes += message.content.size() + message.more.size();
   const std::size_t most = kLongestTokenBytes * static_cast<std::size_t>(std::max(session_len, 1));
   if (bytes <= most) return std::nullopt;
   return refusal_of({StatusCode::kTooLong, fmt::format("the prompt has {} bytes, far more than the context of {} "

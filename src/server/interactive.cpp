@@ -64,7 +64,7 @@ HttpReply empty_turn(bool stream, const TurnCounts& counts, const char* reason) 
 /// What a session does with an answer: it learns it, or forgets that it was asked. On the engine's thread.
 class TurnKeeper {
  public:
-  TurnKeeper(Sessions& sessions, std::uint64_t id, std::vector<Message> messages, bool go_on)
+  TurnKeeper(Sessions& sessions, Sessions::TurnId id, std::vector<Message> messages, bool go_on)
       : sessions_(sessions), id_(id), messages_(std::move(messages)), go_on_(go_on) {}
 
   void take(const Chunk& chunk) {
@@ -84,18 +84,28 @@ class TurnKeeper {
 
  private:
   Sessions& sessions_;
-  const std::uint64_t id_;
+  const Sessions::TurnId id_;
   std::vector<Message> messages_;
   const bool go_on_;
   std::string text_;
 };
 
+void cancel_all(Context& context, const std::vector<RequestId>& requests) {
+  for (const RequestId id : requests) context.pipeline.cancel(id);
+}
+
 HttpReply cancel_turn(Context& context, std::int64_t session) {
   if (session < 0) return to_reply(bad_field("session_id", "cancel needs the session's id"));
-  for (const RequestId id : context.sessions.requests_of(static_cast<std::uint64_t>(session))) {
-    context.pipeline.cancel(id);
-  }
+  cancel_all(context, context.sessions.requests_of(static_cast<std::uint64_t>(session)));
   return empty_turn(false, {}, "stop");
+}
+
+Refusal no_room() {
+  return {.status = 503,
+          .type = error_type(503),
+          .message = "the sessions hold too much at once; try again later",
+          .code = "sessions_full",
+          .headers = {{"Retry-After", "5"}}};
 }
 
 struct InteractiveRequest {
@@ -120,6 +130,10 @@ HttpReply answer_turn(Context& context, Sessions::Turn turn, InteractiveRequest 
   if (check_size(request, session_len)) {
     give_back();
     return empty_turn(asked.stream, {.history = turn.history_tokens}, "length");
+  }
+  if (!context.sessions.hold(turn.id, messages)) {
+    give_back();
+    return to_reply(no_room());
   }
   auto ids = context.pipeline.prompt_tokens(request);
   if (!ids.ok()) {
@@ -149,8 +163,8 @@ HttpReply answer_turn(Context& context, Sessions::Turn turn, InteractiveRequest 
   plan.requests.front().config = std::move(asked.config);
   auto keeper = std::make_shared<TurnKeeper>(context.sessions, turn.id, std::move(messages), asked.go_on);
   plan.tap = [keeper](const Chunk& chunk) { keeper->take(chunk); };
-  plan.on_begun = [&sessions = context.sessions, id = turn.id](const std::vector<RequestId>& requests) {
-    sessions.running(id, requests);
+  plan.on_begun = [&context, id = turn.id](const std::vector<RequestId>& requests) {
+    if (!context.sessions.running(id, requests)) cancel_all(context, requests);
   };
   HttpReply reply = answer_with(context, std::move(plan));
   if (reply.late == nullptr) give_back();
@@ -175,7 +189,7 @@ HttpReply interactive(Context& context, const Call& call) {
     asked.fresh.push_back({"user", prompt.get<std::string>()});
   }
   if (session >= 0 && !asked.go_on && asked.fresh.empty()) {  // how clients end a session
-    context.sessions.end(static_cast<std::uint64_t>(session));
+    cancel_all(context, context.sessions.end_session(static_cast<std::uint64_t>(session)));
     return empty_turn(asked.stream, {}, "stop");
   }
   auto turn = context.sessions.begin(session < 0 ? std::nullopt : std::optional<std::uint64_t>(session),

@@ -90,7 +90,7 @@ Service::Service(std::unique_ptr<Pipeline> pipeline, ServiceOptions options)
       key_digests_(digests(options_.api_keys)),
       limits_(options_.max_places),
       metrics_(options_.metrics_prefix, options_.model_name),
-      sessions_(options_.max_sessions, options_.session_idle_time),
+      sessions_(options_.max_sessions, options_.max_session_bytes, options_.session_idle_time),
       health_(options_.stuck_after),
       context_{.pipeline = *pipeline,
                .options = options_,

@@ -299,6 +299,8 @@ TEST(Sizes, AreBoundedBeforeAnythingIsDone) {
   EXPECT_EQ(test.refusal("/v1/completions", R"({"prompt": ")" + text + "\"}")["code"], "context_length_exceeded");
   EXPECT_EQ(test.refusal(kChat, R"({"messages": [{"role": "user", "content": ")" + text + "\"}]}")["code"],
             "context_length_exceeded");
+  EXPECT_EQ(test.refusal(kChat, R"({"messages": [{"role": "user", "content": "", "name": ")" + text + "\"}]}")["code"],
+            "context_length_exceeded");
   EXPECT_EQ(test.refusal("/v1/embeddings", R"({"input": ")" + text + "\"}")["code"], "context_length_exceeded");
   const std::string large(5'000'000, ' ');
   EXPECT_EQ(test.refusal("/tokenize", R"({"prompt": ")" + large + "\"}")["code"], "context_length_exceeded");

@@ -184,6 +184,26 @@ HttpRequest to_request(const http::header<true, Fields>& header, const std::stri
   return request;
 }
 
+/// Cancels an answer that is not taken to its end, whichever way the coroutine ends that takes it.
+class LateGuard {
+ public:
+  explicit LateGuard(LateAnswer& late) : late_(&late) {}
+  LateGuard(const LateGuard&) = delete;
+  LateGuard& operator=(const LateGuard&) = delete;
+  ~LateGuard() {
+    if (late_ == nullptr) return;
+    try {
+      late_->cancel();
+    } catch (const std::exception&) {
+      // Without memory to cancel what is under way: at the least nobody is woken any more.
+    }
+  }
+  void done() { late_ = nullptr; }
+
+ private:
+  LateAnswer* late_;
+};
+
 /// One client. `Stream` is a beast::tcp_stream or a TlsStream around one.
 ///
 /// g++ 12 miscompiles some expressions around co_await: each stands in a statement of its own.
@@ -219,15 +239,19 @@ class ClientConnection final : public Connection, public std::enable_shared_from
 
   /// The connection's life; `self` keeps it that long.
   static asio::awaitable<void> run(std::shared_ptr<ClientConnection> self) {
-    bool go_on = true;
-    if constexpr (kTls) {
-      self->socket().expires_after(kHandshakeTime);
-      const auto [error] = co_await self->stream_.async_handshake(asio::ssl::stream_base::server, kNoThrow);
-      go_on = !error;
-    }
-    while (go_on) {
-      go_on = co_await self->wait_for_request();
-      if (go_on) go_on = co_await self->exchange();
+    try {
+      bool go_on = true;
+      if constexpr (kTls) {
+        self->socket().expires_after(kHandshakeTime);
+        const auto [error] = co_await self->stream_.async_handshake(asio::ssl::stream_base::server, kNoThrow);
+        go_on = !error;
+      }
+      while (go_on) {
+        go_on = co_await self->wait_for_request();
+        if (go_on) go_on = co_await self->exchange();
+      }
+    } catch (const std::exception&) {
+      self->gone_ = true;  // for lack of memory, mostly: this connection ends, and the others go on
     }
     if constexpr (kTls) {
       if (!self->reading_ && !self->gone_) {
@@ -372,6 +396,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       const bool sent = co_await send_whole(request, reply, version, keep);
       co_return sent;
     }
+    LateGuard guard(*late);
     late->start([weak = this->weak_from_this(), &io = hall_.io] {
       asio::post(io, [weak] {
         const auto self = weak.lock();
@@ -383,17 +408,18 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     bool sent = false;
     if (late->streams()) {
       const Framing framing{version, keep};
-      sent = co_await send_stream(request, reply, *late, framing);
+      sent = co_await send_stream(request, reply, *late, guard, framing);
       co_return sent;
     }
     const bool made = co_await wait_for(*late);
     if (!made) co_return false;
+    guard.done();
     HttpReply whole = late->reply();
     sent = co_await send_whole(request, whole, version, keep && !hall_.draining);
     co_return sent;
   }
 
-  /// False when the client left first, and then the answer has been cancelled.
+  /// False when the client left first.
   asio::awaitable<bool> wait_for(LateAnswer& late) {
     bool reached = true;
     while (reached) {
@@ -402,7 +428,6 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       if (piece.done) co_return true;
       reached = co_await wait_for_wake();
     }
-    late.cancel();
     co_return false;
   }
 
@@ -416,7 +441,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   }
 
   asio::awaitable<bool> send_stream(const HttpRequest& request, const HttpReply& reply, LateAnswer& late,
-                                    Framing framing) {
+                                    LateGuard& guard, Framing framing) {
     http::response<http::empty_body> head{static_cast<http::status>(reply.status), framing.version};
     fill_head(head, request, reply);
     head.set(http::field::cache_control, "no-cache");
@@ -432,16 +457,14 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       woken_ = false;
       LateAnswer::Piece piece = late.take();
       done = piece.done;
+      if (done) guard.done();
       if (!piece.bytes.empty()) {
         reached = co_await send_piece(piece.bytes, framing.chunked());
       } else if (!done) {
         reached = co_await wait_for_wake();
       }
     }
-    if (!reached) {
-      late.cancel();
-      co_return false;
-    }
+    if (!reached) co_return false;
     if (framing.chunked()) {
       const auto [last_error, last_bytes] = co_await asio::async_write(stream_, http::make_chunk_last(), kNoThrow);
       reached = !last_error;

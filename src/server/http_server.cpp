@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -116,7 +117,11 @@ class BeastServer final : public HttpServer {
     while (!stopping_) {
       auto [error, socket] = co_await acceptor.async_accept(kNoThrow);
       if (!error) {
-        admit(std::move(socket));
+        try {
+          admit(std::move(socket));
+        } catch (const std::exception&) {
+          // There is no memory for this client. The next may come.
+        }
       } else if (!stopping_) {
         pause.expires_after(kAcceptPause);
         [[maybe_unused]] const auto [cancelled] = co_await pause.async_wait(kNoThrow);

@@ -73,8 +73,9 @@ class RawClient {
 /// Goes on for as long as somebody listens, or until it has sent `pieces`.
 class TestAnswer final : public LateAnswer {
  public:
-  TestAnswer(bool streams, int pieces, std::string piece)
-      : streams_(streams), pieces_(pieces), piece_(std::move(piece)) {}
+  /// `fails`: for lack of memory, after some pieces.
+  TestAnswer(bool streams, int pieces, std::string piece, bool fails = false)
+      : streams_(streams), pieces_(pieces), piece_(std::move(piece)), fails_(fails) {}
   ~TestAnswer() override { thread_.join(); }
 
   void start(std::function<void()> wake) override {
@@ -91,6 +92,7 @@ class TestAnswer final : public LateAnswer {
   Piece take() override {
     const std::lock_guard lock(mutex_);
     Piece piece;
+    if (fails_ && ready_ > 2) throw std::bad_alloc();
     for (; taken_ < ready_; ++taken_) piece.bytes += piece_;
     piece.done = taken_ == pieces_;
     return piece;
@@ -106,6 +108,7 @@ class TestAnswer final : public LateAnswer {
   const bool streams_;
   const int pieces_;
   const std::string piece_;
+  const bool fails_;
   std::mutex mutex_;
   int ready_ = 0;
   int taken_ = 0;
@@ -131,6 +134,8 @@ class TestHandler final : public HttpHandler {
     if (request.path == "/stream") reply.late = std::make_shared<TestAnswer>(true, 3, "ab");
     if (request.path == "/endless") reply.late = std::make_shared<TestAnswer>(true, 1'000'000, "ab");
     if (request.path == "/never") reply.late = std::make_shared<TestAnswer>(false, 1'000'000, "");
+    if (request.path == "/breaks") reply.late = std::make_shared<TestAnswer>(true, 20'000, "ab", true);
+    if (request.path == "/fails") reply.late = std::make_shared<TestAnswer>(false, 20'000, "", true);
     if (request.path == "/torrent")
       reply.late = std::make_shared<TestAnswer>(true, 1'000'000, std::string(100'000, 'x'));
     return reply;
@@ -245,6 +250,20 @@ TEST_F(HttpServerTest, OneFailureIsOneAnswer) {
   EXPECT_TRUE(has_status(ask("GET /quick HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), 200));
 }
 
+TEST_F(HttpServerTest, AnAnswerThatBreaksEndsItsConnectionAlone) {
+  start();
+  RawClient other(server_->port());
+  for (const char* path : {"/breaks", "/fails"}) {
+    RawClient client(server_->port());
+    client.send("GET " + std::string(path) + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.receive();
+    EXPECT_TRUE(client.closed()) << path;
+    EXPECT_TRUE(comes_to(1)) << path;  // long before the answer's thread would end of itself
+  }
+  other.send("GET /quick HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(has_status(other.receive("quick? "), 200));
+}
+
 TEST_F(HttpServerTest, SeesAClientLeave) {
   start();
   for (const char* path : {"/never", "/endless"}) {
@@ -254,7 +273,7 @@ TEST_F(HttpServerTest, SeesAClientLeave) {
     client.leave();
     const auto begin = std::chrono::steady_clock::now();
     EXPECT_TRUE(comes_to(0)) << path;  // the answer's thread ends with it, or this test does not
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(500));
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, seconds(5));
   }
   EXPECT_TRUE(handler_.outcome(0).client_left);
   EXPECT_TRUE(handler_.outcome(1).client_left);
@@ -272,10 +291,14 @@ TEST_F(HttpServerTest, RefusesWhatIsTooLarge) {
   // All bodies together.
   RawClient first(server_->port());
   first.send("POST /e HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + std::string(900, 'a'));
-  std::this_thread::sleep_for(milliseconds(100));
   const std::string body(800, 'b');
   const std::string second = "POST /e HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 800\r\n\r\n" + body;
-  EXPECT_TRUE(has_status(ask(second), 503));
+  bool full = false;  // once the server has read what the first one sent
+  for (int i = 0; i < 100 && !full; ++i) {
+    full = has_status(ask(second), 503);
+    if (!full) std::this_thread::sleep_for(milliseconds(50));
+  }
+  EXPECT_TRUE(full);
   first.send(std::string(100, 'a'));
   EXPECT_TRUE(has_status(first.receive(std::string(1000, 'a')), 200));
   EXPECT_TRUE(has_status(ask(second), 200));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "server/generation_request.h"
@@ -11,8 +12,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// What a stream may have ready that its reader has not taken.
+/// What a stream may have ready that its reader has not taken: this, or more where it has very many choices, each of
+/// which may come with a chunk in one step of the engine.
 constexpr std::size_t kMaxPendingBytes = 256 << 10;
+constexpr std::size_t kMaxPendingBytesOfChoice = 4 << 10;
+/// What an answer that is not streamed may keep until its end: tokens, and alternatives to them.
+constexpr std::int64_t kMaxKeptTokens = 1 << 24;
 constexpr std::int64_t kMaxAnswers = 1'024;  // of one request
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
@@ -41,6 +46,7 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
         plan_(std::move(plan)),
         n_(static_cast<std::size_t>(plan_.requests.front().config.n)),
         requests_(plan_.requests.size()),
+        max_pending_bytes_(std::max(kMaxPendingBytes, n_ * requests_ * kMaxPendingBytesOfChoice)),
         begin_(Clock::now()),
         unfinished_(requests_),
         place_(std::move(place)),
@@ -137,7 +143,7 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
         pending_bytes_ += weight(chunk);
         pending_.push_back({request, std::move(chunk)});
         wake_reader();
-        if (plan_.stream && !last && pending_bytes_ > kMaxPendingBytes) {
+        if (plan_.stream && !last && pending_bytes_ > max_pending_bytes_) {
           too_slow_ = true;
           drop();
         }
@@ -244,6 +250,7 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
   AnswerPlan plan_;
   const std::size_t n_;
   const std::size_t requests_;
+  const std::size_t max_pending_bytes_;
   const Clock::time_point begin_;
 
   std::mutex mutex_;
@@ -269,6 +276,18 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
   bool begun_ = false;
 };
 
+std::optional<Refusal> check_kept_tokens(const AnswerPlan& plan, std::int64_t answers, std::int32_t session_len) {
+  if (plan.stream) return std::nullopt;
+  const GenerationConfig& config = plan.requests.front().config;
+  const std::int64_t longest = std::min(config.max_new_tokens, session_len);
+  const std::int64_t each = 1 + std::max<std::int64_t>(config.logprobs, 0);
+  if (answers * each * longest <= kMaxKeptTokens) return std::nullopt;  // 1,024 * 21 * 2^31 at most
+  return bad_field("n",
+                   fmt::format("n times the prompts, times max_tokens, times 1 + top_logprobs must not be more than "
+                               "{} unless the answer is streamed",
+                               kMaxKeptTokens));
+}
+
 }  // namespace
 
 const char* reason_name(FinishReason reason) {
@@ -286,8 +305,10 @@ HttpReply answer_with(Context& context, AnswerPlan plan) {
   if (answers > kMaxAnswers) {
     return to_reply(bad_field("n", fmt::format("n times the prompts must not be more than {}", kMaxAnswers)));
   }
+  const std::int32_t session_len = context.pipeline.engine().session_len();
+  if (const auto refusal = check_kept_tokens(plan, answers, session_len)) return to_reply(*refusal);
   for (const GenerationRequest& request : plan.requests) {
-    if (const auto refusal = check_size(request, context.pipeline.engine().session_len())) return to_reply(*refusal);
+    if (const auto refusal = check_size(request, session_len)) return to_reply(*refusal);
   }
   std::optional<Limits::Place> place = context.limits.enter(answers);
   if (!place) {

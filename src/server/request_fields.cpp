@@ -132,7 +132,7 @@ constexpr std::array kTokenize{
 };
 
 constexpr std::array kDetokenize{
-    Field{"tokens", K::kTokens, "The ids", 0, kAnySize, true},
+    Field{"tokens", K::kTokens, "The ids", 0, 65'536, true},
     Field{"skip_special_tokens", K::kBoolean, "Leave special tokens out of the text; not so by default"},
     Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
 };

@@ -310,6 +310,28 @@ TEST(Sizes, AreBoundedBeforeAnythingIsDone) {
   EXPECT_TRUE(test.engine.requests().empty());
 }
 
+TEST(Sizes, OfAnswersThatAreKeptAreBounded) {
+  TestService test(says("x"), {}, {.session_len = 100'000});
+  const auto message = [&](const std::string& more) {
+    return test.refusal(kChat, hi_with(more))["message"].get<std::string>();
+  };
+  EXPECT_TRUE(
+      message(R"("n": 128, "max_tokens": 200000, "logprobs": true, "top_logprobs": 1)").starts_with("n: n times"));
+  EXPECT_TRUE(
+      message(R"("n": 128, "max_tokens": 7000, "logprobs": true, "top_logprobs": 20)").starts_with("n: n times"));
+  EXPECT_EQ(test.post(kChat, hi_with(R"("n": 128, "max_tokens": 6000, "logprobs": true, "top_logprobs": 20)")).status,
+            200);
+  EXPECT_EQ(test.post(kChat, hi_with(R"("n": 128, "max_tokens": 200000, "stream": true, "logprobs": true)")).status,
+            200);
+  const auto ids = [](int count) {
+    std::string list = "65";
+    for (int i = 1; i < count; ++i) list += ",65";
+    return R"({"tokens": [)" + list + "]}";
+  };
+  EXPECT_EQ(test.post("/detokenize", ids(65'536)).status, 200);
+  EXPECT_EQ(test.refusal("/detokenize", ids(65'537))["param"], "tokens");
+}
+
 TEST(Generate, AnswersAsLmdeploy) {
   TestService test([](const Request&) {
     Script script;

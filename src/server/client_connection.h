@@ -227,9 +227,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   }
 
   void drain() override {
-    if (!idle_) return;
-    closing_ = true;
-    signal_.cancel();
+    if (idle_) signal_.cancel();
   }
   void close() override {
     closing_ = true;
@@ -282,15 +280,24 @@ class ClientConnection final : public Connection, public std::enable_shared_from
                             });
   }
 
-  /// False when the connection is to end instead.
+  /// Whether bytes have come that have not been read yet.
+  bool has_more() {
+    error_code error;
+    const std::size_t bytes = socket().socket().available(error);
+    return !error && bytes > 0;
+  }
+
+  /// False when the connection is to end instead. While the server drains, nothing is waited for that has not come; but
+  /// who has just connected is answered once.
   asio::awaitable<bool> wait_for_request() {
-    if (buffer_.size() > 0) co_return true;
+    if (buffer_.size() > 0) co_return !closing_;
+    const bool fresh = !served_ && hall_.draining;
     idle_ = true;
-    closing_ = closing_ || (hall_.draining && served_);  // one who has just come is answered once
     watch();
     signal_.expires_after(hall_.options.idle_timeout);
     bool expired = false;
     while (reading_ && !closing_ && !expired) {
+      if (hall_.draining && !fresh && !has_more()) break;
       const auto [error] = co_await signal_.async_wait(kNoThrow);
       expired = !error;
     }
@@ -339,8 +346,10 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     outcome_.client_left = !sent;
     hall_.handler.finished(request, outcome_);
     served_ = true;
-    if (sent && !complete) co_await linger();
-    co_return sent&& keep && !hall_.draining && !closing_;
+    const bool unread = !kept_ && !reading_ && (buffer_.size() > 0 || has_more());
+    if (sent && (!complete || unread)) co_await linger();
+    // What the client was told counts: it may have sent its next request already.
+    co_return sent&& kept_ && !closing_;
   }
 
   asio::awaitable<Problem> read_body(Parser& parser, BodyShare& share) {
@@ -447,6 +456,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     head.set(http::field::cache_control, "no-cache");
     head.chunked(framing.chunked());
     head.keep_alive(framing.keep && framing.chunked());
+    kept_ = head.keep_alive();
     outcome_.status = reply.status;
     http::response_serializer<http::empty_body> serializer(head);
     socket().expires_after(hall_.options.write_timeout);
@@ -487,6 +497,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   }
 
   asio::awaitable<bool> send_whole(const HttpRequest& request, HttpReply& reply, unsigned version, bool keep) {
+    kept_ = keep;
     outcome_.status = reply.status;
     const std::size_t size = reply.body.size();
     socket().expires_after(hall_.options.write_timeout + std::chrono::seconds(size / kWriteBytesPerSecond));
@@ -547,6 +558,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   bool closing_ = false;
   bool idle_ = false;
   bool served_ = false;
+  bool kept_ = false;  // the last answer said that the connection goes on
 };
 
 }  // namespace lanner::server

@@ -123,9 +123,10 @@ class TestHandler final : public HttpHandler {
     return std::nullopt;
   }
   Pace pace(const HttpRequest& request) const override {
-    return request.path == "/quick" ? Pace::kAtOnce : Pace::kSoon;
+    return request.path == "/quick" || request.path == "/block" ? Pace::kAtOnce : Pace::kSoon;
   }
   HttpReply handle(const HttpRequest& request) override {
+    if (request.path == "/block") std::this_thread::sleep_for(milliseconds(300));
     if (request.path == "/throw") throw std::runtime_error("secret");
     HttpReply reply{.content_type = "text/plain",
                     .body = request.method + " " + request.path + "?" + request.query + " " + request.body};
@@ -399,6 +400,22 @@ TEST_F(HttpServerTest, Drains) {
   EXPECT_TRUE(reply.ends_with("whole"));
   EXPECT_TRUE(comes_to(0));
   EXPECT_TRUE(has_status(ask("GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"), 200));  // answered, and then closed
+}
+
+TEST_F(HttpServerTest, DrainsWithAnAnswerToWhatHasCome) {
+  start();
+  RawClient client(server_->port());
+  client.send("GET /quick HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(has_status(client.receive("quick? "), 200));
+  RawClient blocker(server_->port());
+  blocker.send("GET /block HTTP/1.1\r\nHost: x\r\n\r\n");
+  std::this_thread::sleep_for(milliseconds(100));
+  client.send("GET /quick HTTP/1.1\r\nHost: x\r\n\r\n");  // while nobody looks
+  server_->drain();
+  const std::string reply = client.receive();
+  EXPECT_TRUE(has_status(reply, 200)) << reply;
+  EXPECT_NE(reply.find("Connection: close"), std::string::npos) << reply;
+  EXPECT_TRUE(client.closed());
 }
 
 TEST_F(HttpServerTest, StopsInTheMiddleOfEverything) {

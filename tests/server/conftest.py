@@ -4,6 +4,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 
@@ -24,12 +25,15 @@ class Server:
                                         env=environment)
         self.output = ""
         self.port = None
+        too_late = threading.Timer(60, self.process.kill)  # which ends the loop below
+        too_late.start()
         for line in self.process.stdout:
             self.output += line
             found = re.search(r"^port (\d+)$|running on https?://\S+:(\d+)", line)
             if found:
                 self.port = int(found[1] or found[2])
                 break
+        too_late.cancel()
         assert self.port, self.output
         self.url = f"http://127.0.0.1:{self.port}"
 

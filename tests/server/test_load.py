@@ -60,14 +60,16 @@ def wait_for_aborts(server, count, seconds):
     """Until so many requests have been cancelled and none is left."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if figure(server, 'success_total{finished_reason="abort"}') == count:
-            return figure(server, "num_requests_running") == 0
+        aborts = figure(server, 'success_total{finished_reason="abort"}')
+        if aborts == count and figure(server, "num_requests_running") == 0:
+            return True
         time.sleep(0.01)
     return False
 
 
 def test_idle_connections_cost_little(start_probe, many_files):
     count = min(8000, many_files - 500)
+    assert count > 100, "this process may open too few files for the test to say anything"
     server = start_probe()
     alone = chat_times(server, 50)
     memory, files = resident_mb(server), descriptors(server)
@@ -107,7 +109,7 @@ def test_cut_streams_are_freed(start_probe):
             if at % 2:  # with a reset
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     begin = time.monotonic()
-    assert wait_for_aborts(server, 500, 5)
+    assert wait_for_aborts(server, 500, 30)
     print(f"\n500 cut streams: all freed within {1e3 * (time.monotonic() - begin):.0f} ms of the last")
 
 
@@ -148,18 +150,21 @@ def test_a_wave_beyond_the_limit(start_probe):
     print(f"\n500 at once: {statuses.count(200)} answered; refused in {1e3 * refused[-1]:.0f} ms at most, "
           f"{1e3 * refused[len(refused) // 2]:.1f} ms at the median")
     assert set(statuses) == {200, 429} and statuses.count(200) >= 40
-    assert refused[-1] < 2
+    assert refused[-1] < 10
     for client in clients:
         client.close()
 
 
 def test_everybody_gets_an_end_when_the_server_ends(start_probe):
+    whole = 0
     for _ in range(5):
         server = start_probe()
         with concurrent.futures.ThreadPoolExecutor(100) as pool:
             asked = [pool.submit(server.ask, "/v1/chat/completions",
                                  {"messages": [{"role": "user", "content": "[slow]"}], "stream": True}) for _ in range(100)]
-            time.sleep(0.15)
+            until = time.monotonic() + 30
+            while figure(server, "num_requests_running") == 0 and time.monotonic() < until:
+                time.sleep(0.01)
             assert server.stop() == 0
             for one in asked:
                 try:
@@ -167,3 +172,5 @@ def test_everybody_gets_an_end_when_the_server_ends(start_probe):
                 except OSError:
                     continue  # it came when nobody listened any more
                 assert (status == 200 and body.endswith(b"data: [DONE]\n\n")) or status == 503
+                whole += status == 200
+    assert whole > 0

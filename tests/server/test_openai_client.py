@@ -1,5 +1,7 @@
 """The official Python client against the scripted server: it must understand everything that it is told."""
 
+import time
+
 import openai
 import pytest
 
@@ -176,4 +178,5 @@ def test_a_closed_stream_ends_its_request(probe, client):
     for _ in range(200):
         if b'num_requests_running{model_name="test"} 0' in probe.ask("/metrics")[2]:
             return
+        time.sleep(0.05)
     pytest.fail("the request goes on without its client")

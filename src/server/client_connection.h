@@ -164,7 +164,7 @@ Problem framing_problem(const Parser& parser) {
   }
   if (hosts > 1) return {400, "the request has more than one Host"};
   if (encodings > 1 || (encodings == 1 && !only_chunked)) {
-    return {501, "the only Transfer-Encoding that is taken is chunked, once, with HTTP/1.1"};
+    return {501, "the only Transfer-Encoding that is taken is chunked, once, and not in HTTP/1.0"};
   }
   return {};
 }
@@ -296,8 +296,12 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     watch();
     signal_.expires_after(hall_.options.idle_timeout);
     bool expired = false;
+    bool given_up = false;
     while (reading_ && !closing_ && !expired) {
-      if (hall_.draining && !fresh && !has_more()) break;
+      if (hall_.draining && !fresh && !given_up && !has_more()) {
+        given_up = true;
+        socket().cancel();  // the read ends, with what it has got before
+      }
       const auto [error] = co_await signal_.async_wait(kNoThrow);
       expired = !error;
     }

@@ -195,7 +195,7 @@ class LateGuard {
     try {
       late_->cancel();
     } catch (const std::exception&) {
-      // Without memory to cancel what is under way: at the least nobody is woken any more.
+      done();  // there is no memory to cancel what is under way; at the least nobody is woken any more
     }
   }
   void done() { late_ = nullptr; }

@@ -116,17 +116,22 @@ class BeastServer final : public HttpServer {
     asio::steady_timer pause(hall_.io);
     while (!stopping_) {
       auto [error, socket] = co_await acceptor.async_accept(kNoThrow);
-      if (!error) {
-        try {
-          admit(std::move(socket));
-        } catch (const std::exception&) {
-          // There is no memory for this client. The next may come.
-        }
-      } else if (!stopping_) {
+      if (!error) error = admitted(std::move(socket));
+      if (error && !stopping_) {
         pause.expires_after(kAcceptPause);
         [[maybe_unused]] const auto [cancelled] = co_await pause.async_wait(kNoThrow);
       }
     }
+  }
+
+  /// An error where there is no memory for this client; the next may come.
+  error_code admitted(Tcp::socket socket) {
+    try {
+      admit(std::move(socket));
+    } catch (const std::exception&) {
+      return asio::error::no_memory;
+    }
+    return {};
   }
 
   void admit(Tcp::socket socket) {

@@ -155,7 +155,7 @@ void add_benchmark(CLI::App& program, Run& run) {
   add_benchmark_serving(*group, run);
   CLI::App* verb = group->add_subcommand("generation", "Prompts alone, and decoding at several batch sizes");
   eval::GenerationBenchmarkOptions& generation = options->generation;
-  limit(verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together"), 1, 4096);
+  limit(verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together"), 1, kMostSequences);
   limit(verb->add_option("--prompt-tokens", generation.prompt_tokens, "Lengths of the random prompts"), 1, 1 << 25);
   limit(verb->add_option("--output-tokens", generation.output_tokens, "New tokens of a request"), 2, 1 << 25);
   limit(verb->add_option("--repetitions", generation.repetitions, "Counted runs of each shape, after one that is not"),

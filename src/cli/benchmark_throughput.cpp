@@ -100,7 +100,7 @@ void add_benchmark_throughput(CLI::App& group, Run& run) {
       ->required();
   limit(verb->add_option("--num-requests", flags->num_requests, "Only the first so many")->default_str("all"), 0,
         1000000);
-  limit(verb->add_option("--concurrency", flags->max_batch_size, "Requests that run at once"), 1, 4096);
+  limit(verb->add_option("--concurrency", flags->max_batch_size, "Requests that run at once"), 1, kMostSequences);
   limit(verb->add_option("--repetitions", flags->repetitions, "How often the list is run; the last run is shown"), 1,
         1000);
   verb->add_option("--seed", flags->seed, "Of the random prompts");

@@ -21,7 +21,6 @@ namespace {
 
 constexpr std::size_t kMaxKeys = 1'024;
 constexpr std::size_t kLeastKeyBytes = 1;
-constexpr int kMostSequences = 4096;  // of an engine
 
 void add_own_flags(CLI::App& verb, ServeFlags& flags) {
   std::vector<CLI::Option*> options;

@@ -299,7 +299,8 @@ Status check_options(const EngineOptions& options, const OptionName& name_of) {
                                "cache_max_entry_count", "between 0 and 1, both excluded"));
   LANNER_RETURN_IF_ERROR(check(options.session_len >= 0, "session_len", "0 or more"));
   const std::int32_t batch = options.max_batch_size.value_or(1);
-  LANNER_RETURN_IF_ERROR(check(batch >= 1 && batch <= 4096, "max_batch_size", "between 1 and 4096"));
+  const std::string rule = fmt::format("between 1 and {}", kMostSequences);
+  LANNER_RETURN_IF_ERROR(check(batch >= 1 && batch <= kMostSequences, "max_batch_size", rule.c_str()));
   const std::int32_t prefill = options.max_prefill_token_num.value_or(1);
   LANNER_RETURN_IF_ERROR(check(prefill >= 1 && prefill <= 65536, "max_prefill_token_num", "between 1 and 65536"));
   return check(options.threads >= 0 && options.threads <= 1024, "threads", "between 0 and 1024");

@@ -23,6 +23,8 @@ struct OpenedEngine {
   std::vector<std::string> notes;  // what the user should know, a line each
 };
 
+inline constexpr std::int32_t kMostSequences = 4096;  // max_batch_size at most
+
 /// What the caller's users call an option: "max_batch_size" to "--max-batch-size".
 using OptionName = std::function<std::string(std::string_view option)>;
 

@@ -19,7 +19,7 @@ struct alignas(64) Configuration {
 };
 
 std::int32_t int8(std::int64_t rounds) {
-  // The thread may have a configuration already, whose kernels trust that it stays.
+  // The thread may have a configuration of somebody else's already.
   Configuration before;
   asm volatile("sttilecfg %0" : "=m"(before));
   static constexpr Configuration kConfiguration{};

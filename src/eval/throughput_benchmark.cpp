@@ -135,12 +135,10 @@ Result<Throughput> measure_throughput(Engine& engine, const ThroughputOptions& o
   const std::span<const RequestLengths> lengths(options.requests);
   LANNER_RETURN_IF_ERROR(run_requests(
       engine, make_requests(engine, lengths.first(std::min(kWarmUpRequests, lengths.size())), options.seed + 1)));
-  Result<Throughput> last = internal_error("no run");
-  for (std::int32_t run = 0; run < options.repetitions; ++run) {
-    last = measure_once(engine, options, run);
-    if (!last.ok()) break;
+  for (std::int32_t run = 0; run + 1 < options.repetitions; ++run) {
+    LANNER_RETURN_IF_ERROR(measure_once(engine, options, run).status());
   }
-  return last;
+  return measure_once(engine, options, options.repetitions - 1);
 }
 
 }  // namespace lanner::eval

@@ -355,7 +355,6 @@ std::int32_t page_stages(const KernelContext& context, const AttentionWork& work
     const bool few = std::int64_t{rows.decode_count} * work.kv_heads <= 2LL * context.multiprocessors;
     return few && rows.max_context <= 4 * Shape::kTokens ? 3 : 2;
   }
-  if (rows.partials == 1) return Shape::kStages;
   return static_cast<std::int32_t>(std::min<std::int64_t>(Shape::kStages, ceil_div(rows.piece_tokens, Shape::kTokens)));
 }
 

@@ -13,15 +13,15 @@
 
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "eval/serving_benchmark.h"
 #include "lanner/version.h"
+#include "net/line_sink.h"
 
 namespace lanner::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kMaxLineBytes = 1 << 20;  // of an event
-constexpr std::size_t kMaxErrorBytes = 64 << 10;
 constexpr std::int64_t kMaxModelsBytes = 1 << 20;
 constexpr int kNewTokens = 512;
 
@@ -37,41 +37,20 @@ std::string error_text(int status, const std::string& body) {
 }
 
 /// Takes an answer line by line, and writes what was said. On the thread of the exchange.
-class AnswerSink final : public net::BodySink {
+class AnswerSink final : public net::LineSink {
  public:
   AnswerSink(bool clean_output, std::string& reply) : clean_output_(clean_output), reply_(reply) {}
 
-  Status begin(const net::HttpHead& head) override {
-    status_ = head.status;
-    return {};
-  }
-  Status write(std::string_view bytes) override {
-    if (status_ != 200) {
-      if (error_.size() + bytes.size() <= kMaxErrorBytes) error_ += bytes;
-      return {};
-    }
-    rest_ += bytes;
-    std::size_t begin = 0;
-    for (std::size_t end = 0; (end = rest_.find('\n', begin)) != std::string::npos; begin = end + 1) {
-      LANNER_RETURN_IF_ERROR(take_line(std::string_view(rest_).substr(begin, end - begin)));
-    }
-    rest_.erase(0, begin);
-    if (rest_.size() > kMaxLineBytes) return corrupt("the server sends a line without an end");
-    return {};
-  }
-
-  int status() const { return status_; }
   /// What went wrong although the exchange did not fail.
   Status outcome() const {
-    if (status_ != 200) return {StatusCode::kInternal, printable(error_text(status_, error_))};
+    if (status() != 200) return {StatusCode::kInternal, printable(error_text(status(), error_body()))};
     return failure_;
   }
   bool full() const { return full_; }
 
  private:
-  Status take_line(std::string_view line) {
+  Status take_line(std::string_view line) override {
     constexpr std::string_view kData = "data: ";
-    if (line.ends_with('\r')) line.remove_suffix(1);
     if (line.starts_with(kData)) line.remove_prefix(kData.size());
     if (line.empty() || line == "[DONE]" || line.front() != '{') return {};
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -109,9 +88,6 @@ class AnswerSink final : public net::BodySink {
 
   const bool clean_output_;
   std::string& reply_;
-  int status_ = 0;
-  std::string rest_;
-  std::string error_;
   Status failure_;
   bool full_ = false;
 };
@@ -273,11 +249,9 @@ Result<std::string> ApiClient::find_model() {
   LANNER_ASSIGN_OR_RETURN(const net::HttpResponse answer,
                           net::fetch(*client_, request("/v1/models", ""), kMaxModelsBytes));
   if (answer.head.status != 200) return internal_error(printable(error_text(answer.head.status, answer.body)));
-  const Json json = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
-  const bool list = json.is_object() && json.contains("data") && json["data"].is_array() && !json["data"].empty() &&
-                    json["data"][0].is_object() && json["data"][0].contains("id") && json["data"][0]["id"].is_string();
-  if (!list) return corrupt("the server's list of models cannot be read");
-  return json["data"][0]["id"].get<std::string>();
+  auto model = eval::first_model_of(answer.body);
+  if (!model) return corrupt("the server's list of models cannot be read");
+  return *std::move(model);
 }
 
 void ApiClient::end_conversation() {

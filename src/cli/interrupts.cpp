@@ -1,6 +1,5 @@
 #include "cli/interrupts.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -8,21 +7,11 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "cli/signal_pipe.h"
 #include "core/check.h"
 
 namespace lanner::cli {
 namespace {
-
-// Written once, before the handler is installed.
-int write_end = -1;
-
-void on_interrupt(int /*signal*/) {
-  const int saved = errno;
-  const char byte = 0;
-  // A full pipe already says all there is to say.
-  [[maybe_unused]] const ssize_t written = ::write(write_end, &byte, 1);
-  errno = saved;
-}
 
 // Lock-free, so that a signal handler may set it.
 std::atomic<bool> interrupt_flag = false;
@@ -37,16 +26,7 @@ Interrupts& Interrupts::install() {
   return interrupts;
 }
 
-Interrupts::Interrupts() {
-  std::array<int, 2> ends{};
-  LANNER_CHECK(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) == 0);
-  read_end_ = ends[0];
-  write_end = ends[1];
-  struct sigaction action{};
-  action.sa_handler = on_interrupt;
-  sigemptyset(&action.sa_mask);
-  LANNER_CHECK(::sigaction(SIGINT, &action, nullptr) == 0);
-}
+Interrupts::Interrupts() : read_end_(pipe_of_signals(std::array{SIGINT})) {}
 
 bool Interrupts::take() {
   std::array<char, 64> bytes{};

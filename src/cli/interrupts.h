@@ -21,7 +21,7 @@ class Interrupts {
 
  private:
   Interrupts();
-  int read_end_ = -1;
+  const int read_end_;
 };
 
 enum class Wait { kReady, kInterrupted, kFailed };

@@ -18,7 +18,7 @@ class ShutdownSignals {
 
  private:
   ShutdownSignals();
-  int read_end_ = -1;
+  const int read_end_;
 };
 
 }  // namespace lanner::cli

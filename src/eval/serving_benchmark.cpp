@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -13,8 +12,10 @@
 #include <thread>
 #include <utility>
 
+#include "eval/token_scores.h"
 #include "lanner/version.h"
 #include "net/http_client.h"
+#include "net/line_sink.h"
 
 namespace lanner::eval {
 namespace {
@@ -23,8 +24,6 @@ using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kMaxModelsBytes = 1 << 20;
-constexpr std::size_t kMaxEventBytes = 1 << 20;
-constexpr std::size_t kMaxErrorBytes = 4 << 10;
 // Ids that every vocabulary has and that are special in none of those in use.
 constexpr std::int32_t kLowestToken = 300;
 constexpr std::int32_t kHighestToken = 500;
@@ -50,30 +49,16 @@ net::HttpRequest make_request(const ServingOptions& options, const std::string& 
 }
 
 /// When the pieces of one answer came.
-class PieceSink final : public net::BodySink {
+class PieceSink final : public net::LineSink {
  public:
-  Status begin(const net::HttpHead& head) override {
-    status_ = head.status;
-    return {};
-  }
   Status write(std::string_view bytes) override {
-    if (status_ != 200) {
-      if (rest_.size() + bytes.size() <= kMaxErrorBytes) rest_ += bytes;
-      return {};
-    }
-    const Clock::time_point now = Clock::now();
-    rest_ += bytes;
-    std::size_t begin = 0;
-    for (std::size_t end = 0; (end = rest_.find('\n', begin)) != std::string::npos; begin = end + 1) {
-      take_line(std::string_view(rest_).substr(begin, end - begin), now);
-    }
-    rest_.erase(0, begin);
-    return rest_.size() > kMaxEventBytes ? corrupt("the server sends a line without an end") : Status();
+    now_ = Clock::now();
+    return LineSink::write(bytes);
   }
 
   /// What went wrong; empty for a whole answer.
   std::string failure() const {
-    if (status_ != 200) return std::to_string(status_);
+    if (status() != 200) return std::to_string(status());
     if (!failure_.empty()) return failure_;
     if (!done_) return "the stream has no end";
     return tokens_ < 0 ? "the server does not say how many tokens it made" : "";
@@ -82,31 +67,30 @@ class PieceSink final : public net::BodySink {
   std::int64_t tokens() const { return tokens_; }
 
  private:
-  void take_line(std::string_view line, Clock::time_point now) {
+  Status take_line(std::string_view line) override {
     constexpr std::string_view kData = "data: ";
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (!line.starts_with(kData)) return;
+    if (!line.starts_with(kData)) return {};
     line.remove_prefix(kData.size());
     done_ = line == "[DONE]";
-    if (done_) return;
+    if (done_) return {};
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!json.is_object() || json.contains("error")) {
       failure_ = "an error within the stream";
-      return;
+      return {};
     }
     const auto choices = json.find("choices");
     const bool has_text = choices != json.end() && choices->is_array() && !choices->empty() &&
                           choices->front().is_object() && choices->front().contains("text") &&
                           choices->front()["text"].is_string() && choices->front()["text"] != "";
-    if (has_text) pieces_.push_back(now);
+    if (has_text) pieces_.push_back(now_);
     const auto usage = json.find("usage");
-    if (usage == json.end() || !usage->is_object() || !usage->contains("completion_tokens")) return;
+    if (usage == json.end() || !usage->is_object() || !usage->contains("completion_tokens")) return {};
     const Json& tokens = (*usage)["completion_tokens"];
     if (tokens.is_number_integer()) tokens_ = tokens.get<std::int64_t>();
+    return {};
   }
 
-  int status_ = 0;
-  std::string rest_;
+  Clock::time_point now_;  // of the bytes that are read
   std::string failure_;
   std::vector<Clock::time_point> pieces_;
   std::int64_t tokens_ = -1;
@@ -150,10 +134,10 @@ class Run {
     result_.seconds = seconds_between(start_, Clock::now());
     result_.requests = static_cast<std::int64_t>(bodies_.size());
     if (result_.successful == 0) return first_failure_;
-    result_.latency_s = distribution_of(std::move(latencies_));
-    result_.ttft_s = distribution_of(std::move(ttfts_));
-    result_.tpot_s = distribution_of(std::move(tpots_));
-    result_.inter_piece_s = distribution_of(std::move(gaps_));
+    result_.latency_s = distribution_of(latencies_);
+    result_.ttft_s = distribution_of(ttfts_);
+    result_.tpot_s = distribution_of(tpots_);
+    result_.inter_piece_s = distribution_of(gaps_);
     return std::move(result_);
   }
 
@@ -232,18 +216,21 @@ class Run {
 
 }  // namespace
 
-Distribution distribution_of(std::vector<double> values) {
+Distribution distribution_of(const std::vector<double>& values) {
   if (values.empty()) return {};
-  std::ranges::sort(values);
-  const auto rank = [&](double percent) {
-    const auto at = static_cast<std::size_t>(std::ceil(percent / 100.0 * static_cast<double>(values.size())));
-    return values[std::max<std::size_t>(at, 1) - 1];
-  };
   return {.mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()),
-          .p50 = rank(50),
-          .p75 = rank(75),
-          .p95 = rank(95),
-          .p99 = rank(99)};
+          .p50 = percentile(values, 50),
+          .p75 = percentile(values, 75),
+          .p95 = percentile(values, 95),
+          .p99 = percentile(values, 99)};
+}
+
+std::optional<std::string> first_model_of(const std::string& body) {
+  const Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+  const bool list = json.is_object() && json.contains("data") && json["data"].is_array() && !json["data"].empty() &&
+                    json["data"][0].is_object() && json["data"][0].contains("id") && json["data"][0]["id"].is_string();
+  if (!list) return std::nullopt;
+  return json["data"][0]["id"].get<std::string>();
 }
 
 Result<std::string> first_model(const ServingOptions& options) {
@@ -253,11 +240,9 @@ Result<std::string> first_model(const ServingOptions& options) {
   if (answer.head.status != 200) {
     return internal_error(fmt::format("{}/v1/models answers with status {}", options.url, answer.head.status));
   }
-  const Json json = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
-  const bool list = json.is_object() && json.contains("data") && json["data"].is_array() && !json["data"].empty() &&
-                    json["data"][0].is_object() && json["data"][0].contains("id") && json["data"][0]["id"].is_string();
-  if (!list) return corrupt(fmt::format("{}/v1/models lists no model", options.url));
-  return json["data"][0]["id"].get<std::string>();
+  auto model = first_model_of(answer.body);
+  if (!model) return corrupt(fmt::format("{}/v1/models lists no model", options.url));
+  return *std::move(model);
 }
 
 Result<Serving> measure_serving(const ServingOptions& options) {

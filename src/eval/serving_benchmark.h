@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,7 @@ struct Distribution {
   double p95 = 0;
   double p99 = 0;
 };
-Distribution distribution_of(std::vector<double> values);
+Distribution distribution_of(const std::vector<double>& values);
 
 struct Serving {
   double seconds = 0;
@@ -60,6 +61,8 @@ struct Serving {
   double output_tokens_per_s() const { return static_cast<double>(output_tokens) / seconds; }
 };
 
+/// The first id of what /v1/models answers; nothing where that is no list of models.
+std::optional<std::string> first_model_of(const std::string& body);
 /// The first model that the server lists.
 Result<std::string> first_model(const ServingOptions& options);
 /// kInvalidArgument for an empty list, kCancelled; the failure of the first request when none succeeded.

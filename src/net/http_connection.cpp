@@ -20,6 +20,7 @@
 #include <tuple>
 #include <vector>
 
+#include "net/base64.h"
 #include "net/http_connection.h"
 
 namespace lanner::net {
@@ -195,13 +196,6 @@ class Wire {
   asio::io_context context_;
   beast::tcp_stream stream_;
 };
-
-std::string base64(std::string_view text) {
-  std::vector<unsigned char> encoded((text.size() + 2) / 3 * 4 + 1);
-  const int size = EVP_EncodeBlock(encoded.data(), reinterpret_cast<const unsigned char*>(text.data()),
-                                   static_cast<int>(text.size()));
-  return {encoded.begin(), encoded.begin() + size};
-}
 
 void identify_to_proxy(const ConnectionOptions& options, http::fields& fields) {
   if (options.proxy.credentials.empty()) return;

@@ -311,10 +311,7 @@ HttpReply answer_with(Context& context, AnswerPlan plan) {
     if (const auto refusal = check_size(request, session_len)) return to_reply(*refusal);
   }
   std::optional<Limits::Place> place = context.limits.enter(answers);
-  if (!place) {
-    return to_reply(context.limits.closed() ? shutting_down()
-                                            : overloaded("too many requests are waiting; try again later"));
-  }
+  if (!place) return to_reply(turned_away(context.limits.closed()));
   const bool stream = plan.stream;
   const auto task = std::make_shared<AnswerTask>(context, std::move(plan), *std::move(place));
   const Status status = task->submit();

@@ -1,7 +1,5 @@
 // POST /v1/chat/completions
 
-#include <fmt/format.h>
-
 #include <limits>
 #include <utility>
 
@@ -32,62 +30,32 @@ Json logprobs_json(const Pipeline& pipeline, const std::vector<TokenLogprobs>& t
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-class ChatFormat final : public AnswerFormat {
+class ChatFormat final : public OpenAiFormat {
  public:
   explicit ChatFormat(OpenAiAnswerOptions options)
-      : options_(std::move(options)), head_(event_head(options_, "chat.completion.chunk")) {}
+      : OpenAiFormat(std::move(options), "chat.completion.chunk", "chat.completion") {}
 
   void begin(std::size_t choices, std::string& out) override {
     for (std::size_t i = 0; i < choices; ++i)
-      put_choice(i, R"({"role":"assistant","content":""})", "null", "null", out);
+      put_choice(i, R"("delta":{"role":"assistant","content":""})", "null", "null", out);
   }
 
   void piece(std::size_t choice, const Chunk& chunk, std::string& out) override {
     if (chunk.text.empty() && chunk.logprobs.empty()) return;
     const std::string logprobs =
-        chunk.logprobs.empty() ? "null" : to_text(logprobs_json(*options_.pipeline, chunk.logprobs));
-    put_choice(choice, "{\"content\":" + json_string(chunk.text) + "}", logprobs, "null", out);
-  }
-
-  void end(const AnswerSoFar& answer, std::string& out) override {
-    for (std::size_t i = 0; i < answer.choices.size(); ++i) {
-      put_choice(i, "{}", "null", fmt::format("\"{}\"", reason_name(answer.choices[i].reason)), out);
-    }
-    if (options_.include_usage) put_event(head_ + "],\"usage\":" + to_text(usage_json(answer.counts)) + "}", out);
-    put_done(out);
-  }
-
-  void fail(const Refusal& refusal, std::string& out) override { put_failure(refusal, out); }
-
-  HttpReply whole(const AnswerSoFar& answer) override {
-    Json choices = Json::array();
-    for (std::size_t i = 0; i < answer.choices.size(); ++i) {
-      const ChoiceSoFar& choice = answer.choices[i];
-      const Json message{{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
-      const Json logprobs = options_.logprobs < 0 ? Json() : logprobs_json(*options_.pipeline, choice.logprobs);
-      choices.push_back(
-          {{"index", i}, {"message", message}, {"logprobs", logprobs}, {"finish_reason", reason_name(choice.reason)}});
-    }
-    return json_reply({{"id", options_.id},
-                       {"object", "chat.completion"},
-                       {"created", unix_seconds()},
-                       {"model", options_.model},
-                       {"choices", std::move(choices)},
-                       {"usage", usage_json(answer.counts)}});
+        chunk.logprobs.empty() ? "null" : to_text(logprobs_json(*options().pipeline, chunk.logprobs));
+    put_choice(choice, R"("delta":{"content":)" + json_string(chunk.text) + "}", logprobs, "null", out);
   }
 
  private:
-  void put_choice(std::size_t index, std::string_view delta, std::string_view logprobs, std::string_view reason,
-                  std::string& out) const {
-    out += "data: ";
-    out += head_;
-    fmt::format_to(std::back_inserter(out), R"({{"index":{},"delta":{},"logprobs":{},"finish_reason":{}}}])", index,
-                   delta, logprobs, reason);
-    out += options_.include_usage ? ",\"usage\":null}\n\n" : "}\n\n";
-  }
+  std::string_view no_addition() const override { return R"("delta":{})"; }
 
-  const OpenAiAnswerOptions options_;
-  const std::string head_;
+  Json choice_json(std::size_t index, const ChoiceSoFar& choice) override {
+    const Json message{{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+    const Json logprobs = options().logprobs < 0 ? Json() : logprobs_json(*options().pipeline, choice.logprobs);
+    return {
+        {"index", index}, {"message", message}, {"logprobs", logprobs}, {"finish_reason", reason_name(choice.reason)}};
+  }
 };
 
 }  // namespace

@@ -1,7 +1,5 @@
 // POST /v1/completions
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -18,57 +16,41 @@ std::int64_t characters(std::string_view bytes) {
   return std::ranges::count_if(bytes, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; });
 }
 
-class CompletionFormat final : public AnswerFormat {
+class CompletionFormat final : public OpenAiFormat {
  public:
   /// `echoes`: one a prompt, empty where none is wanted.
   CompletionFormat(OpenAiAnswerOptions options, std::vector<std::string> echoes, std::size_t n)
-      : options_(std::move(options)),
-        head_(event_head(options_, "text_completion")),
+      : OpenAiFormat(std::move(options), "text_completion", "text_completion"),
         echoes_(std::move(echoes)),
         n_(n),
         offsets_(echoes_.size() * n) {}
 
   void begin(std::size_t choices, std::string& out) override {
     for (std::size_t i = 0; i < choices; ++i) {
-      if (!echo(i).empty()) put_choice(i, echo(i), "null", "null", out);
+      if (!echo(i).empty()) put_text(i, echo(i), "null", out);
     }
   }
 
   void piece(std::size_t choice, const Chunk& chunk, std::string& out) override {
     if (chunk.text.empty() && chunk.logprobs.empty()) return;
     const std::string logprobs = chunk.logprobs.empty() ? "null" : to_text(logprobs_json(choice, chunk.logprobs));
-    put_choice(choice, chunk.text, logprobs, "null", out);
-  }
-
-  void end(const AnswerSoFar& answer, std::string& out) override {
-    for (std::size_t i = 0; i < answer.choices.size(); ++i) {
-      put_choice(i, "", "null", fmt::format("\"{}\"", reason_name(answer.choices[i].reason)), out);
-    }
-    if (options_.include_usage) put_event(head_ + "],\"usage\":" + to_text(usage_json(answer.counts)) + "}", out);
-    put_done(out);
-  }
-
-  void fail(const Refusal& refusal, std::string& out) override { put_failure(refusal, out); }
-
-  HttpReply whole(const AnswerSoFar& answer) override {
-    Json choices = Json::array();
-    for (std::size_t i = 0; i < answer.choices.size(); ++i) {
-      const ChoiceSoFar& choice = answer.choices[i];
-      choices.push_back({{"index", i},
-                         {"text", echo(i) + choice.text},
-                         {"logprobs", options_.logprobs < 0 ? Json() : logprobs_json(i, choice.logprobs)},
-                         {"finish_reason", reason_name(choice.reason)}});
-    }
-    return json_reply({{"id", options_.id},
-                       {"object", "text_completion"},
-                       {"created", unix_seconds()},
-                       {"model", options_.model},
-                       {"choices", std::move(choices)},
-                       {"usage", usage_json(answer.counts)}});
+    put_text(choice, chunk.text, logprobs, out);
   }
 
  private:
   const std::string& echo(std::size_t choice) const { return echoes_[choice / n_]; }
+
+  void put_text(std::size_t choice, std::string_view text, std::string_view logprobs, std::string& out) const {
+    put_choice(choice, R"("text":)" + json_string(text), logprobs, "null", out);
+  }
+  std::string_view no_addition() const override { return R"("text":"")"; }
+
+  Json choice_json(std::size_t index, const ChoiceSoFar& choice) override {
+    return {{"index", index},
+            {"text", echo(index) + choice.text},
+            {"logprobs", options().logprobs < 0 ? Json() : logprobs_json(index, choice.logprobs)},
+            {"finish_reason", reason_name(choice.reason)}};
+  }
 
   Json logprobs_json(std::size_t choice, const std::vector<TokenLogprobs>& tokens) {
     Json names = Json::array();
@@ -76,34 +58,23 @@ class CompletionFormat final : public AnswerFormat {
     Json tops = Json::array();
     Json offsets = Json::array();
     for (const TokenLogprobs& token : tokens) {
-      const std::string bytes = options_.pipeline->token_bytes(token.token);
+      const std::string bytes = options().pipeline->token_bytes(token.token);
       names.push_back(lossy_text(bytes));
       values.push_back(finite_logprob(token.logprob));
       offsets.push_back(offsets_[choice]);
       offsets_[choice] += characters(bytes);
       Json top = Json::object();
       for (const TokenLogprob& other : token.top) {
-        top[lossy_text(options_.pipeline->token_bytes(other.token))] = finite_logprob(other.logprob);
+        top[lossy_text(options().pipeline->token_bytes(other.token))] = finite_logprob(other.logprob);
       }
       tops.push_back(std::move(top));
     }
     return {{"tokens", std::move(names)},
             {"token_logprobs", std::move(values)},
-            {"top_logprobs", options_.logprobs > 0 ? std::move(tops) : Json()},
+            {"top_logprobs", options().logprobs > 0 ? std::move(tops) : Json()},
             {"text_offset", std::move(offsets)}};
   }
 
-  void put_choice(std::size_t index, std::string_view text, std::string_view logprobs, std::string_view reason,
-                  std::string& out) const {
-    out += "data: ";
-    out += head_;
-    fmt::format_to(std::back_inserter(out), R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}}])", index,
-                   json_string(text), logprobs, reason);
-    out += options_.include_usage ? ",\"usage\":null}\n\n" : "}\n\n";
-  }
-
-  const OpenAiAnswerOptions options_;
-  const std::string head_;
   const std::vector<std::string> echoes_;  // (prompts)
   const std::size_t n_;
   std::vector<std::int64_t> offsets_;  // (choices) characters so far

@@ -1,24 +1,31 @@
 #include "server/openai_answer.h"
 
-#include <algorithm>
-#include <cmath>
+#include <fmt/format.h>
 
+#include <cmath>
+#include <iterator>
+#include <utility>
+
+#include "server/endpoints.h"
 #include "server/generation_request.h"
 
 namespace lanner::server {
-
-Json usage_json(const TokenCounts& counts) {
-  return {{"prompt_tokens", counts.prompt},
-          {"completion_tokens", counts.generated},
-          {"total_tokens", counts.prompt + counts.generated},
-          {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
-}
+namespace {
 
 std::string event_head(const OpenAiAnswerOptions& options, const char* object) {
   const Json head{{"id", options.id}, {"object", object}, {"created", unix_seconds()}, {"model", options.model}};
   std::string text = to_text(head);
   text.back() = ',';  // the brace
   return text + R"("choices":[)";
+}
+
+}  // namespace
+
+Json usage_json(const TokenCounts& counts) {
+  return {{"prompt_tokens", counts.prompt},
+          {"completion_tokens", counts.generated},
+          {"total_tokens", counts.prompt + counts.generated},
+          {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
 }
 
 double finite_logprob(float logprob) {
@@ -43,6 +50,37 @@ void put_done(std::string& out) { put_event("[DONE]", out); }
 void put_failure(const Refusal& refusal, std::string& out) {
   put_event(to_text(error_body(refusal)), out);
   put_done(out);
+}
+
+OpenAiFormat::OpenAiFormat(OpenAiAnswerOptions options, const char* event, const char* object)
+    : options_(std::move(options)), object_(object), head_(event_head(options_, event)) {}
+
+void OpenAiFormat::put_choice(std::size_t index, std::string_view addition, std::string_view logprobs,
+                              std::string_view reason, std::string& out) const {
+  out += "data: ";
+  out += head_;
+  fmt::format_to(std::back_inserter(out), R"({{"index":{},{},"logprobs":{},"finish_reason":{}}}])", index, addition,
+                 logprobs, reason);
+  out += options_.include_usage ? ",\"usage\":null}\n\n" : "}\n\n";
+}
+
+void OpenAiFormat::end(const AnswerSoFar& answer, std::string& out) {
+  for (std::size_t i = 0; i < answer.choices.size(); ++i) {
+    put_choice(i, no_addition(), "null", fmt::format("\"{}\"", reason_name(answer.choices[i].reason)), out);
+  }
+  if (options_.include_usage) put_event(head_ + "],\"usage\":" + to_text(usage_json(answer.counts)) + "}", out);
+  put_done(out);
+}
+
+HttpReply OpenAiFormat::whole(const AnswerSoFar& answer) {
+  Json choices = Json::array();
+  for (std::size_t i = 0; i < answer.choices.size(); ++i) choices.push_back(choice_json(i, answer.choices[i]));
+  return json_reply({{"id", options_.id},
+                     {"object", object_},
+                     {"created", unix_seconds()},
+                     {"model", options_.model},
+                     {"choices", std::move(choices)},
+                     {"usage", usage_json(answer.counts)}});
 }
 
 }  // namespace lanner::server

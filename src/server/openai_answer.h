@@ -19,8 +19,6 @@ struct OpenAiAnswerOptions {
 
 Json usage_json(const TokenCounts& counts);
 
-/// `{"id":…,"object":…,"created":…,"model":…,"choices":[`, with which every event of a stream begins.
-std::string event_head(const OpenAiAnswerOptions& options, const char* object);
 /// A logprob as JSON knows it: minus infinity is not a number there.
 double finite_logprob(float logprob);
 /// The bytes as text.
@@ -30,5 +28,30 @@ std::string lossy_text(std::string_view bytes);
 void put_event(std::string_view json, std::string& out);
 void put_done(std::string& out);
 void put_failure(const Refusal& refusal, std::string& out);
+
+/// Choices in the envelope of OpenAI's protocol, streamed or whole.
+class OpenAiFormat : public AnswerFormat {
+ public:
+  /// What the protocol calls an event of a stream, and a whole answer.
+  OpenAiFormat(OpenAiAnswerOptions options, const char* event, const char* object);
+
+  void end(const AnswerSoFar& answer, std::string& out) final;
+  void fail(const Refusal& refusal, std::string& out) final { put_failure(refusal, out); }
+  HttpReply whole(const AnswerSoFar& answer) final;
+
+ protected:
+  const OpenAiAnswerOptions& options() const { return options_; }
+  /// An event of one choice. `addition`: the member that says what is added, such as `"text":"…"`; the others are JSON.
+  void put_choice(std::size_t index, std::string_view addition, std::string_view logprobs, std::string_view reason,
+                  std::string& out) const;
+  /// The member of put_choice() that adds nothing.
+  virtual std::string_view no_addition() const = 0;
+  virtual Json choice_json(std::size_t index, const ChoiceSoFar& choice) = 0;
+
+ private:
+  const OpenAiAnswerOptions options_;
+  const char* const object_;
+  const std::string head_;  // with which every event begins, up to its choices
+};
 
 }  // namespace lanner::server

@@ -1,10 +1,10 @@
 // POST /v1/embeddings and /get_ppl: what a model makes of prompts, without generating.
 
 #include <bit>
-#include <cstring>
 #include <utility>
 
 #include "engine/prompt_outputs.h"
+#include "net/base64.h"
 #include "server/endpoints.h"
 #include "server/generation_request.h"
 #include "server/openai_answer.h"
@@ -26,39 +26,10 @@ Result<std::vector<std::vector<std::int32_t>>> tokens_of(Pipeline& pipeline, con
   return prompts;
 }
 
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t group = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      const unsigned char byte = i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0;
-      group = (group << 8U) | byte;
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      const bool padding = i + k > bytes.size();
-      text += padding ? '=' : kLetters[(group >> (18U - 6U * static_cast<unsigned>(k))) & 63U];
-    }
-  }
-  return text;
-}
-
 Json embedding_json(const std::vector<float>& values, bool as_base64) {
   if (!as_base64) return values;
   static_assert(std::endian::native == std::endian::little);
-  std::string bytes(values.size() * sizeof(float), '\0');
-  std::memcpy(bytes.data(), values.data(), bytes.size());
-  return base64(bytes);
-}
-
-std::optional<Limits::Place> enter(Context& context, std::size_t count, HttpReply& refusal) {
-  auto place = context.limits.enter(static_cast<std::int64_t>(count));
-  if (!place) {
-    refusal = to_reply(context.limits.closed() ? shutting_down()
-                                               : overloaded("too many requests are waiting; try again later"));
-  }
-  return place;
+  return net::base64({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
 }
 
 }  // namespace
@@ -68,9 +39,8 @@ HttpReply embeddings(Context& context, const Call& call) {
   if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
   const auto prompts = tokens_of(context.pipeline, *find(body, "input"));
   if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
-  HttpReply refused;
-  const auto place = enter(context, prompts->size(), refused);
-  if (!place) return refused;
+  const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
+  if (!place) return to_reply(turned_away(context.limits.closed()));
   const Pooling pooling = get_or<std::string>(body, "pooling", "mean") == "mean" ? Pooling::kMean : Pooling::kLast;
   const auto vectors = get_embeddings(context.pipeline.engine(), *prompts, pooling, /*normalize=*/true);
   if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
@@ -93,9 +63,8 @@ HttpReply get_ppl(Context& context, const Call& call) {
   const auto prompts = tokens_of(context.pipeline, *find(call.body, "input"));
   if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
   if (prompts->size() != 1) return to_reply(bad_field("input", "must be one text or one list of token ids"));
-  HttpReply refused;
-  const auto place = enter(context, prompts->size(), refused);
-  if (!place) return refused;
+  const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
+  if (!place) return to_reply(turned_away(context.limits.closed()));
   const auto losses = lanner::get_ppl(context.pipeline.engine(), *prompts);
   if (!losses.ok()) return to_reply(refusal_of(losses.status()));
   return json_reply({{"ppl", losses->front()}});

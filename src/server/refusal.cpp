@@ -40,6 +40,10 @@ Refusal shutting_down() {
           .headers = {{"Retry-After", "5"}}};
 }
 
+Refusal turned_away(bool closed) {
+  return closed ? shutting_down() : overloaded("too many requests are waiting; try again later");
+}
+
 Refusal unknown_model(const std::string& name) {
   return {.status = 404,
           .type = error_type(404),

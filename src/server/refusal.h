@@ -27,6 +27,8 @@ Refusal unknown_model(const std::string& name);
 /// Too much is going on: 429, or 503 while the server ends.
 Refusal overloaded(const std::string& message);
 Refusal shutting_down();
+/// For whom Limits::enter() has no place. `closed`: the limits are.
+Refusal turned_away(bool closed);
 
 Json error_body(const Refusal& refusal);
 HttpReply to_reply(const Refusal& refusal);

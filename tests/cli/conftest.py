@@ -10,14 +10,6 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("LANNER_BINARY", str(REPOSITORY / "build" / "lanner"))
 
 
-@pytest.fixture(scope="session")
-def model():
-    path = os.environ.get("LANNER_TEST_GGUF")
-    if not path:
-        pytest.fail("LANNER_TEST_GGUF does not name a model: `make test` sets it")
-    return path
-
-
 @pytest.fixture
 def environment(tmp_path):
     """A home of its own, so that no test touches the user's history; and nothing is downloaded."""

@@ -84,14 +84,6 @@ def client(probe):
 
 
 @pytest.fixture(scope="session")
-def model():
-    path = os.environ.get("LANNER_TEST_GGUF")
-    if not path:
-        pytest.fail("LANNER_TEST_GGUF does not name a model: `make test` sets it")
-    return path
-
-
-@pytest.fixture(scope="session")
 def real(model):
     """lanner serve api_server with the real model."""
     server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--model-name", "small",

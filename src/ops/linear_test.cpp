@@ -2,6 +2,7 @@
 // multiples of nothing, in every format.
 
 #include <cmath>
+#include <ostream>
 
 #include "ops/ops_test_support.h"
 
@@ -47,23 +48,24 @@ TEST(LinearAdd, DenseIsNearTheReference) {
   }
 }
 
-TEST(LinearAdd, QuantizedIsNearTheReferenceOfTheSameCodes) {
+class LinearAddOfGroups : public ::testing::TestWithParam<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Columns, LinearAddOfGroups, ::testing::Values(16, 32, 48, 64, 128));
+
+TEST_P(LinearAddOfGroups, QuantizedIsNearTheReferenceOfTheSameCodes) {
   Random random(11);
-  for (const std::int64_t group : {16, 32, 48, 64, 128}) {
-    for (const WeightKind& kind : quantized_kinds(group)) {
-      for (const std::int64_t cols : {32, 64, 96, 576, 1536}) {
-        if (cols % group == 0) check_linear_add_shapes(kind, cols, random);
-      }
+  for (const WeightKind& kind : quantized_kinds(GetParam())) {
+    for (const std::int64_t cols : {32, 64, 96, 576, 1536}) {
+      if (cols % GetParam() == 0) check_linear_add_shapes(kind, cols, random);
     }
   }
 }
 
-TEST(LinearAdd, ExactArithmeticWithQuantizedWeightsIsNearRounding) {
+TEST_P(LinearAddOfGroups, ExactArithmeticWithQuantizedWeightsIsNearRounding) {
   Random random(12);
-  for (const std::int64_t group : {16, 32, 128}) {
-    for (WeightKind kind : quantized_kinds(group)) {
-      kind.arithmetic = Arithmetic::kExact;
-      for (const std::int64_t cols : {128, 384}) check_linear_add_shapes(kind, cols, random);
+  for (WeightKind kind : quantized_kinds(GetParam())) {
+    kind.arithmetic = Arithmetic::kExact;
+    for (const std::int64_t cols : {128, 384}) {
+      if (cols % GetParam() == 0) check_linear_add_shapes(kind, cols, random);
     }
   }
 }
@@ -111,24 +113,34 @@ TEST(LinearAdd, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
   ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
-TEST(LinearAdd, OfVeryWideRowsIsNearTheReference) {
-  Random random(22);
-  struct Case {
-    WeightKind kind;
-    std::int64_t cols;
-  };
-  std::vector<Case> cases;
-  for (const WeightKind& kind : dense_kinds()) {
-    for (const std::int64_t cols : {2052, 4104, 8200}) cases.push_back({kind, cols});
+struct WideRows {
+  WeightKind kind;
+  std::int64_t cols;
+  friend void PrintTo(const WideRows& one, std::ostream* out) {
+    *out << one.kind.name() << ", " << one.cols << " columns";
   }
-  cases.push_back({quantized_kinds(32)[0], 16384});
-  cases.push_back({quantized_kinds(128)[2], 33024});
-  for (const Case& one : cases) {
-    ASSERT_TRUE(device(2).reserve({.rows = 33, .max_cols = one.cols}).ok());
-    for (const std::int64_t rows : {1, 3, 8, 9, 33}) {
-      if (::testing::Test::HasFatalFailure()) return;
-      check_linear_add(one.kind, {.rows = {19}, .cols = one.cols, .norm = rows == 3}, rows, 2, random);
-    }
+};
+
+std::vector<WideRows> wide_rows() {
+  std::vector<WideRows> all;
+  for (const WeightKind& kind : dense_kinds()) {
+    for (const std::int64_t cols : {2052, 4104, 8200}) all.push_back({kind, cols});
+  }
+  all.push_back({quantized_kinds(32)[0], 16384});
+  all.push_back({quantized_kinds(128)[2], 33024});
+  return all;
+}
+
+class LinearAddOfWideRows : public ::testing::TestWithParam<WideRows> {};
+INSTANTIATE_TEST_SUITE_P(Shapes, LinearAddOfWideRows, ::testing::ValuesIn(wide_rows()));
+
+TEST_P(LinearAddOfWideRows, IsNearTheReference) {
+  Random random(22);
+  const auto& [kind, cols] = GetParam();
+  ASSERT_TRUE(device(2).reserve({.rows = 33, .max_cols = cols}).ok());
+  for (const std::int64_t rows : {1, 3, 8, 9, 33}) {
+    if (::testing::Test::HasFatalFailure()) break;
+    check_linear_add(kind, {.rows = {19}, .cols = cols, .norm = rows == 3}, rows, 2, random);
   }
   ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }

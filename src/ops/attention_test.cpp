@@ -225,26 +225,25 @@ TEST(Attention, OfManySequencesAtOnceIsNearTheReference) {
   }
 }
 
-class AttentionOfGroups : public ::testing::TestWithParam<std::tuple<std::int64_t, std::int64_t>> {};
-INSTANTIATE_TEST_SUITE_P(Heads, AttentionOfGroups,
-                         ::testing::Combine(::testing::Values(1, 2, 4), ::testing::Values(2, 4)));
+class AttentionOfLongAndShort : public ::testing::TestWithParam<std::tuple<std::int64_t, std::int64_t, std::int64_t>> {
+};
+INSTANTIATE_TEST_SUITE_P(GroupsKvHeadsWindows, AttentionOfLongAndShort,
+                         ::testing::Combine(::testing::Values(1, 2, 4), ::testing::Values(2, 4),
+                                            ::testing::Values(0, 300, 950)));
 
-TEST_P(AttentionOfGroups, OfFewLongSequencesAmongManyShortOnesIsNearTheReference) {
+TEST_P(AttentionOfLongAndShort, FewAmongManyAreNearTheReference) {
   Random random(48);
   std::vector<Step::Sequence> sequences = {{1050, 1}};
   for (std::int32_t i = 0; i < 80; ++i) sequences.push_back({i % 50, 1});
   sequences.insert(sequences.end(), {{700, 2}, {1000, 1}, {900, 1}});
-  const auto [group, kv_heads] = GetParam();
-  for (const std::int64_t window : {0, 300, 950}) {
-    Shape shape{.group = group,
-                .kv_heads = kv_heads,
-                .head_dim = group == 1 ? 64 : 128,
-                .dtype = kv_heads == 2 ? DType::kF16 : DType::kBF16,
-                .threads = 2};
-    shape.window = window;
-    check_attention_against_reference(shape, sequences, random);
-    if (::testing::Test::HasFatalFailure()) return;
-  }
+  const auto [group, kv_heads, window] = GetParam();
+  Shape shape{.group = group,
+              .kv_heads = kv_heads,
+              .head_dim = group == 1 ? 64 : 128,
+              .dtype = kv_heads == 2 ? DType::kF16 : DType::kBF16,
+              .threads = 2};
+  shape.window = window;
+  check_attention_against_reference(shape, sequences, random);
 }
 
 TEST(Attention, EveryGroupingOfHeadsWithEveryHeadSize) {

@@ -220,16 +220,17 @@ TEST(Temperature, ComesBeforeTopP) {
   EXPECT_EQ(request.support(), Tokens{0});
 }
 
-/// Draws with one seed and a growing output, as a request does.
-std::vector<double> counts_of_draws(const Request& request, std::size_t draws) {
-  constexpr std::size_t kAtOnce = 4000;
-  const std::vector<std::int32_t> output(draws, 0);
+/// What each seed draws as its output grows, as a request does.
+std::vector<double> counts_of_draws(const Request& request, std::uint64_t seeds, std::size_t draws_of_each) {
+  const std::vector<std::int32_t> output(draws_of_each, 0);
   std::vector<double> counts(request.logits.size());
-  for (std::size_t first = 0; first < draws; first += kAtOnce) {
-    std::vector<SampleRow> rows;
-    for (std::size_t i = first; i < std::min(draws, first + kAtOnce); ++i) {
-      rows.push_back(request.row());
-      rows.back().output_tokens = std::span(output).first(i);
+  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+    SamplingParams params = request.params;
+    params.seed = seed;
+    std::vector<SampleRow> rows(draws_of_each, request.row());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      rows[i].params = &params;
+      rows[i].output_tokens = std::span(output).first(i);
     }
     for (const SampledToken& sampled : Request::sample_all(rows)) ++counts[static_cast<std::size_t>(sampled.token)];
   }
@@ -240,7 +241,7 @@ TEST(Draw, FollowsTheProbabilities) {
   for (const float temperature : {0.5F, 1.0F, 2.0F}) {
     const Request request = random_draw({0.3F, -1.0F, 1.2F, 0.0F, -0.4F, 0.9F, -2.0F, 0.1F}, temperature);
     constexpr int kDraws = 20000;
-    const std::vector<double> counts = counts_of_draws(request, kDraws);
+    const std::vector<double> counts = counts_of_draws(request, 10, kDraws / 10);
     double sum = 0;
     for (const float logit : request.logits) sum += std::exp(static_cast<double>(logit / temperature));
     double chi_square = 0;
@@ -253,18 +254,25 @@ TEST(Draw, FollowsTheProbabilities) {
 }
 
 TEST(Draw, RepeatsForASeedAndDependsOnSeedAndPosition) {
-  Request request = random_draw(std::vector<float>(1000, 0.0F));
-  std::set<std::int32_t> by_seed;
-  std::set<std::int32_t> by_position;
-  for (std::uint64_t i = 0; i < 100; ++i) {
-    request.params.seed = i;
-    request.output.clear();
-    by_seed.insert(request.sample().token);
-    EXPECT_EQ(request.sample().token, request.sample().token);
-    request.params.seed = 0;
-    request.output.assign(i, 5);
-    by_position.insert(request.sample().token);
+  constexpr std::size_t kDraws = 100;
+  const Request request = random_draw(std::vector<float>(1000, 0.0F));
+  const std::vector<std::int32_t> output(kDraws, 5);
+  std::vector<SamplingParams> seeded(kDraws, request.params);
+  std::vector<SampleRow> rows(2 * kDraws, request.row());  // a seed each, then a position each
+  for (std::size_t i = 0; i < kDraws; ++i) {
+    seeded[i].seed = i;
+    rows[i].params = &seeded[i];
+    rows[kDraws + i].output_tokens = std::span(output).first(i);
   }
+  const std::vector<SampledToken> drawn = Request::sample_all(rows);
+  const std::vector<SampledToken> again = Request::sample_all(rows);
+  Tokens by_seed;
+  Tokens by_position;
+  for (std::size_t i = 0; i < kDraws; ++i) {
+    by_seed.insert(drawn[i].token);
+    by_position.insert(drawn[kDraws + i].token);
+  }
+  for (std::size_t i = 0; i < drawn.size(); ++i) EXPECT_EQ(drawn[i].token, again[i].token) << i;
   EXPECT_GT(by_seed.size(), 80U);
   EXPECT_GT(by_position.size(), 80U);
 }

@@ -291,7 +291,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
 #pragma unroll
     for (int i = 0; i < Shape::kStages; ++i) {
       barrier_init(room.full + i, 1);
-      barrier_init(room.empty + i, Shape::kWarps);
+      barrier_init(room.empty + i, Shape::kThreads);
     }
     barrier_fence();
   }
@@ -327,8 +327,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
       T* keys = keys_of(stage) + own_token * state.head_dim();
       state.take(work, tile, keys, keys + kTokens * state.head_dim(), task.kv_head * group, group);
     }
-    __syncwarp();
-    if (thread % kWarp == 0) barrier_arrive(room.empty + stage);
+    barrier_arrive(room.empty + stage);
     freed = stage;
     freed_phase = phase;
     if (++stage == stages) {

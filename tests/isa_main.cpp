@@ -1,4 +1,4 @@
-// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cpu-late, cuda,
+// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cpu-late, cpu-tiles, cuda,
 // cuda-deterministic) and, on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this machine lacks ends the
 // program with 77, which ctest shows as skipped.
 
@@ -28,6 +28,10 @@ int main(int argc, char** argv) {
   const std::string selected(lanner::cpu_isa_name(lanner::selected_cpu_isa()));
   if (wanted != nullptr && *wanted != '\0' && selected != wanted) {
     std::printf("%s: this processor lacks it, not run\n", wanted);
+    return kNotRun;
+  }
+  if (lanner::test_device() == lanner::TestDevice::kCpuTiles && !lanner::has_bfloat16_products()) {
+    std::printf("NOT RUN: this processor lacks AVX512-BF16\n");
     return kNotRun;
   }
   std::printf("kernels: %s\n", selected.c_str());

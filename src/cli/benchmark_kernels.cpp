@@ -84,6 +84,7 @@ Status run_kernels(const KernelFlags& flags) {
   eval::KernelBenchmarkOptions options = flags.kernels;
   options.threads = engine_options.threads;
   options.pin_threads = engine_options.pin_threads;
+  options.deterministic = engine_options.deterministic;
   if (engine_options.dtype == ComputeType::kFloat32) options.arithmetic = ops::Arithmetic::kExact;
   if (!flags.isas.empty()) options.isas.clear();
   for (const std::string& name : flags.isas) options.isas.push_back(*cpu_isa_by_name(name));

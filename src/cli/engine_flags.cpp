@@ -37,7 +37,7 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                   "Keep each on a processor of its own, where the model runs there"));
   options.push_back(
       verb.add_flag("--deterministic", flags.deterministic,
-                    "The same answer whatever else runs beside it (on the CPU always so; on CUDA slower)"));
+                    "The same answer whatever else runs beside it (on a CPU without AMX always so; else slower)"));
   for (CLI::Option* option : options) option->group(kEngineGroup);
 }
 

@@ -25,15 +25,15 @@ std::optional<std::int64_t> read_number(const char* path) {
 }
 
 #if defined(__x86_64__)
-/// Whether the processor has tiles of int8 and the system lets this process use them.
+/// Whether the processor has tiles of int8 and of bf16 and the system lets this process use them.
 bool tiles_are_granted() {
-  constexpr unsigned kTile = 1U << 24U;
-  constexpr unsigned kInt8 = 1U << 25U;
+  constexpr unsigned kTiles = 1U << 22U | 1U << 24U | 1U << 25U;  // bf16, tiles, int8
   unsigned eax = 0;
   unsigned ebx = 0;
   unsigned ecx = 0;
   unsigned edx = 0;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kTile) == 0 || (edx & kInt8) == 0) return false;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kTiles) != kTiles) return false;
+  if (!__builtin_cpu_supports("avx512bf16")) return false;
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM; Linux 5.16
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -86,6 +86,15 @@ std::optional<std::int64_t> cgroup_available(const char* limit_file, const char*
 }
 
 }  // namespace
+
+bool has_bfloat16_products() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
 
 std::string_view cpu_isa_name(CpuIsa isa) {
   switch (isa) {

@@ -14,7 +14,7 @@ enum class CpuIsa : std::uint8_t {
   kGeneric,  // any processor
   kAvx2,     // AVX2, FMA, F16C
   kAvx512,   // AVX-512 F, BW, DQ, VL and VNNI
-  kAmx,      // those, and tiles of AMX for int8
+  kAmx,      // those, AVX512-BF16, and tiles of AMX for int8 and bf16
 };
 
 std::string_view cpu_isa_name(CpuIsa isa);
@@ -25,6 +25,9 @@ std::span<const CpuIsa> known_cpu_isas();
 /// The best that this processor and operating system can run. The first call asks the system for AMX's tiles where the
 /// processor has them; they are then this process's.
 CpuIsa detected_cpu_isa();
+
+/// Whether the processor has AVX512-BF16, which not all with kAvx512 have.
+bool has_bfloat16_products();
 
 /// The one that kernels use: the detected one, or a lower one that LANNER_CPU_ISA=generic|avx2|avx512|amx names.
 /// A name that is unknown or higher than the processor's is said on stderr, once, and ignored.

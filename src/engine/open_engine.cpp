@@ -109,8 +109,9 @@ Result<ChosenDevice> open_device(const EngineOptions& options, const model::Chec
     notes.push_back(chosen.status().message() + "; running on the CPU");
   }
   ChosenDevice chosen{.numbers = numbers_on_cpu(options.dtype)};
-  LANNER_ASSIGN_OR_RETURN(chosen.backend,
-                          ops::make_cpu_backend({.threads = options.threads, .pin_threads = options.pin_threads}));
+  LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cpu_backend({.threads = options.threads,
+                                                                 .pin_threads = options.pin_threads,
+                                                                 .deterministic = options.deterministic}));
   return chosen;
 }
 

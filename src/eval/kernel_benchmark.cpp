@@ -201,9 +201,10 @@ Result<KernelFigures::Body> measure_body(CpuIsa isa, const std::vector<Subject>&
                                          const KernelBenchmarkOptions& options, const std::function<void()>& done) {
   KernelFigures::Body body{.isa = isa, .limits = {}, .figures = {}};
   LANNER_ASSIGN_OR_RETURN(body.limits, measure_roofline({.threads = options.threads, .isa = isa}));
-  LANNER_ASSIGN_OR_RETURN(
-      const auto backend,
-      ops::make_cpu_backend({.threads = options.threads, .isa = isa, .pin_threads = options.pin_threads}));
+  LANNER_ASSIGN_OR_RETURN(const auto backend, ops::make_cpu_backend({.threads = options.threads,
+                                                                     .isa = isa,
+                                                                     .pin_threads = options.pin_threads,
+                                                                     .deterministic = options.deterministic}));
   backend->enter_thread();
   std::int64_t cols = 0;
   for (const Subject& subject : subjects) cols = std::max(cols, subject.shape.cols);

@@ -27,6 +27,7 @@ struct KernelBenchmarkOptions {
   int threads = 0;                                  // 0: available_processors()
   bool pin_threads = false;                         // each to a processor of its own
   ops::Arithmetic arithmetic = ops::Arithmetic::kFast;
+  bool deterministic = false;
   double seconds = 0.1;  // of each shape and number of rows, after one call that is not counted
   /// Called while the caller waits: measurements done and to be done; may be empty.
   std::function<void(std::int64_t, std::int64_t)> progress;

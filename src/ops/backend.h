@@ -45,7 +45,7 @@ struct Rope {
 
 /// How the backend computes products with quantized weights.
 enum class Arithmetic : std::uint8_t {
-  kFast,   // activations in 15 bits by groups of 32 columns where the weight is quantized
+  kFast,   // what the backend likes best: see "WHAT IS ROUNDED TO WHAT" in cpu/kernels.h and cuda/kernels.h
   kExact,  // fp32 throughout; quantized weights are widened when they are packed
 };
 
@@ -193,6 +193,9 @@ struct CpuBackendOptions {
   PackObserver* observer = nullptr;  // outlives the backend
   CpuIsa isa = selected_cpu_isa();   // whose kernels; not above detected_cpu_isa()
   bool pin_threads = false;          // each to a processor of its own; the caller's with enter_thread()
+  /// A row's result depends on that row and its cache alone, whatever else is in the batch. Slower with many rows on a
+  /// processor with AMX, the only one where it makes a difference.
+  bool deterministic = false;
 };
 
 struct CudaBackendOptions {

@@ -11,6 +11,9 @@
 
 #include "core/check.h"
 #include "core/float16.h"
+#include "core/thread_pool.h"
+#include "ops/cpu/amx_in_memory.h"
+#include "ops/cpu/cpu_backend.h"
 #include "ops/host_memory_backend.h"
 
 namespace lanner::ops::testing {
@@ -20,13 +23,31 @@ namespace {
 constexpr std::int64_t kFusedRows = 8;
 constexpr std::int64_t kFusedRowsOf16Bits = 2;
 
+/// The processor's tiles, or those in memory where it has none; for any number of rows.
+const cpu::TileKernels& tile_kernels() {
+  static const cpu::TileKernels kernels = [] {
+    const cpu::TileKernels* own = cpu::kernels_for(selected_cpu_isa()).tiles;
+    cpu::TileKernels chosen = own != nullptr ? *own : cpu::amx_in_memory::tile_kernels();
+    chosen.least_rows = 1;
+    return chosen;
+  }();
+  return kernels;
+}
+
 std::unique_ptr<Backend> make_bare_device(int threads) {
-  if (!is_cuda(test_device())) return *make_cpu_backend({.threads = threads});
+  if (test_device() == TestDevice::kCpuTiles) {
+    return std::make_unique<cpu::CpuBackend>(*ThreadPool::create(threads), cpu::kernels_for(selected_cpu_isa()),
+                                             &tile_kernels());
+  }
+  if (!is_cuda(test_device())) return *make_cpu_backend({.threads = threads, .deterministic = true});
   auto made = make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic});
   if (!made.ok()) std::fprintf(stderr, "%s\n", made.status().message().c_str());
   LANNER_CHECK(made.ok());
   return *std::move(made);
 }
+
+// Both factors of a product in tiles: bf16, with subnormal numbers zero.
+constexpr OperandError kTileError{.share = 0x1p-8, .least = 0x1p-126};
 
 std::unique_ptr<Backend> make_device(int threads) {
   std::unique_ptr<Backend> backend = make_bare_device(threads);
@@ -279,6 +300,14 @@ std::vector<float> ReferenceSide::products(std::int64_t rows) const {
   return result;
 }
 
+bool HostLinear::reads_codes() const {
+  if (!is_quantized(weights.front().format) || arithmetic != Arithmetic::kFast) return false;
+  if (test_device() == TestDevice::kCpu) return true;
+  // Tiles take groups of whole ones.
+  return test_device() == TestDevice::kCpuTiles &&
+         std::any_of(weights.begin(), weights.end(), [](const WeightSource& weight) { return weight.group % 32 != 0; });
+}
+
 std::int64_t HostLinear::width() const {
   std::int64_t total = 0;
   for (const WeightSource& weight : weights) total += weight.rows;
@@ -326,13 +355,16 @@ OperandError rounding_to(DType half) {
 
 OperandError input_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
   const bool exact = format == WeightFormat::kF32 || arithmetic == Arithmetic::kExact;
-  if (test_device() != TestDevice::kCuda || exact) return {};
+  if (exact) return {};
+  if (test_device() == TestDevice::kCpuTiles) return kTileError;
+  if (test_device() != TestDevice::kCuda) return {};
   if (rows <= (is_quantized(format) ? kFusedRows : kFusedRowsOf16Bits)) return {};
   return rounding_to(format == WeightFormat::kBF16 ? DType::kBF16 : DType::kF16);
 }
 
 OperandError weight_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
-  return is_quantized(format) ? input_error(format, arithmetic, rows) : OperandError{};
+  const bool narrowed = format == WeightFormat::kF16 && test_device() == TestDevice::kCpuTiles;
+  return narrowed || is_quantized(format) ? input_error(format, arithmetic, rows) : OperandError{};
 }
 
 std::vector<float> through_15_bits(const std::vector<float>& x) {

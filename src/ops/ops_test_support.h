@@ -103,9 +103,7 @@ struct HostLinear {
   std::int64_t cols() const { return weights.front().cols; }
   std::int64_t width() const;
   /// Whether the device multiplies integers: the CPU does, with quantized weights.
-  bool reads_codes() const {
-    return is_quantized(weights.front().format) && arithmetic == Arithmetic::kFast && test_device() == TestDevice::kCpu;
-  }
+  bool reads_codes() const;
   Linear on(Backend& backend) const;
   Linear part_on(Backend& backend, std::size_t part) const;
 };
@@ -122,7 +120,7 @@ struct LinearShape {
 HostLinear random_linear(const WeightKind& kind, const LinearShape& shape, Random& random);
 
 /// How far off, beside fp32 roundings, an operand of the device's products may be: |value| * share + least. Zero on the
-/// CPU and in CUDA's deterministic mode; else see "WHAT IS ROUNDED TO WHAT" in ops/cuda/kernels.h.
+/// CPU and in CUDA's deterministic mode; else see "WHAT IS ROUNDED TO WHAT" in cpu/kernels.h and cuda/kernels.h.
 struct OperandError {
   double share = 0;
   double least = 0;  // half the distance of subnormal numbers

@@ -9,8 +9,9 @@
 namespace lanner {
 
 enum class TestDevice : std::uint8_t {
-  kCpu,                // cpu, or nothing
+  kCpu,                // cpu, or nothing: as --deterministic does
   kCpuLate,            // cpu-late: for the engine's tests, a CPU that answers late (engine/late_backend.h)
+  kCpuTiles,           // cpu-tiles: for the operations' tests, products of any number of rows in tiles of bf16
   kCuda,               // cuda: as fast as it goes
   kCudaDeterministic,  // cuda-deterministic: as --deterministic does
 };
@@ -19,6 +20,7 @@ inline TestDevice test_device() {
   const char* value = std::getenv("LANNER_TEST_DEVICE");
   const std::string_view name = value == nullptr ? "" : value;
   if (name == "cpu-late") return TestDevice::kCpuLate;
+  if (name == "cpu-tiles") return TestDevice::kCpuTiles;
   if (name == "cuda") return TestDevice::kCuda;
   if (name == "cuda-deterministic") return TestDevice::kCudaDeterministic;
   return TestDevice::kCpu;

@@ -1,5 +1,7 @@
 // The arithmetic around AMX's tiles, on any processor that has AVX-512: tiles in plain C++ take the place of the
 // processor's, and every bit must be as AVX-512 computes it. ops_test with LANNER_CPU_ISA=amx tests the instructions.
+// Those of bf16 are tested with LANNER_TEST_DEVICE=cpu-tiles, all operations against the reference; here is that tiles
+// in memory are as the processor's, where it has some.
 
 #include <gtest/gtest.h>
 
@@ -57,6 +59,39 @@ TEST(AmxTiles, GiveTheBitsOfAvx512) {
         compare(kind, cols, random);
       }
     }
+  }
+}
+
+/// bf16 numbers of many sizes, subnormal ones and zeros among them.
+std::vector<std::uint16_t> random_tiles(std::int64_t count, Random& random) {
+  std::vector<std::uint16_t> numbers;
+  for (std::int64_t i = 0; i < count * cpu::kBf16TileElements; ++i) {
+    const auto sign = static_cast<std::uint16_t>(random.below(2) << 15);
+    const std::int64_t exponent = random.below(8) == 0 ? random.below(3) : 120 + random.below(12);
+    numbers.push_back(static_cast<std::uint16_t>(sign | exponent << 7 | random.below(128)));
+  }
+  return numbers;
+}
+
+TEST(AmxTiles, OfBf16InMemoryGiveTheBitsOfTheProcessors) {
+  if (detected_cpu_isa() < CpuIsa::kAmx) GTEST_SKIP() << "this processor lacks AMX";
+  Random random(78);
+  constexpr std::int64_t kTiles = 5;
+  const std::vector<std::uint16_t> input = random_tiles(2 * kTiles, random);
+  const std::vector<std::uint16_t> panels = random_tiles(2 * kTiles, random);
+  for (int shape = 0; shape < 8; ++shape) {
+    std::vector<float> expected = random.vector(32 * 32);
+    std::vector<float> actual = expected;
+    cpu::TileCall call{.input = input.data(), .panel = panels.data(), .tiles = kTiles, .adds = (shape & 4) != 0};
+    if ((shape & 1) != 0) call.input_below = input.data() + kTiles * cpu::kBf16TileElements;
+    if ((shape & 2) != 0) call.panel_beside = panels.data() + kTiles * cpu::kBf16TileElements;
+    call.sums = expected.data();
+    cpu::amx_in_memory::tile_kernels().multiply(call);
+    call.sums = actual.data();
+    const cpu::TileKernels& tiles = *cpu::amx::kernels().tiles;
+    tiles.configure();
+    tiles.multiply(call);
+    expect_same_bits(actual, expected);
   }
 }
 

@@ -35,9 +35,15 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
 }  // namespace
 
 CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options)
-    : kernels_(kernels_for(options.isa)),
+    : CpuBackend(std::move(pool), kernels_for(options.isa),
+                 options.deterministic ? nullptr : kernels_for(options.isa).tiles, options.observer) {}
+
+CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const TileKernels* tiles,
+                       PackObserver* observer)
+    : kernels_(kernels),
+      tiles_(tiles),
       pool_(std::move(pool)),
-      observer_(options.observer),
+      observer_(observer),
       attention_scratch_(static_cast<std::size_t>(pool_->size())),
       sample_scratch_(static_cast<std::size_t>(pool_->size())) {}
 
@@ -64,23 +70,35 @@ Result<std::byte*> CpuBackend::allocate(std::int64_t bytes, const char* what) {
   return allocations_.back().data();
 }
 
-std::int64_t CpuBackend::reserve_bytes(const StepRoom& room) const {
-  const std::int64_t rows = room.rows + kAloneRows * pool_->size();
+CpuBackend::ScratchBytes CpuBackend::scratch_bytes(const StepRoom& room) const {
+  const std::int64_t workers = pool_->size();
+  const std::int64_t rows = room.rows + kAloneRows * workers;
   const std::int64_t groups = room.max_cols / kActivationGroup * static_cast<std::int64_t>(sizeof(ActivationGroup));
-  return rows * (2 * 4 * room.max_cols + groups) + (rows + kRowsBehind) * code_stride(room.max_cols) +
-         room.rows * room.max_cols * 4;
+  ScratchBytes bytes{.values = rows * room.max_cols * 4,
+                     .codes = (rows + kRowsBehind) * code_stride(room.max_cols),
+                     .groups = rows * groups,
+                     .product = room.rows * room.max_cols * 4};
+  if (tiles_ != nullptr) {
+    bytes.codes = std::max(bytes.codes, input_elements(room.rows, room.max_cols) * 2);
+    bytes.tile_rooms = workers * tile_room_bytes(room.max_cols);
+  }
+  return bytes;
+}
+
+std::int64_t CpuBackend::reserve_bytes(const StepRoom& room) const {
+  const ScratchBytes bytes = scratch_bytes(room);
+  return 2 * bytes.values + bytes.codes + bytes.groups + bytes.product + bytes.tile_rooms;
 }
 
 Status CpuBackend::reserve(const StepRoom& room) {
   const char* what = "scratch";
-  const std::int64_t rows = room.rows + kAloneRows * pool_->size();
-  const std::int64_t groups = room.max_cols / kActivationGroup * static_cast<std::int64_t>(sizeof(ActivationGroup));
-  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(rows * room.max_cols * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_unordered_, AlignedBuffer::allocate(rows * room.max_cols * 4, what));
-  LANNER_ASSIGN_OR_RETURN(input_codes_,
-                          AlignedBuffer::allocate((rows + kRowsBehind) * code_stride(room.max_cols), what));
-  LANNER_ASSIGN_OR_RETURN(input_groups_, AlignedBuffer::allocate(rows * groups, what));
-  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(room.rows * room.max_cols * 4, what));
+  const ScratchBytes bytes = scratch_bytes(room);
+  LANNER_ASSIGN_OR_RETURN(input_values_, AlignedBuffer::allocate(bytes.values, what));
+  LANNER_ASSIGN_OR_RETURN(input_unordered_, AlignedBuffer::allocate(bytes.values, what));
+  LANNER_ASSIGN_OR_RETURN(input_codes_, AlignedBuffer::allocate(bytes.codes, what));
+  LANNER_ASSIGN_OR_RETURN(input_groups_, AlignedBuffer::allocate(bytes.groups, what));
+  LANNER_ASSIGN_OR_RETURN(product_, AlignedBuffer::allocate(bytes.product, what));
+  LANNER_ASSIGN_OR_RETURN(tile_rooms_, AlignedBuffer::allocate(bytes.tile_rooms, what));
   reserved_rows_ = room.rows;
   reserved_cols_ = room.max_cols;
   return {};

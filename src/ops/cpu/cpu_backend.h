@@ -3,7 +3,7 @@
 //
 // An operation is one run of the pool; linear.cpp says how products are cut. What needs whole rows of a product, such
 // as a norm over it, finds them in scratch when all of their tiles are done. Rows' results never depend on how work was
-// cut.
+// cut, nor, where options.deterministic says so, on how many rows there are (kernels.h: WHAT IS ROUNDED TO WHAT).
 
 #include <atomic>
 #include <memory>
@@ -15,12 +15,17 @@
 #include "ops/backend.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/pack.h"
+#include "ops/cpu/tile_products.h"
 
 namespace lanner::ops::cpu {
 
 class CpuBackend final : public Backend {
  public:
+  /// options.isa and options.deterministic choose among the kernels.
   CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options);
+  /// With these: `tiles` may be null.
+  CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const TileKernels* tiles,
+             PackObserver* observer = nullptr);
 
   std::string description() const override;
   std::int64_t available_bytes() const override;
@@ -37,8 +42,9 @@ class CpuBackend final : public Backend {
   void norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) override;
   void linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
+  void handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) override;
   void norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
-                     const Linear* /*reader*/) override;
+                     const Linear* reader) override;
   void norm_head(const Linear& linear, const float* x, std::span<const std::int32_t> wanted, float* logits) override;
   void norm_rows(const Norm& norm, const float* x, std::int64_t cols, std::span<const std::int32_t> wanted,
                  float* out) override;
@@ -52,6 +58,17 @@ class CpuBackend final : public Backend {
   using Worker = ThreadPool::Worker;
 
   static constexpr std::int64_t kAloneRows = 4;  // so many rows each worker makes ready for itself
+
+  struct ScratchBytes {
+    std::int64_t values = 0;  // each of two
+    std::int64_t codes = 0;
+    std::int64_t groups = 0;
+    std::int64_t product = 0;
+    std::int64_t tile_rooms = 0;
+  };
+  ScratchBytes scratch_bytes(const StepRoom& room) const;
+  /// Of one worker's: a TileRoom and two rows of an input, in whole cache lines.
+  static std::int64_t tile_room_bytes(std::int64_t cols) { return TileRoom::kBytes + (2 * cols * 4 + 63) / 64 * 64; }
 
   /// One piece of attention: query heads of some rows of a slice over some chunks of its context.
   struct AttentionTask {
@@ -90,6 +107,12 @@ class CpuBackend final : public Backend {
   struct Turns {
     std::atomic<std::int64_t> next{0};
   };
+  /// What a product reads: rows of x, all in order or those that `wanted` names, or what was handed over as tiles.
+  struct ProductInput {
+    const float* x = nullptr;
+    const std::int32_t* wanted = nullptr;
+    const std::uint16_t* tiles = nullptr;
+  };
   Cut cut_of(const Linear& linear, std::int64_t rows) const;
   /// Makes ready what the parts of the Linear read of the rows [begin, end): row i is x's row wanted[i], or row i. They
   /// lie in scratch from row `place` on, where row 0 would be.
@@ -105,8 +128,23 @@ class CpuBackend final : public Backend {
   /// The same of all parts: take(row, column, count, values) for each tile's rows, columns of all parts numbered
   /// through. values has room for count rounded up to 16.
   template <typename Take, typename Finish>
-  void multiply_parts(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
-                      const Take& take, const Finish& finish);
+  void multiply_parts(const Linear& linear, const ProductInput& input, std::int64_t rows, const Take& take,
+                      const Finish& finish);
+  void add_product(const Linear& linear, const ProductInput& input, std::int64_t rows, float* x);
+  /// Whether products of so many rows go in tiles of bf16.
+  bool takes_tiles(const Linear& linear, std::int64_t rows) const;
+  /// Whether norm_gated_up() leaves tiles at `h` for the Linear that reads them.
+  bool hands_tiles(const Linear* reader, std::int64_t rows, std::int64_t width) const;
+  /// Rows that one worker takes through all panels; 0: the workers share the panels.
+  std::int64_t tile_block_rows(std::int64_t rows) const;
+  TileRoom tile_room(const Worker& worker);
+  /// Rounds the rows [begin, end) into their tiles, normed and in order, unless they are tiles already.
+  void prepare_tiles(const Worker& worker, const Linear& linear, const ProductInput& input, std::int64_t begin,
+                     std::int64_t end);
+  /// visit(task, panel, panels, row, rows, sums), as TileWalk's, then finish(begin, end) as run_product's.
+  template <typename Visit, typename Finish>
+  void run_tiles(const Linear& linear, const ProductInput& input, std::int64_t rows, std::span<const TileWeights> tasks,
+                 const Visit& visit, const Finish& finish);
   template <typename Visit>
   void for_each_tile(Worker& worker, Turns& turns, std::int64_t panels, const Cut& cut, const Visit& visit);
   template <typename Visit>
@@ -128,6 +166,7 @@ class CpuBackend final : public Backend {
                       const AttentionState& state) const;
 
   const Kernels& kernels_;
+  const TileKernels* tiles_;  // or null: none, or not wanted
   std::unique_ptr<ThreadPool> pool_;
   PackObserver* observer_;  // or null
   std::vector<AlignedBuffer> allocations_;
@@ -137,11 +176,13 @@ class CpuBackend final : public Backend {
   std::int64_t reserved_rows_ = 0;
   std::int64_t reserved_cols_ = 0;
   // Of inputs: rows of a step, then kAloneRows for each worker.
-  AlignedBuffer input_values_;     // (rows, cols) normed and in order
-  AlignedBuffer input_unordered_;  // (rows, cols) normed, not yet in order
-  AlignedBuffer input_codes_;      // (rows, code_stride(cols)) int8
-  AlignedBuffer input_groups_;     // (rows, cols / 32)
-  AlignedBuffer product_;          // (rows, cols) whole rows of products
+  AlignedBuffer input_values_;      // (rows, cols) normed and in order
+  AlignedBuffer input_unordered_;   // (rows, cols) normed, not yet in order
+  AlignedBuffer input_codes_;       // (rows, code_stride(cols)) int8, or tiles of all rows
+  AlignedBuffer input_groups_;      // (rows, cols / 32)
+  AlignedBuffer product_;           // (rows, cols) whole rows of products
+  AlignedBuffer tile_rooms_;        // one a worker: TileRoom, then two rows of an input
+  const void* tiles_at_ = nullptr;  // where norm_gated_up() has left tiles that nobody has read yet
 
   std::vector<AttentionTask> attention_tasks_;
   std::vector<std::vector<float>> attention_scratch_;  // one a worker

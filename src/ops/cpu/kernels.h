@@ -6,6 +6,11 @@
 //
 // What every kernel keeps: a row's result is the same bits whatever other rows share the call. Sums over
 // columns run in one ascending order for 1 row or 1,000; what differs between tiles is only which rows share a load.
+//
+// WHAT IS ROUNDED TO WHAT. Quantized weights are multiplied by activations of 15 bits (InputView), dense ones by fp32;
+// sums are fp32. Only a processor with TileKernels, and only where nobody asked for determinism, rounds both factors to
+// bf16 (8 bits, to nearest even, denormals to zero) from TileKernels::least_rows rows on: weights after scale and
+// offset, activations after the norm; their products are exact and their sums fp32 again.
 
 #include <cstddef>
 #include <cstdint>
@@ -64,6 +69,37 @@ struct InputView {
   const ActivationGroup* groups = nullptr;  // (rows, cols / 32)
 };
 
+inline constexpr std::int64_t kBf16TileRows = 16;  // of input
+inline constexpr std::int64_t kBf16TileColumns = 32;
+inline constexpr std::int64_t kBf16TileElements = kBf16TileRows * kBf16TileColumns;
+
+/// One call of TileKernels::multiply: one or two tiles of rows by one or two panels.
+struct TileCall {
+  const std::uint16_t* input = nullptr;         // tiles of the first 16 rows, one for each 32 columns
+  const std::uint16_t* input_below = nullptr;   // of the next 16 rows, or null
+  const std::uint16_t* panel = nullptr;         // tiles of a panel's 16 weight rows
+  const std::uint16_t* panel_beside = nullptr;  // of the next panel, or null
+  std::int64_t tiles = 0;                       // of columns
+  bool adds = false;                            // begins with the sums that are there
+  float* sums = nullptr;                        // (16 or 32 rows, 16 or 32 weight rows)
+};
+
+/// Products in tiles of bf16 numbers. An input tile is (16 rows, 32 columns); a weight's is (16 pairs of columns, 16
+/// weight rows, 2). Columns past the last are zeros in both; rows past the last are memory, of any content.
+struct TileKernels {
+  std::int64_t least_rows = 1;  // from so many rows on tiles are faster than the other kernels
+  /// Whether it takes weights like this one.
+  bool (*takes)(const WeightView& weight);
+  /// To be called by a thread before it multiplies, and again after anything else may have used its tiles.
+  void (*configure)();
+  /// A row's n numbers into its places of the row's tiles, of which `row` is the first.
+  void (*round_row)(const float* x, std::int64_t n, std::uint16_t* row);
+  /// The panel's tiles [first, first + count) of columns.
+  void (*unpack)(const WeightView& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
+                 std::uint16_t* tiles);
+  void (*multiply)(const TileCall& product);
+};
+
 struct Kernels {
   CpuIsa isa = CpuIsa::kGeneric;
   std::int64_t tile_rows = 1;      // most rows of one multiply call
@@ -84,6 +120,11 @@ struct Kernels {
                    std::int64_t row, std::int64_t rows, float* tile);
   /// out = gate(g) * u, or gate(g) where u is null.
   void (*gate)(Gate gate, const float* g, const float* u, std::int64_t n, float* out);
+  /// out += scale * x. Two roundings an element.
+  void (*add_scaled)(const float* x, float scale, std::int64_t n, float* out);
+  /// Turns the halves of a head by the angles of its position: cosines, then sines (RoFormer, with pairs in halves).
+  void (*rotate)(float* head, const float* angles, std::int64_t rotary_dim);
+  const TileKernels* tiles = nullptr;  // null: there are none
 
   // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim).
   /// Rounds one token's key and value into its place.

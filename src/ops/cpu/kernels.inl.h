@@ -460,6 +460,8 @@ const Kernels& kernels() {
       .quantize = quantize,
       .multiply = multiply,
       .gate = gate_rows,
+      .add_scaled = add_scaled,
+      .rotate = rotate,
       .write_kv = write_kv,
       .scores = scores,
       .soft_cap = soft_cap,

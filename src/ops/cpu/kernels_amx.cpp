@@ -1,4 +1,5 @@
-// The CPU kernels for the instruction set "amx": those of AVX-512, with tiles for quantized weights and several rows.
+// The CPU kernels for the instruction set "amx": those of AVX-512, with tiles for quantized weights and several rows,
+// and tiles of bf16 for many rows of any weights.
 
 #define LANNER_ISA amx
 #include "ops/cpu/simd_avx512.h"
@@ -8,6 +9,8 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary
 }
 
 #include "ops/cpu/amx.inl.h"
+// Behind it, whose vocabulary it uses.
+#include "ops/cpu/bf16_tiles.inl.h"
 
 namespace lanner::ops::cpu::amx {
 namespace {
@@ -15,21 +18,24 @@ namespace {
 // A tile instruction takes the same time for 1 row and for 16, so that few rows go without.
 constexpr std::int64_t kLeastRows = 6;
 constexpr std::int64_t kCallRows = 32;  // share an unpacked unit
+constexpr std::int64_t kLeastTileRows = 17;
 
 /// The processor's tiles. Written with asm rather than with the compiler's functions: those of g++ 12 do not say that
 /// a tile load reads memory, nor that a configuration reads all of its 64 bytes, so that stores to either may be
-/// left out.
+/// left out. kWhole: all are 16 rows of 64 bytes; else those of units, as amx.inl.h has them.
+template <bool kWhole>
 struct ProcessorTiles {
   struct alignas(64) Configuration {
     std::uint8_t palette = 1;
     std::uint8_t start_row = 0;
     std::uint8_t reserved[14] = {};
-    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 32, 32, 64, 64};
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 8, 8};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, kWhole ? 64 : 32, kWhole ? 64 : 32, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, kWhole ? 16 : 8, kWhole ? 16 : 8};
   };
   static_assert(sizeof(Configuration) == 64);
 
-  /// Of this thread, anew for each product: callbacks run on the engine's thread, and may use tiles of their own.
+  /// Of this thread, anew for each product or operation: callbacks run on the engine's thread, and may use tiles of
+  /// their own.
   LANNER_INLINE void configure() {
     static constexpr Configuration kConfiguration{};
     asm volatile("ldtilecfg %0" : : "m"(kConfiguration));
@@ -48,6 +54,11 @@ struct ProcessorTiles {
   LANNER_INLINE void multiply() {
     asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
   }
+  /// sums += pairs of bf16 of kA times those of kB.
+  template <int kSums, int kA, int kB>
+  LANNER_INLINE void multiply_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
+  }
   template <int kTile>
   LANNER_INLINE void store(void* to, std::int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
@@ -57,7 +68,7 @@ struct ProcessorTiles {
 void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input, std::int64_t row,
               std::int64_t rows, float* tile) {
   if (rows >= kLeastRows && has_tiles(w)) {
-    return multiply_tiles<ProcessorTiles>(w, panel, panels, input, row, rows, tile);
+    return multiply_tiles<ProcessorTiles<false>>(w, panel, panels, input, row, rows, tile);
   }
   const Kernels& plain = avx512::kernels();
   for (std::int64_t done = 0; done < rows; done += plain.tile_rows) {
@@ -67,10 +78,19 @@ void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, cons
 }
 
 Kernels with_tiles(Kernels kernels) {
+  static constexpr TileKernels kTiles{
+      .least_rows = kLeastTileRows,
+      .takes = takes_weight,
+      .configure = configure_tiles<ProcessorTiles<true>>,
+      .round_row = round_row,
+      .unpack = unpack_tiles,
+      .multiply = multiply_bf16_tiles<ProcessorTiles<true>>,
+  };
   kernels.isa = CpuIsa::kAmx;
   kernels.tile_rows = kCallRows;
   kernels.block_rows = kAmxRows;
   kernels.multiply = multiply;
+  kernels.tiles = &kTiles;
   return kernels;
 }
 

@@ -4,7 +4,8 @@
 // Few rows are bound by reading the weight: the workers share its panels. One to four rows each worker makes ready for
 // itself, which takes less time than to meet at a barrier; of more each makes some ready. Many rows are bound by
 // multiplying: the workers share the rows, in blocks that fit the second-level cache with their codes, so that nothing
-// of a block crosses from one core to another between its input and its finished output.
+// of a block crosses from one core to another between its input and its finished output. Products in tiles of bf16 are
+// cut the same way, with larger blocks (tile_products.h).
 
 #include <algorithm>
 #include <cmath>
@@ -25,25 +26,18 @@ constexpr std::int64_t kOwnRowsOfOthers = 16;
 constexpr std::int64_t kMostBlockRows = 64;       // rows that go through all panels together
 constexpr std::int64_t kBlockBytes = 512 * 1024;  // of their codes: half of a usual second-level cache
 
+// The same of tiles: a worker that takes fewer rows than these would unpack weights for most of its time.
+constexpr std::int64_t kOwnTileRows = 128;
+constexpr std::int64_t kRunsOfAWorker = 4;  // runs of panels that it takes in turn, where workers share them
+
 const CpuWeight& cpu_weight(const LinearPart& part) { return static_cast<const CpuWeight&>(*part.weight); }
+
+std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
 void add_bias(const LinearPart& part, std::int64_t column, std::int64_t count, float* values) {
   if (part.bias == nullptr) return;
   const float* bias = part.bias->data() + column;
   for (std::int64_t i = 0; i < count; ++i) values[i] += bias[i];
-}
-
-/// Turns the halves of a head by the angles of its position (RoFormer, with pairs in halves).
-void rotate(float* head, const float* angles, std::int64_t rotary_dim) {
-  const std::int64_t half = rotary_dim / 2;
-  const float* cosines = angles;
-  const float* sines = angles + half;
-  for (std::int64_t i = 0; i < half; ++i) {
-    const float a = head[i];
-    const float b = head[i + half];
-    head[i] = a * cosines[i] - b * sines[i];
-    head[i + half] = b * cosines[i] + a * sines[i];
-  }
 }
 
 }  // namespace
@@ -194,52 +188,184 @@ void CpuBackend::run_product(const Linear& linear, const float* x, const std::in
   });
 }
 
+bool CpuBackend::takes_tiles(const Linear& linear, std::int64_t rows) const {
+  return tiles_ != nullptr && rows >= tiles_->least_rows &&
+         std::all_of(linear.parts.begin(), linear.parts.end(),
+                     [&](const LinearPart& part) { return tiles_->takes(cpu_weight(part).view()); });
+}
+
+bool CpuBackend::hands_tiles(const Linear* reader, std::int64_t rows, std::int64_t width) const {
+  return reader != nullptr && takes_tiles(*reader, rows) && !reader->norm && reader->input_order.empty() &&
+         width % kBf16TileColumns == 0 && input_elements(rows, width) * 2 <= rows * width * 4;
+}
+
+std::int64_t CpuBackend::tile_block_rows(std::int64_t rows) const {
+  const std::int64_t workers = pool_->size();
+  if (workers > 1 && rows < kOwnTileRows * workers) return 0;
+  // As many blocks for each worker, so that they end together.
+  const std::int64_t blocks = workers * ((rows + kBlockTileRows * workers - 1) / (kBlockTileRows * workers));
+  return round_up((rows + blocks - 1) / blocks, kPairRows);
+}
+
+TileRoom CpuBackend::tile_room(const Worker& worker) {
+  std::byte* room = tile_rooms_.data() + worker.index() * tile_room_bytes(reserved_cols_);
+  return {.panels = reinterpret_cast<std::uint16_t*>(room),
+          .sums = reinterpret_cast<float*>(room + TileRoom::kPanelElements * 2)};
+}
+
+void CpuBackend::prepare_tiles(const Worker& worker, const Linear& linear, const ProductInput& input,
+                               std::int64_t begin, std::int64_t end) {
+  if (input.tiles != nullptr) return;
+  const std::int64_t cols = linear.cols();
+  float* normed = tile_room(worker).sums + TileRoom::kSums;
+  float* ordered = normed + reserved_cols_;
+  for (std::int64_t row = begin; row < end; ++row) {
+    const float* in = input.x + (input.wanted != nullptr ? input.wanted[row] : row) * cols;
+    if (linear.norm) {
+      normalize(linear.norm, in, cols, normed);
+      in = normed;
+    }
+    if (!linear.input_order.empty()) {
+      for (std::int64_t i = 0; i < cols; ++i) ordered[i] = in[linear.input_order[static_cast<std::size_t>(i)]];
+      in = ordered;
+    }
+    tiles_->round_row(in, cols, tile_row(input_codes_.as<std::uint16_t>(), row, cols));
+  }
+}
+
+template <typename Visit, typename Finish>
+void CpuBackend::run_tiles(const Linear& linear, const ProductInput& input, std::int64_t rows,
+                           std::span<const TileWeights> tasks, const Visit& visit, const Finish& finish) {
+  const std::int64_t cols = linear.cols();
+  LANNER_CHECK(rows <= reserved_rows_ && cols <= reserved_cols_);
+  const std::uint16_t* tiles = input.tiles != nullptr ? input.tiles : input_codes_.as<std::uint16_t>();
+  /// Rows of a block by a run of the tasks' pairs of panels, which are numbered through.
+  const auto multiply = [&](const Worker& worker, const TileRows& block, std::int64_t first, std::int64_t end) {
+    const TileRoom room = tile_room(worker);
+    for (std::size_t t = 0; t < tasks.size(); ++t) {
+      const std::int64_t pairs = pairs_of(tasks[t].panels);
+      const auto visit_task = [&](std::int64_t panel, std::int64_t panels, std::int64_t row, std::int64_t row_count,
+                                  float* const* sums) { visit(t, panel, panels, row, row_count, sums); };
+      TileWalk(*tiles_, room, tasks[t], block, visit_task)
+          .run(std::clamp<std::int64_t>(first, 0, pairs), std::clamp<std::int64_t>(end, 0, pairs));
+      first -= pairs;
+      end -= pairs;
+    }
+  };
+  std::int64_t pairs = 0;
+  for (const TileWeights& task : tasks) pairs += pairs_of(task.panels);
+  const std::int64_t own_rows = tile_block_rows(rows);
+  const std::int64_t block_rows = own_rows > 0 ? own_rows : kBlockTileRows;
+  const std::int64_t blocks = (rows + block_rows - 1) / block_rows;
+  // Where workers share the panels, runs of them go in turn.
+  const std::int64_t wanted_runs = own_rows > 0 ? 1 : std::int64_t{pool_->size()} * kRunsOfAWorker;
+  const std::int64_t run = (pairs + wanted_runs - 1) / wanted_runs;
+  const std::int64_t runs = (pairs + run - 1) / run;
+  Turns turns;
+  pool_->run([&](Worker& worker) {
+    tiles_->configure();
+    const auto [own_begin, own_end] = worker.share(rows);
+    if (own_rows == 0) {
+      prepare_tiles(worker, linear, input, own_begin, own_end);
+      worker.barrier();
+    }
+    while (true) {
+      const std::int64_t turn = turns.next.fetch_add(1, std::memory_order_relaxed);
+      if (turn >= blocks * runs) break;
+      const std::int64_t begin = turn / runs * block_rows;
+      const std::int64_t end = std::min(begin + block_rows, rows);
+      if (own_rows > 0) prepare_tiles(worker, linear, input, begin, end);
+      const std::int64_t first = turn % runs * run;
+      multiply(worker, {.input = tiles, .cols = cols, .begin = begin, .end = end}, first, std::min(first + run, pairs));
+      if constexpr (!std::is_same_v<Finish, std::nullptr_t>) {
+        if (own_rows > 0) finish(begin, end);
+      }
+    }
+    if constexpr (!std::is_same_v<Finish, std::nullptr_t>) {
+      if (own_rows > 0) return;
+      worker.barrier();
+      finish(own_begin, own_end);
+    }
+  });
+}
+
 template <typename Take, typename Finish>
-void CpuBackend::multiply_parts(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
-                                const Take& take, const Finish& finish) {
+void CpuBackend::multiply_parts(const Linear& linear, const ProductInput& input, std::int64_t rows, const Take& take,
+                                const Finish& finish) {
+  /// Of a part whose columns begin at `first_column` of a row of all parts' products.
+  const auto take_tile = [&](std::size_t part, std::int64_t first_column, std::int64_t panel, std::int64_t panels,
+                             std::int64_t row, std::int64_t row_count, float* tile) {
+    const std::int64_t column = panel * kPanelRows;
+    const std::int64_t columns = std::min(panels * kPanelRows, linear.parts[part].weight->rows() - column);
+    for (std::int64_t r = 0; r < row_count; ++r) {
+      float* values = tile + r * panels * kPanelRows;
+      add_bias(linear.parts[part], column, columns, values);
+      take(row + r, first_column + column, columns, values);
+    }
+  };
+  if (takes_tiles(linear, rows)) {
+    std::vector<TileWeights> tasks;
+    std::vector<std::int64_t> first_columns = {0};
+    for (const LinearPart& part : linear.parts) {
+      const CpuWeight& weight = cpu_weight(part);
+      tasks.push_back({.weights = {&weight.view()}, .panels = weight.panels()});
+      first_columns.push_back(first_columns.back() + weight.rows());
+    }
+    return run_tiles(
+        linear, input, rows, tasks,
+        [&](std::size_t part, std::int64_t panel, std::int64_t panels, std::int64_t row, std::int64_t row_count,
+            float* const* sums) { take_tile(part, first_columns[part], panel, panels, row, row_count, sums[0]); },
+        finish);
+  }
+  LANNER_CHECK(input.tiles == nullptr);
   // The parts' panels are numbered through, so that the workers share them all.
   std::int64_t total = 0;
   for (const LinearPart& part : linear.parts) total += cpu_weight(part).panels();
-  const auto multiply = [&](const InputView& input, std::int64_t first, std::int64_t count, std::int64_t row,
+  const auto multiply = [&](const InputView& view, std::int64_t first, std::int64_t count, std::int64_t row,
                             std::int64_t row_count) {
     alignas(64) float tile[kMaxTileRows * kMaxTilePanels * kPanelRows];
     std::int64_t start = 0;         // of the part, in panels of all parts
-    std::int64_t first_column = 0;  // of the part, in a row of all parts' products
+    std::int64_t first_column = 0;  // of the part
     for (std::size_t p = 0; p < linear.parts.size(); ++p) {
-      const LinearPart& part = linear.parts[p];
-      const CpuWeight& weight = cpu_weight(part);
+      const CpuWeight& weight = cpu_weight(linear.parts[p]);
       std::int64_t panel = std::max<std::int64_t>(first - start, 0);
       const std::int64_t end = std::min(first + count - start, weight.panels());
       while (panel < end) {
         const std::int64_t here = end - panel == count ? count : 1;  // a run that crosses parts goes panel by panel
-        kernels_.multiply(weight.view(), panel, here, input, row, row_count, tile);
-        const std::int64_t column = panel * kPanelRows;
-        const std::int64_t columns = std::min(here * kPanelRows, weight.rows() - column);
-        for (std::int64_t r = 0; r < row_count; ++r) {
-          float* values = tile + r * here * kPanelRows;
-          add_bias(part, column, columns, values);
-          take(row + r, first_column + column, columns, values);
-        }
+        kernels_.multiply(weight.view(), panel, here, view, row, row_count, tile);
+        take_tile(p, first_column, panel, here, row, row_count, tile);
         panel += here;
       }
       start += weight.panels();
       first_column += weight.rows();
     }
   };
-  run_product(linear, x, wanted, rows, total, multiply, finish);
+  run_product(linear, input.x, input.wanted, rows, total, multiply, finish);
+}
+
+void CpuBackend::handed_linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
+  ProductInput handed{.x = input};
+  if (input == tiles_at_) {
+    handed.tiles = reinterpret_cast<const std::uint16_t*>(input);
+    tiles_at_ = nullptr;
+  }
+  add_product(linear, handed, rows, x);
 }
 
 void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64_t rows, float* x) {
+  add_product(linear, {.x = input}, rows, x);
+}
+
+void CpuBackend::add_product(const Linear& linear, const ProductInput& input, std::int64_t rows, float* x) {
   check_linear_add(linear);
   const std::int64_t width = linear.rows();
   const float scale = linear.epilogue.scale;
   const Norm& post_norm = linear.epilogue.post_norm;
   if (!post_norm) {
     multiply_parts(
-        linear, input, nullptr, rows,
+        linear, input, rows,
         [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-          float* out = x + row * width + column;
-          for (std::int64_t i = 0; i < count; ++i) out[i] += scale * values[i];
+          kernels_.add_scaled(values, scale, count, x + row * width + column);
         },
         nullptr);
     return;
@@ -247,7 +373,7 @@ void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64
   LANNER_CHECK(width <= reserved_cols_);
   auto* product = product_.as<float>();  // (rows, width)
   multiply_parts(
-      linear, input, nullptr, rows,
+      linear, input, rows,
       [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
         float* out = product + row * width + column;
         for (std::int64_t i = 0; i < count; ++i) out[i] = values[i] * scale;
@@ -256,7 +382,7 @@ void CpuBackend::linear_add(const Linear& linear, const float* input, std::int64
         for (std::int64_t row = begin; row < end; ++row) {
           float* normed = product + row * width;
           normalize(post_norm, normed, width, normed);
-          for (std::int64_t i = 0; i < width; ++i) x[row * width + i] += normed[i];
+          kernels_.add_scaled(normed, 1.0F, width, x + row * width);
         }
       });
 }
@@ -266,7 +392,7 @@ void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const
   const std::int64_t width = linear.rows();
   const Epilogue& epilogue = linear.epilogue;
   multiply_parts(
-      linear, x, wanted.data(), static_cast<std::int64_t>(wanted.size()),
+      linear, {.x = x, .wanted = wanted.data()}, static_cast<std::int64_t>(wanted.size()),
       [&](std::int64_t row, std::int64_t column, std::int64_t count, float* values) {
         if (epilogue.scale != 1.0F) {
           for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
@@ -278,26 +404,51 @@ void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const
 }
 
 void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, std::int64_t rows, float* h,
-                               const Linear* /*reader*/) {
+                               const Linear* reader) {
   check_norm_gated_up(linear);
   const CpuWeight& gate_weight = cpu_weight(linear.parts[0]);
   const CpuWeight* up_weight = linear.parts.size() == 2 ? &cpu_weight(linear.parts[1]) : nullptr;
   const std::int64_t width = gate_weight.rows();
+  const bool as_tiles = takes_tiles(linear, rows) && hands_tiles(reader, rows, width);
+  /// Of tiles of both products, which it may change.
+  const auto finish = [&](std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count,
+                          float* gates, float* ups) {
+    const std::int64_t column = panel * kPanelRows;
+    const std::int64_t columns = std::min(count * kPanelRows, width - column);
+    for (std::int64_t r = 0; r < row_count; ++r) {
+      float* gate_row = gates + r * count * kPanelRows;
+      float* up_row = ups == nullptr ? nullptr : ups + r * count * kPanelRows;
+      add_bias(linear.parts[0], column, columns, gate_row);
+      if (up_row != nullptr) add_bias(linear.parts[1], column, columns, up_row);
+      if (!as_tiles) {
+        kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
+        continue;
+      }
+      kernels_.gate(gate, gate_row, up_row, columns, gate_row);  // of whole tiles: width is a multiple of their columns
+      std::uint16_t* place = tile_row(reinterpret_cast<std::uint16_t*>(h), row + r, width);
+      tiles_->round_row(gate_row, columns, place + column / kBf16TileColumns * kBf16TileElements);
+    }
+  };
+  tiles_at_ = as_tiles ? h : nullptr;
+  if (takes_tiles(linear, rows)) {
+    TileWeights task{.weights = {&gate_weight.view()}, .panels = gate_weight.panels()};
+    if (up_weight != nullptr) {
+      task.weights[1] = &up_weight->view();
+      task.count = 2;
+    }
+    return run_tiles(
+        linear, {.x = x}, rows, {&task, 1},
+        [&](std::size_t /*task*/, std::int64_t panel, std::int64_t count, std::int64_t row, std::int64_t row_count,
+            float* const* sums) { finish(panel, count, row, row_count, sums[0], sums[1]); },
+        nullptr);
+  }
   const auto multiply = [&](const InputView& view, std::int64_t panel, std::int64_t count, std::int64_t row,
                             std::int64_t row_count) {
     alignas(64) float gates[kMaxTileRows * kMaxTilePanels * kPanelRows];
     alignas(64) float ups[kMaxTileRows * kMaxTilePanels * kPanelRows];
     kernels_.multiply(gate_weight.view(), panel, count, view, row, row_count, gates);
     if (up_weight != nullptr) kernels_.multiply(up_weight->view(), panel, count, view, row, row_count, ups);
-    const std::int64_t column = panel * kPanelRows;
-    const std::int64_t columns = std::min(count * kPanelRows, width - column);
-    for (std::int64_t r = 0; r < row_count; ++r) {
-      float* gate_row = gates + r * count * kPanelRows;
-      float* up_row = up_weight == nullptr ? nullptr : ups + r * count * kPanelRows;
-      add_bias(linear.parts[0], column, columns, gate_row);
-      if (up_row != nullptr) add_bias(linear.parts[1], column, columns, up_row);
-      kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
-    }
+    finish(panel, count, row, row_count, gates, up_weight == nullptr ? nullptr : ups);
   };
   run_product(linear, x, nullptr, rows, gate_weight.panels(), multiply, nullptr);
 }
@@ -310,7 +461,7 @@ void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvC
   LANNER_CHECK(kv_width <= reserved_cols_);
   auto* kv = product_.as<float>();  // (rows, 2, kv_heads, head_dim)
   multiply_parts(
-      linear, args.x, nullptr, batch.rows,
+      linear, {.x = args.x}, batch.rows,
       [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
         float* out = column < q_width ? args.q + row * q_width + column : kv + row * kv_width + column - q_width;
         std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(float));
@@ -335,12 +486,12 @@ void CpuBackend::finish_heads(const NormQkvArgs& args, std::int64_t row, std::in
   for (std::int64_t h = 0; h < args.heads; ++h) {
     float* query = args.q + (row * args.heads + h) * head_dim;
     if (args.q_norm) normalize(args.q_norm, query, head_dim, query);
-    rotate(query, angles, args.rotary_dim);
+    kernels_.rotate(query, angles, args.rotary_dim);
   }
   for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
     float* key = kv + h * head_dim;
     if (args.k_norm) normalize(args.k_norm, key, head_dim, key);
-    rotate(key, angles, args.rotary_dim);
+    kernels_.rotate(key, angles, args.rotary_dim);
     kernels_.write_kv(layout.dtype, key, key + layout.kv_heads * head_dim, head_dim, position % kKvBlockTokens,
                       cache.head(block, args.layer, h));
   }

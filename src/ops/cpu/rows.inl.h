@@ -139,6 +139,35 @@ static void gate_rows(Gate gate, const float* g, const float* u, std::int64_t n,
   for (; i < n; ++i) out[i] = activate_one(gate, g[i]) * u[i];
 }
 
+// --- rotation ----------------------------------------------------------------------------------------------------
+
+static void rotate(float* head, const float* angles, std::int64_t rotary_dim) {
+  const std::int64_t half = rotary_dim / 2;
+  const float* cosines = angles;
+  const float* sines = angles + half;
+  std::int64_t i = 0;
+  for (; i + 16 <= half; i += 16) {
+    const F32x16 a = load(head + i);
+    const F32x16 b = load(head + half + i);
+    store(head + i, sub(mul(a, load(cosines + i)), mul(b, load(sines + i))));
+    store(head + half + i, add(mul(b, load(cosines + i)), mul(a, load(sines + i))));
+  }
+  for (; i < half; ++i) {
+    const float a = head[i];
+    const float b = head[half + i];
+    head[i] = a * cosines[i] - b * sines[i];
+    head[half + i] = b * cosines[i] + a * sines[i];
+  }
+}
+
+// --- residuals -------------------------------------------------------------------------------------------------
+
+static void add_scaled(const float* x, float scale, std::int64_t n, float* out) {
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16) store(out + i, add(load(out + i), mul(set1(scale), load(x + i))));
+  for (; i < n; ++i) out[i] += scale * x[i];
+}
+
 // --- scores and logits -----------------------------------------------------------------------------------------
 
 static void soft_cap(float* values, std::int64_t n, float cap) {

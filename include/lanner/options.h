@@ -43,8 +43,8 @@ struct EngineOptions {
   /// Requests that may wait; one more is refused with kResourceExhausted. 0: no limit.
   std::int32_t max_queue = 0;
   bool enable_prefix_caching = true;
-  /// A row's result depends on that row and its cache alone. Always so on the CPU, where it costs nothing; on CUDA it
-  /// makes steps of many rows slower.
+  /// A row's result depends on that row and its cache alone. Makes steps of many rows slower on CUDA, and on a CPU with
+  /// AVX512-BF16, whose attention of prompts rounds to 16 bits otherwise.
   bool deterministic = false;
   /// CPU threads; 0: as many processors as this process may use. On CUDA they prepare weights and sample.
   std::int32_t threads = 0;

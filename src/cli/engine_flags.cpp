@@ -37,7 +37,8 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                   "Keep each on a processor of its own, where the model runs there"));
   options.push_back(
       verb.add_flag("--deterministic", flags.deterministic,
-                    "The same answer whatever else runs beside it (on a CPU without AMX always so; else slower)"));
+                    "The same answer whatever else runs beside it (on a CPU without products of 16 bits always so; else "
+                    "slower)"));
   for (CLI::Option* option : options) option->group(kEngineGroup);
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/cpu/prompt.h"
 #include "ops/ops_test_support.h"
 
 namespace lanner::ops::testing {
@@ -59,18 +60,26 @@ struct Caches {
   }
 };
 
+/// What attention rounds queries, keys, softmax weights and values to, beside fp32: two of them meet in each product.
+/// On tensor cores CUDA rounds queries and the weights, which are 1 at most or a power of two times that. The fast CPU
+/// rounds all four of a prompt, to 2^-9 of each.
+OperandError error_in_tiles(const SequenceSlice& slice, const Shape& shape, bool fast) {
+  if (shape.dtype == DType::kF32) return {};
+  if (test_device() == TestDevice::kCuda) return rounding_to(shape.dtype);
+  const bool prompt = fast && slice.rows >= cpu::kLeastPromptRows;
+  if (!prompt || cpu::prompt_kernels_for(selected_cpu_isa()) == nullptr) return {};
+  return {.share = 0x1p-8, .least = 0x1p-126};
+}
+
 /// How far one query's outputs may be off. Errors e of the scores change a softmax weight by a share of at most its own
 /// e and the weighted mean of all; the exponential is off by 4 roundings and that of its argument, which is below 88;
 /// sums run over 256 tokens, then over chunks. All of it is relative to sum(weight * |value|).
 std::vector<double> query_bound(const float* q, std::int64_t position, const SequenceSlice& slice, std::int64_t head,
-                                const Shape& shape, const KvCacheView& cache) {
+                                const Shape& shape, const KvCacheView& cache, const OperandError& in_tiles) {
   const std::int64_t head_dim = shape.head_dim;
   const std::int64_t first = shape.window == 0 ? 0 : std::max<std::int64_t>(0, position + 1 - shape.window);
   const auto scale = static_cast<double>(shape.scale());
   const auto cap = static_cast<double>(shape.soft_cap);
-  // On tensor cores CUDA rounds these and the softmax weights, which are 1 at most or a power of two times that.
-  const bool tiles = test_device() == TestDevice::kCuda && shape.dtype != DType::kF32;
-  const OperandError in_tiles = tiles ? rounding_to(shape.dtype) : OperandError{};
   std::vector<double> weights;  // of tokens first..position
   std::vector<double> errors;
   const auto key_at = [&](std::int64_t t) {
@@ -122,13 +131,14 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
 }
 
 std::vector<double> step_bound(const std::vector<float>& q, const Step& step, const Shape& shape,
-                               const KvCacheView& cache) {
+                               const KvCacheView& cache, bool fast) {
   std::vector<double> bound;
   for (const SequenceSlice& slice : step.batch().slices) {
+    const OperandError in_tiles = error_in_tiles(slice, shape, fast);
     for (std::int64_t i = 0; i < slice.rows; ++i) {
       for (std::int64_t h = 0; h < shape.heads(); ++h) {
         const float* query = q.data() + ((slice.first_row + i) * shape.heads() + h) * shape.head_dim;
-        const std::vector<double> one = query_bound(query, slice.first_position + i, slice, h, shape, cache);
+        const std::vector<double> one = query_bound(query, slice.first_position + i, slice, h, shape, cache, in_tiles);
         bound.insert(bound.end(), one.begin(), one.end());
       }
     }
@@ -164,7 +174,12 @@ void check_attention_against_reference(const Shape& shape, const std::vector<Ste
   };
   attend(reference(), caches.reference_cache, expected);
   attend(device(shape.threads), caches.device_cache, actual);
-  expect_within(actual, expected, step_bound(q, step, shape, caches.reference_cache.view()));
+  expect_within(actual, expected, step_bound(q, step, shape, caches.reference_cache.view(), false));
+  const auto is_prompt = [](const Step::Sequence& sequence) { return sequence.rows >= cpu::kLeastPromptRows; };
+  if (is_cuda(test_device()) || std::none_of(sequences.begin(), sequences.end(), is_prompt)) return;
+  SCOPED_TRACE("fast");
+  attend(fast_cpu(shape.threads), caches.device_cache, actual);
+  expect_within(actual, expected, step_bound(q, step, shape, caches.reference_cache.view(), true));
 }
 
 constexpr std::int32_t kContexts[] = {1, 15, 16, 17, 63, 64, 65, 255, 256, 257, 511, 513, 1030};
@@ -277,6 +292,20 @@ TEST(Attention, SharpScoresNeitherOverflowNorLoseTheOthers) {
     SCOPED_TRACE(size);
     const Shape shape{.group = 3, .head_dim = 48, .dtype = DType::kF32, .threads = 2, .query_size = size};
     check_attention_against_reference(shape, {{600, 1}, {250, 10}}, random);
+  }
+}
+
+// More rows than the largest task of a prompt has, cut where its context's chunks begin and elsewhere.
+TEST(Attention, OfALongPromptIsNearTheReference) {
+  Random random(58);
+  std::size_t turn = 0;
+  for (const std::int32_t first : {0, 100, 256}) {
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      Shape shape = shape_in_turn(turn++, dtype);
+      shape.window = turn % 3 == 0 ? 200 : 0;
+      check_attention_against_reference(shape, {{first, 430}, {0, 21}}, random);
+      if (::testing::Test::HasFatalFailure()) return;
+    }
   }
 }
 

@@ -194,7 +194,7 @@ struct CpuBackendOptions {
   CpuIsa isa = selected_cpu_isa();   // whose kernels; not above detected_cpu_isa()
   bool pin_threads = false;          // each to a processor of its own; the caller's with enter_thread()
   /// A row's result depends on that row and its cache alone, whatever else is in the batch. Slower with many rows on a
-  /// processor with AMX, the only one where it makes a difference.
+  /// processor that multiplies numbers of 16 bits (AMX, AVX-512 BF16), the only ones where it makes a difference.
   bool deterministic = false;
 };
 

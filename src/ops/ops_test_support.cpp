@@ -37,7 +37,7 @@ const cpu::TileKernels& tile_kernels() {
 std::unique_ptr<Backend> make_bare_device(int threads) {
   if (test_device() == TestDevice::kCpuTiles) {
     return std::make_unique<cpu::CpuBackend>(*ThreadPool::create(threads), cpu::kernels_for(selected_cpu_isa()),
-                                             &tile_kernels());
+                                             cpu::BFloat16Kernels{.tiles = &tile_kernels()});
   }
   if (!is_cuda(test_device())) return *make_cpu_backend({.threads = threads, .deterministic = true});
   auto made = make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic});
@@ -122,6 +122,18 @@ Backend& device(int threads) {
     return made;
   }();
   return *devices[std::min(static_cast<std::size_t>(threads), devices.size()) - 1];
+}
+
+Backend& fast_cpu(int threads) {
+  static const std::vector<std::unique_ptr<Backend>> backends = [] {
+    std::vector<std::unique_ptr<Backend>> made;
+    for (int count = 1; count <= kMaxThreads; ++count) {
+      made.push_back(*make_cpu_backend({.threads = count}));
+      LANNER_CHECK(made.back()->reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
+    }
+    return made;
+  }();
+  return *backends[static_cast<std::size_t>(threads - 1)];
 }
 
 Backend& bare_device() {

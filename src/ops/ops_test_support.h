@@ -28,6 +28,8 @@ inline constexpr std::int64_t kScratchCols = 2048;
 /// The device under test (test_device()), a CPU with 1 to kMaxThreads threads, and the oracle; each made once, with
 /// enough scratch. Both take pointers to host memory.
 Backend& device(int threads);
+/// The CPU as fast as it goes, without determinism.
+Backend& fast_cpu(int threads);
 Backend& reference();
 /// The device under test as it is: pointers are to its own memory.
 Backend& bare_device();

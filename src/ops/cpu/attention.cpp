@@ -6,6 +6,8 @@
 // each and the merge follows (decode): the bits are the same. Query heads that share a KV head, and neighbouring rows
 // of a prompt, share the loads of keys and values.
 //
+// Prompts may go another way, by products of bf16: attention_prompt.cpp.
+//
 // With a window a query begins at the chunk in which its first visible key lies, and the keys before that one are
 // masked there. Blocks that no query of a group sees are not read; that changes no bits, since masked keys weigh zero.
 
@@ -37,21 +39,20 @@ void merge_state(const Kernels& kernels, bool fresh, float& max, float& sum, flo
   max = together;
 }
 
-/// The first token that a query at `position` sees.
-std::int64_t first_key(const AttentionArgs& args, std::int64_t position) {
-  return args.window == 0 ? 0 : std::max<std::int64_t>(0, position - args.window + 1);
-}
-
-std::int32_t first_chunk(const AttentionArgs& args, std::int64_t position) {
-  return static_cast<std::int32_t>(first_key(args, position) / kChunkTokens);
-}
-
 void write_normalized(const float* values, float sum, std::int64_t head_dim, float* out) {
   const float inverse = 1.0F / sum;
   for (std::int64_t d = 0; d < head_dim; ++d) out[d] = values[d] * inverse;
 }
 
 }  // namespace
+
+std::int64_t CpuBackend::first_key(const AttentionArgs& args, std::int64_t position) {
+  return args.window == 0 ? 0 : std::max<std::int64_t>(0, position - args.window + 1);
+}
+
+std::int32_t CpuBackend::first_chunk(const AttentionArgs& args, std::int64_t position) {
+  return static_cast<std::int32_t>(first_key(args, position) / kChunkTokens);
+}
 
 bool CpuBackend::same_queries(const AttentionTask& a, const AttentionTask& b) {
   return a.slice == b.slice && a.row == b.row && a.head == b.head;
@@ -65,11 +66,16 @@ void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, c
   const std::int64_t head_step = decode_tasks < enough ? 1 : std::min<std::int64_t>(group, kMaxTaskQueries);
   decode_tasks = decode_tasks * group / head_step;
   const bool split_chunks = decode_tasks < enough;
+  const std::int64_t prompt_step = std::min<std::int64_t>(group, kMaxTaskQueries);
+  const std::int64_t prompt_rows = rows_of_prompt_task(batch, layout, prompt_step, args.heads / prompt_step);
+  prompt_queries_ = prompt_rows * prompt_step;
   attention_tasks_.clear();
   std::int64_t partials = 0;
   for (const SequenceSlice& slice : batch.slices) {
-    const std::int64_t step = slice.rows == 1 ? head_step : std::min<std::int64_t>(group, kMaxTaskQueries);
-    const auto row_step = static_cast<std::int32_t>(std::max<std::int64_t>(1, kMaxTaskQueries / step));
+    const bool prompt = is_prompt(slice, layout);
+    const std::int64_t step = slice.rows == 1 ? head_step : prompt_step;
+    const auto row_step =
+        static_cast<std::int32_t>(prompt ? prompt_rows : std::max<std::int64_t>(1, kMaxTaskQueries / step));
     for (std::int32_t row = 0; row < slice.rows; row += row_step) {
       const std::int32_t rows = std::min(row_step, slice.rows - row);
       const std::int64_t tokens = slice.first_position + row + rows;
@@ -81,7 +87,7 @@ void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, c
         for (std::int32_t chunk = start; chunk < end; chunk = split ? chunk + 1 : end) {
           attention_tasks_.push_back({&slice, row, rows, static_cast<std::int32_t>(head),
                                       static_cast<std::int32_t>(heads), chunk, split ? chunk + 1 : end,
-                                      split ? partials : -1});
+                                      split ? partials : -1, prompt});
           if (split) partials += heads * (2 + layout.head_dim);
         }
         head += heads;
@@ -181,8 +187,9 @@ void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const 
   plan_attention(args, batch, cache.layout);
   const std::int64_t state_floats = kMaxTaskQueries * (2 + head_dim);
   const std::int64_t scratch_floats = kernels_.score_queries * (kChunkTokens + head_dim);
+  const std::int64_t floats = std::max(state_floats + scratch_floats, prompt_scratch_floats(head_dim));
   for (std::vector<float>& scratch : attention_scratch_) {
-    scratch.resize(static_cast<std::size_t>(state_floats + scratch_floats));
+    if (static_cast<std::int64_t>(scratch.size()) < floats) scratch.resize(static_cast<std::size_t>(floats));
   }
   const auto state_at = [&](float* place, std::int64_t queries) {
     return AttentionState{.max = place, .sum = place + queries, .values = place + 2 * queries};
@@ -194,8 +201,13 @@ void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const 
   std::atomic<std::size_t> next{0};
   pool_->run([&](Worker& worker) {
     float* own = attention_scratch_[static_cast<std::size_t>(worker.index())].data();
-    for (std::size_t i = next.fetch_add(1); i < attention_tasks_.size(); i = next.fetch_add(1)) {
-      const AttentionTask& task = attention_tasks_[i];
+    const std::size_t count = attention_tasks_.size();
+    for (std::size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {
+      const AttentionTask& task = attention_tasks_[count - 1 - i];  // a prompt's last rows, the longest task, first
+      if (task.prompt) {
+        attend_prompt(task, args, cache, own);
+        continue;
+      }
       const std::int64_t queries = static_cast<std::int64_t>(task.rows) * task.heads;
       float* place = task.partial < 0 ? own + scratch_floats : attention_partials_.data() + task.partial;
       const AttentionState state = state_at(place, queries);

@@ -36,12 +36,16 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
 
 CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options)
     : CpuBackend(std::move(pool), kernels_for(options.isa),
-                 options.deterministic ? nullptr : kernels_for(options.isa).tiles, options.observer) {}
+                 options.deterministic ? BFloat16Kernels{}
+                                       : BFloat16Kernels{.tiles = kernels_for(options.isa).tiles,
+                                                  .prompt = prompt_kernels_for(options.isa)},
+                 options.observer) {}
 
-CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const TileKernels* tiles,
+CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const BFloat16Kernels& bfloat16,
                        PackObserver* observer)
     : kernels_(kernels),
-      tiles_(tiles),
+      tiles_(bfloat16.tiles),
+      prompt_(bfloat16.prompt),
       pool_(std::move(pool)),
       observer_(observer),
       attention_scratch_(static_cast<std::size_t>(pool_->size())),

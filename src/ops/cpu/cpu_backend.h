@@ -15,16 +15,22 @@
 #include "ops/backend.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/pack.h"
+#include "ops/cpu/prompt.h"
 #include "ops/cpu/tile_products.h"
 
 namespace lanner::ops::cpu {
+
+/// What multiplies many rows in bfloat16; null: the processor has none, or it is not wanted.
+struct BFloat16Kernels {
+  const TileKernels* tiles = nullptr;     // products with weights
+  const PromptKernels* prompt = nullptr;  // of attention
+};
 
 class CpuBackend final : public Backend {
  public:
   /// options.isa and options.deterministic choose among the kernels.
   CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options);
-  /// With these: `tiles` may be null.
-  CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const TileKernels* tiles,
+  CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const BFloat16Kernels& bfloat16,
              PackObserver* observer = nullptr);
 
   std::string description() const override;
@@ -77,6 +83,7 @@ class CpuBackend final : public Backend {
     std::int32_t head, heads;  // query heads, all of one KV head
     std::int32_t first_chunk, end_chunk;
     std::int64_t partial;  // where its state goes for a later merge, or -1: it is the whole
+    bool prompt;           // by prompt_'s products
   };
   /// Running softmax of some queries: their maxima, sums and weighted values.
   struct AttentionState {
@@ -155,6 +162,9 @@ class CpuBackend final : public Backend {
   void finish_heads(const NormQkvArgs& args, std::int64_t row, std::int64_t position, std::int32_t block, float* kv,
                     const KvCacheView& cache) const;
 
+  /// The first token that a query at `position` sees, and the chunk in which that lies.
+  static std::int64_t first_key(const AttentionArgs& args, std::int64_t position);
+  static std::int32_t first_chunk(const AttentionArgs& args, std::int64_t position);
   static bool same_queries(const AttentionTask& a, const AttentionTask& b);
   void plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout);
   void attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache, float* scratch,
@@ -165,8 +175,21 @@ class CpuBackend final : public Backend {
   void attend_queries(const ChunkWork& work, std::int64_t first, std::int64_t count, float* scratch,
                       const AttentionState& state) const;
 
+  /// Whether the slice's queries go through prompt_'s products.
+  bool is_prompt(const SequenceSlice& slice, const KvLayout& layout) const;
+  /// How many rows of a prompt, `heads` query heads of each, are a task. There are head_tasks for each row.
+  std::int64_t rows_of_prompt_task(const Batch& batch, const KvLayout& layout, std::int64_t heads,
+                                   std::int64_t head_tasks) const;
+  std::int64_t prompt_scratch_floats(std::int64_t head_dim) const;
+  struct PromptRoom;
+  void attend_prompt(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache,
+                     float* scratch) const;
+  /// Queries [first, first + rows) of the task, of which there are `count`.
+  void attend_prompt_rows(const ChunkWork& work, std::int64_t first, std::int64_t count, const PromptRoom& room) const;
+
   const Kernels& kernels_;
   const TileKernels* tiles_;  // or null: none, or not wanted
+  const PromptKernels* prompt_;  // or null: none, or not wanted
   std::unique_ptr<ThreadPool> pool_;
   PackObserver* observer_;  // or null
   std::vector<AlignedBuffer> allocations_;
@@ -185,6 +208,7 @@ class CpuBackend final : public Backend {
   const void* tiles_at_ = nullptr;  // where norm_gated_up() has left tiles that nobody has read yet
 
   std::vector<AttentionTask> attention_tasks_;
+  std::int64_t prompt_queries_ = 0;                    // of the largest task that is a prompt's
   std::vector<std::vector<float>> attention_scratch_;  // one a worker
   std::vector<float> attention_partials_;
   std::vector<std::vector<TokenLogprob>> sample_scratch_;  // one a worker

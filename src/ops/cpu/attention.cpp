@@ -61,11 +61,15 @@ bool CpuBackend::same_queries(const AttentionTask& a, const AttentionTask& b) {
 void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout) {
   const std::int64_t group = args.heads / layout.kv_heads;
   const std::int64_t enough = 4L * pool_->size();
-  std::int64_t decode_tasks = static_cast<std::int64_t>(batch.slices.size()) * layout.kv_heads;
-  // Few sequences: hand out query heads one by one, and chunks too when the context is long.
-  const std::int64_t head_step = decode_tasks < enough ? 1 : std::min<std::int64_t>(group, kMaxTaskQueries);
-  decode_tasks = decode_tasks * group / head_step;
-  const bool split_chunks = decode_tasks < enough;
+  // Few sequences: hand out chunks one by one, and query heads too when the context is short.
+  std::int64_t chunks = 0;
+  for (const SequenceSlice& slice : batch.slices) {
+    if (slice.rows > 1) continue;
+    chunks += slice.first_position / kChunkTokens + 1 - first_chunk(args, slice.first_position);
+  }
+  const bool split_chunks = static_cast<std::int64_t>(batch.slices.size()) * layout.kv_heads < enough;
+  const bool split_heads = split_chunks && chunks * layout.kv_heads < enough;
+  const std::int64_t head_step = split_heads ? 1 : std::min<std::int64_t>(group, kMaxTaskQueries);
   const std::int64_t prompt_step = std::min<std::int64_t>(group, kMaxTaskQueries);
   const std::int64_t prompt_rows = rows_of_prompt_task(batch, layout, prompt_step, args.heads / prompt_step);
   prompt_queries_ = prompt_rows * prompt_step;
@@ -99,23 +103,33 @@ void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, c
   }
 }
 
-void CpuBackend::attend_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args,
-                              const KvCacheView& cache, float* scratch, const AttentionState& state) const {
+CpuBackend::ChunkHeads CpuBackend::heads_of_chunk(const AttentionTask& task, std::int64_t chunk,
+                                                  const AttentionArgs& args, const KvCacheView& cache) {
   const std::int64_t kv_head = task.head / (args.heads / cache.layout.kv_heads);
   const std::int64_t chunk_start = chunk * kChunkTokens;
   const SequenceSlice& slice = *task.slice;
-  const std::byte* heads[kChunkTokens / kKvBlockTokens] = {};
+  ChunkHeads chunk_heads = {};
   const std::int64_t last = slice.first_position + task.row + task.rows;  // tokens that the last row sees
   for (std::int64_t t = chunk_start; t < std::min(last, chunk_start + kChunkTokens); t += kKvBlockTokens) {
-    heads[(t - chunk_start) / kKvBlockTokens] =
+    chunk_heads.heads[(t - chunk_start) / kKvBlockTokens] =
         cache.head(slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)], args.layer, kv_head);
   }
+  return chunk_heads;
+}
+
+void CpuBackend::attend_chunk(const ChunkWork& work, float* scratch, const AttentionState& state) const {
+  const AttentionTask& task = work.task;
+  const AttentionArgs& args = work.args;
+  const SequenceSlice& slice = *task.slice;
   // Queries in row order; a row that ends before this chunk, or whose window begins behind it, has no part in it.
   std::int64_t first = 0;
   std::int64_t end = static_cast<std::int64_t>(task.rows) * task.heads;
-  while (first < end && slice.first_position + task.row + first / task.heads + 1 <= chunk_start) ++first;
-  while (first < end && first_chunk(args, slice.first_position + task.row + (end - 1) / task.heads) > chunk) --end;
-  const ChunkWork work{.task = task, .args = args, .layout = cache.layout, .chunk = chunk, .heads = heads};
+  while (first < end && slice.first_position + task.row + first / task.heads + 1 <= work.chunk * kChunkTokens) {
+    ++first;
+  }
+  while (first < end && first_chunk(args, slice.first_position + task.row + (end - 1) / task.heads) > work.chunk) {
+    --end;
+  }
   for (; first < end; first += kernels_.score_queries) {
     attend_queries(work, first, std::min(kernels_.score_queries, end - first), scratch, state);
   }
@@ -165,19 +179,15 @@ void CpuBackend::attend_queries(const ChunkWork& work, std::int64_t first, std::
     }
     kernels_.softmax(own, query.begin - unseen, query.end - unseen, tokens, &max[n], &sum[n]);
   }
-  kernels_.values(work.layout.dtype, heads, tokens, scores, count, head_dim, out);
+  // The chunk's first queries ask for the next chunk, for all of them.
+  const std::byte* const none[kChunkTokens / kKvBlockTokens] = {};
+  kernels_.values(work.layout.dtype, heads, first < kernels_.score_queries ? work.next : none, tokens, scores, count,
+                  head_dim, out);
   for (std::int64_t n = 0; n < count; ++n) {
     const std::int64_t query = first + n;
     const bool fresh = work.chunk == std::max(task.first_chunk, first_chunk(args, queries[n].position));
     merge_state(kernels_, fresh, state.max[query], state.sum[query], state.values + query * head_dim, max[n], sum[n],
                 out[n], head_dim);
-  }
-}
-
-void CpuBackend::attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache, float* scratch,
-                        const AttentionState& state) const {
-  for (std::int64_t chunk = task.first_chunk; chunk < task.end_chunk; ++chunk) {
-    attend_chunk(task, chunk, args, cache, scratch, state);
   }
 }
 
@@ -198,20 +208,43 @@ void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const 
     const std::int64_t row = task.slice->first_row + task.row + query / task.heads;
     return args.out + (row * args.heads + task.head + query % task.heads) * head_dim;
   };
-  std::atomic<std::size_t> next{0};
+  std::atomic<std::size_t> taken{0};
+  const auto take = [&]() -> const AttentionTask* {  // a prompt's last rows, the longest task, first
+    const std::size_t count = attention_tasks_.size();
+    const std::size_t turn = taken.fetch_add(1);
+    return turn < count ? &attention_tasks_[count - 1 - turn] : nullptr;
+  };
   pool_->run([&](Worker& worker) {
     float* own = attention_scratch_[static_cast<std::size_t>(worker.index())].data();
-    const std::size_t count = attention_tasks_.size();
-    for (std::size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {
-      const AttentionTask& task = attention_tasks_[count - 1 - i];  // a prompt's last rows, the longest task, first
+    const AttentionTask* next = nullptr;
+    for (const AttentionTask* now = take(); now != nullptr; now = next) {
+      const AttentionTask& task = *now;
       if (task.prompt) {
         attend_prompt(task, args, cache, own);
+        next = take();
         continue;
       }
       const std::int64_t queries = static_cast<std::int64_t>(task.rows) * task.heads;
       float* place = task.partial < 0 ? own + scratch_floats : attention_partials_.data() + task.partial;
       const AttentionState state = state_at(place, queries);
-      attend(task, args, cache, own, state);
+      ChunkHeads heads = heads_of_chunk(task, task.first_chunk, args, cache);
+      for (std::int64_t chunk = task.first_chunk; chunk < task.end_chunk; ++chunk) {
+        ChunkHeads then = {};
+        if (chunk + 1 < task.end_chunk) {
+          then = heads_of_chunk(task, chunk + 1, args, cache);
+        } else {  // the next task is taken before the last chunk, so as to ask for its keys meanwhile
+          next = take();
+          if (next != nullptr && !next->prompt) then = heads_of_chunk(*next, next->first_chunk, args, cache);
+        }
+        attend_chunk({.task = task,
+                      .args = args,
+                      .layout = cache.layout,
+                      .chunk = chunk,
+                      .heads = heads.heads,
+                      .next = then.heads},
+                     own, state);
+        heads = then;
+      }
       if (task.partial >= 0) continue;
       for (std::int64_t n = 0; n < queries; ++n) {
         write_normalized(state.values + n * head_dim, state.sum[n], head_dim, out_row(task, n));

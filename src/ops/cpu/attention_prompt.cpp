@@ -113,19 +113,14 @@ void CpuBackend::attend_prompt(const AttentionTask& task, const AttentionArgs& a
     prompt_->round_query(args.q + offset(n), args.scale, head_dim, room.queries + n * prompt_depth(head_dim));
     room.states[n] = {.max = -std::numeric_limits<float>::infinity(), .sum = 0, .values = room.values + n * head_dim};
   }
-  const std::int64_t kv_head = task.head / (args.heads / layout.kv_heads);
   const std::int64_t last = slice.first_position + task.row + task.rows;  // tokens that the last row sees
   for (std::int64_t chunk = task.first_chunk; chunk < task.end_chunk; ++chunk) {
-    const std::byte* heads[kChunkTokens / kKvBlockTokens] = {};
-    const std::int64_t start = chunk * kChunkTokens;
-    const std::int64_t tokens = std::min(last - start, kChunkTokens);
-    for (std::int64_t t = 0; t < tokens; t += kKvBlockTokens) {
-      const std::int32_t block = slice.blocks[static_cast<std::size_t>((start + t) / kKvBlockTokens)];
-      heads[t / kKvBlockTokens] = cache.head(block, args.layer, kv_head);
-    }
-    prompt_->arrange_keys(layout.dtype, heads, tokens, head_dim, room.keys);
-    prompt_->arrange_values(layout.dtype, heads, tokens, head_dim, room.chunk_values);
-    const ChunkWork work{.task = task, .args = args, .layout = layout, .chunk = chunk, .heads = heads};
+    const ChunkHeads blocks = heads_of_chunk(task, chunk, args, cache);
+    const std::int64_t tokens = std::min(last - chunk * kChunkTokens, kChunkTokens);
+    prompt_->arrange_keys(layout.dtype, blocks.heads, tokens, head_dim, room.keys);
+    prompt_->arrange_values(layout.dtype, blocks.heads, tokens, head_dim, room.chunk_values);
+    const ChunkWork work{
+        .task = task, .args = args, .layout = layout, .chunk = chunk, .heads = blocks.heads, .next = nullptr};
     for (std::int64_t first = 0; first < count; first += kPromptRows) {
       attend_prompt_rows(work, first, std::min(kPromptRows, count - first), room);
     }

@@ -98,6 +98,7 @@ class CpuBackend final : public Backend {
     const KvLayout& layout;
     std::int64_t chunk;
     const std::byte* const* heads;  // the KV head of the chunk's blocks
+    const std::byte* const* next;   // and of the chunk's that comes then, or nulls: to be asked for ahead
   };
 
   /// out = norm(x), n elements; out may be x.
@@ -167,10 +168,13 @@ class CpuBackend final : public Backend {
   static std::int32_t first_chunk(const AttentionArgs& args, std::int64_t position);
   static bool same_queries(const AttentionTask& a, const AttentionTask& b);
   void plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout);
-  void attend(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache, float* scratch,
-              const AttentionState& state) const;
-  void attend_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args, const KvCacheView& cache,
-                    float* scratch, const AttentionState& state) const;
+  /// A task's chunk of the cache.
+  struct ChunkHeads {
+    const std::byte* heads[kChunkTokens / kKvBlockTokens];  // the KV head of its blocks; null behind the last
+  };
+  static ChunkHeads heads_of_chunk(const AttentionTask& task, std::int64_t chunk, const AttentionArgs& args,
+                                   const KvCacheView& cache);
+  void attend_chunk(const ChunkWork& work, float* scratch, const AttentionState& state) const;
   /// `count` queries of the task, from `first` on, each of which sees a token of the chunk.
   void attend_queries(const ChunkWork& work, std::int64_t first, std::int64_t count, float* scratch,
                       const AttentionState& state) const;

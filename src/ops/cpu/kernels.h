@@ -130,7 +130,8 @@ struct Kernels {
   /// Rounds one token's key and value into its place.
   void (*write_kv)(DType dtype, const float* key, const float* value, std::int64_t head_dim, std::int64_t slot,
                    std::byte* head);
-  /// scores[n * 256 + t] = scale * q[n] · key t, for t in [0, tokens) rounded up to a multiple of 16.
+  /// scores[n * 256 + t] = scale * q[n] · key t, for t in [0, tokens) rounded up to a multiple of 16. Asks for the
+  /// values of the same blocks ahead.
   void (*scores)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
                  std::int64_t queries, std::int64_t head_dim, float scale, float* scores);
   /// values = cap * tanh(values / cap), for [0, n) rounded up to a multiple of 16. Of scores and of logits.
@@ -141,9 +142,10 @@ struct Kernels {
   /// Turns the scores [first, valid) into exp(score - max), the others up to `tokens` into 0; returns max and sum.
   /// first < valid <= tokens.
   void (*softmax)(float* scores, std::int64_t first, std::int64_t valid, std::int64_t tokens, float* max, float* sum);
-  /// out[n][d] = sum over t of weights[n * 256 + t] * value t.
-  void (*values)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* weights,
-                 std::int64_t queries, std::int64_t head_dim, float* const* out);
+  /// out[n][d] = sum over t of weights[n * 256 + t] * value t. Meanwhile asks for the keys of `next`, as many blocks,
+  /// any of which may be null.
+  void (*values)(DType dtype, const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                 const float* weights, std::int64_t queries, std::int64_t head_dim, float* const* out);
   /// out = out * a + chunk * b
   void (*merge)(float* out, float a, const float* chunk, float b, std::int64_t n);
 };

@@ -320,7 +320,12 @@ LANNER_INLINE void score_tokens(const typename Element::Type* keys, const float*
   for (auto& query_sums : sum) {
     for (F32x16& s : query_sums) s = zero();
   }
+  // Values lie behind the keys. The processor's own prefetching ends with the page, and a block's head is few of them.
+  const auto* values = reinterpret_cast<const std::byte*>(keys + kKvBlockTokens * head_dim);
+  constexpr auto kRowBytes = static_cast<std::int64_t>(kKvBlockTokens * sizeof(*keys));
+  constexpr auto kOwnBytes = static_cast<std::int64_t>(kVectors * 16 * sizeof(*keys));
   for (std::int64_t d = 0; d < head_dim; ++d) {
+    for (std::int64_t line = 0; line < kOwnBytes; line += 64) prefetch(values + d * kRowBytes + line);
     for (int v = 0; v < kVectors; ++v) {
       const F32x16 k = Element::load16(keys + d * kKvBlockTokens + v * 16);
       for (int n = 0; n < kQueries; ++n) sum[n][v] = fma(k, set1(q[n][d]), sum[n][v]);
@@ -347,8 +352,8 @@ static void scores_as(const std::byte* const* heads, std::int64_t tokens, const 
 }
 
 template <typename Element, int kQueries, int kVectors>
-LANNER_INLINE void weigh_values(const std::byte* const* heads, std::int64_t tokens, const float* weights,
-                                std::int64_t head_dim, std::int64_t first, float* const* out) {
+LANNER_INLINE void weigh_values(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                                const float* weights, std::int64_t head_dim, std::int64_t first, float* const* out) {
   using Type = typename Element::Type;
   F32x16 sum[kQueries][kVectors];
   for (auto& query_sums : sum) {
@@ -358,7 +363,12 @@ LANNER_INLINE void weigh_values(const std::byte* const* heads, std::int64_t toke
     const Type* values = reinterpret_cast<const Type*>(heads[block]) + kKvBlockTokens * head_dim + first;
     const std::int64_t left = tokens - block * kKvBlockTokens;
     const std::int64_t here = left < kKvBlockTokens ? left : kKvBlockTokens;
+    const std::byte* keys = next[block] == nullptr ? nullptr : next[block] + first * sizeof(Type);
     for (std::int64_t t = 0; t < here; ++t) {
+      if (keys != nullptr) {
+        for (std::size_t line = 0; line < kVectors * 16 * sizeof(Type); line += 64) prefetch(keys + line);
+        keys += static_cast<std::size_t>(head_dim) * sizeof(Type);
+      }
       for (int v = 0; v < kVectors; ++v) {
         const F32x16 value = Element::load16(values + t * head_dim + v * 16);
         for (int n = 0; n < kQueries; ++n) {
@@ -374,14 +384,14 @@ LANNER_INLINE void weigh_values(const std::byte* const* heads, std::int64_t toke
 }
 
 template <typename Element, int kQueries>
-static void values_as(const std::byte* const* heads, std::int64_t tokens, const float* weights, std::int64_t head_dim,
-                      float* const* out) {
+static void values_as(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                      const float* weights, std::int64_t head_dim, float* const* out) {
   for (std::int64_t d = 0; d < head_dim;) {
     if (head_dim - d >= kScoreVectors * 16) {
-      weigh_values<Element, kQueries, kScoreVectors>(heads, tokens, weights, head_dim, d, out);
+      weigh_values<Element, kQueries, kScoreVectors>(heads, next, tokens, weights, head_dim, d, out);
       d += kScoreVectors * 16;
     } else {
-      weigh_values<Element, kQueries, 1>(heads, tokens, weights, head_dim, d, out);
+      weigh_values<Element, kQueries, 1>(heads, next, tokens, weights, head_dim, d, out);
       d += 16;
     }
   }
@@ -413,10 +423,10 @@ static void scores(DType dtype, const std::byte* const* heads, std::int64_t toke
   });
 }
 
-static void values(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* weights,
-                   std::int64_t queries, std::int64_t head_dim, float* const* out) {
+static void values(DType dtype, const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                   const float* weights, std::int64_t queries, std::int64_t head_dim, float* const* out) {
   with_element_and_queries(dtype, queries, [&]<typename Element, int kQueries>() {
-    values_as<Element, kQueries>(heads, tokens, weights, head_dim, out);
+    values_as<Element, kQueries>(heads, next, tokens, weights, head_dim, out);
   });
 }
 

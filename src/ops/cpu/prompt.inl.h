@@ -81,25 +81,55 @@ static void arrange_values(DType dtype, const std::byte* const* heads, std::int6
   return arrange_values_as<PairsBF16>(heads, tokens, head_dim, out);
 }
 
-/// e^x for x <= 0 to 3e-6 of it, a hundredth of what rounding to bf16 takes; 0 from -104 on. A NaN stays one.
+/// e^x for x <= 0 to 8e-5 of it, a twentieth of what rounding to bf16 takes; 0 from -104 on. A NaN stays one.
 LANNER_INLINE __m512 weight_of(__m512 x) {
   const __m512 exponent = _mm512_max_ps(_mm512_set1_ps(-160.0F), _mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)));
   const __m512 n = _mm512_roundscale_ps(exponent, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m512 r = _mm512_sub_ps(exponent, n);
-  __m512 p = _mm512_set1_ps(9.570101276040077e-3F);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.591785907745361e-2F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.40247443318367e-1F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931217908859253e-1F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.999992847442627e-1F));
+  __m512 p = _mm512_set1_ps(5.51716685295105e-2F);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.426111251115799e-1F));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.932609677314758e-1F));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.999280571937561e-1F));
   return _mm512_scalef_ps(p, n);
 }
 
-/// Which of the 16 tokens from t on lie in [first, valid).
-LANNER_INLINE __mmask16 seen(std::int64_t t, std::int64_t first, std::int64_t valid) {
-  const std::int64_t skipped = first - t < 0 ? 0 : first - t > 16 ? 16 : first - t;
-  const std::int64_t end = valid - t < 0 ? 0 : valid - t > 16 ? 16 : valid - t;
-  return static_cast<__mmask16>(((1U << static_cast<unsigned>(end)) - 1U) &
-                                ~((1U << static_cast<unsigned>(skipped)) - 1U));
+/// Scores of a query and where it sees them; 32 tokens at a time. kAll: it sees all of these.
+struct SeenScores {
+  const float* scores;
+  std::int64_t first, valid;
+
+  /// Which of the 16 tokens from t on lie in [first, valid).
+  LANNER_INLINE __mmask16 seen(const SeenScores& s, std::int64_t t) {
+    const std::int64_t skipped = s.first - t < 0 ? 0 : s.first - t > 16 ? 16 : s.first - t;
+    const std::int64_t end = s.valid - t < 0 ? 0 : s.valid - t > 16 ? 16 : s.valid - t;
+    const unsigned before = (1U << static_cast<unsigned>(skipped)) - 1U;
+    return static_cast<__mmask16>(((1U << static_cast<unsigned>(end)) - 1U) & ~before);
+  }
+  template <bool kAll>
+  LANNER_INLINE __m512 largest(const SeenScores& s, std::int64_t t, __m512 so_far) {
+    const __m512 all = _mm512_loadu_ps(s.scores + t);
+    if constexpr (kAll) return _mm512_max_ps(all, so_far);  // a NaN is passed over: it shows in the sum
+    return _mm512_mask_max_ps(so_far, seen(s, t), all, so_far);
+  }
+  template <bool kAll>
+  LANNER_INLINE __m512 weight(const SeenScores& s, std::int64_t t, __m512 max) {
+    const __m512 weight = weight_of(_mm512_sub_ps(_mm512_loadu_ps(s.scores + t), max));
+    if constexpr (kAll) return weight;
+    return _mm512_maskz_mov_ps(seen(s, t), weight);
+  }
+};
+
+/// visit.template operator()<all>(t) for each 32 tokens of which the query sees some.
+template <typename Visit>
+LANNER_INLINE void for_each_seen(const SeenScores& s, Visit visit) {
+  const std::int64_t end = (s.valid + 31) / 32 * 32;
+  std::int64_t t = s.first / 32 * 32;
+  if (t < s.first) {
+    visit.template operator()<false>(t);
+    t += 32;
+  }
+  for (; t + 32 <= s.valid; t += 32) visit.template operator()<true>(t);
+  if (t < end) visit.template operator()<false>(t);
 }
 
 static void weigh(const float* scores, std::int64_t first, std::int64_t valid, std::int64_t tokens,
@@ -108,34 +138,26 @@ static void weigh(const float* scores, std::int64_t first, std::int64_t valid, s
     for (std::int64_t t = 0; t < tokens; t += 32) store_bits(weights + t, _mm512_setzero_si512());
     return;
   }
-  const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
-  const std::int64_t begin = first / 32 * 32;
-  const std::int64_t end = (valid + 31) / 32 * 32;
-  __m512 largest = nothing;
-  __m512 largest_too = nothing;
-  for (std::int64_t t = begin; t < end; t += 32) {  // a NaN is passed over: it shows in the sum
-    const __m512 a = _mm512_mask_loadu_ps(nothing, seen(t, first, valid), scores + t);
-    const __m512 b = _mm512_mask_loadu_ps(nothing, seen(t + 16, first, valid), scores + t + 16);
-    largest = _mm512_max_ps(a, largest);
-    largest_too = _mm512_max_ps(b, largest_too);
-  }
-  const float own = _mm512_reduce_max_ps(_mm512_max_ps(largest, largest_too));
+  const SeenScores seen{.scores = scores, .first = first, .valid = valid};
+  __m512 largest[2] = {_mm512_set1_ps(-__builtin_inff()), _mm512_set1_ps(-__builtin_inff())};
+  for_each_seen(seen, [&]<bool kAll>(std::int64_t t) __attribute__((always_inline)) {
+    largest[0] = SeenScores::largest<kAll>(seen, t, largest[0]);
+    largest[1] = SeenScores::largest<kAll>(seen, t + 16, largest[1]);
+  });
+  const float own = _mm512_reduce_max_ps(_mm512_max_ps(largest[0], largest[1]));
   const float max = own > state->max ? own : state->max;
   const __m512 subtracted = _mm512_set1_ps(max);
-  __m512 sum = _mm512_setzero_ps();
-  __m512 sum_too = _mm512_setzero_ps();
-  for (std::int64_t t = 0; t < begin; t += 32) store_bits(weights + t, _mm512_setzero_si512());
-  for (std::int64_t t = begin; t < end; t += 32) {
-    const __m512 a = weight_of(_mm512_sub_ps(_mm512_loadu_ps(scores + t), subtracted));
-    const __m512 b = weight_of(_mm512_sub_ps(_mm512_loadu_ps(scores + t + 16), subtracted));
-    const __m512 kept_a = _mm512_maskz_mov_ps(seen(t, first, valid), a);
-    const __m512 kept_b = _mm512_maskz_mov_ps(seen(t + 16, first, valid), b);
-    sum = _mm512_add_ps(sum, kept_a);
-    sum_too = _mm512_add_ps(sum_too, kept_b);
-    store_bits(weights + t, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(kept_b, kept_a)));
-  }
-  for (std::int64_t t = end; t < tokens; t += 32) store_bits(weights + t, _mm512_setzero_si512());
-  const float added = _mm512_reduce_add_ps(_mm512_add_ps(sum, sum_too));
+  __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (std::int64_t t = 0; t < first / 32 * 32; t += 32) store_bits(weights + t, _mm512_setzero_si512());
+  for_each_seen(seen, [&]<bool kAll>(std::int64_t t) __attribute__((always_inline)) {
+    const __m512 a = SeenScores::weight<kAll>(seen, t, subtracted);
+    const __m512 b = SeenScores::weight<kAll>(seen, t + 16, subtracted);
+    sum[0] = _mm512_add_ps(sum[0], a);
+    sum[1] = _mm512_add_ps(sum[1], b);
+    store_bits(weights + t, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
+  });
+  for (std::int64_t t = (valid + 31) / 32 * 32; t < tokens; t += 32) store_bits(weights + t, _mm512_setzero_si512());
+  const float added = _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1]));
   if (max == state->max) {
     state->sum += added;
     return;

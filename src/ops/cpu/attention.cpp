@@ -61,15 +61,14 @@ bool CpuBackend::same_queries(const AttentionTask& a, const AttentionTask& b) {
 void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, const KvLayout& layout) {
   const std::int64_t group = args.heads / layout.kv_heads;
   const std::int64_t enough = 4L * pool_->size();
-  // Few sequences: hand out chunks one by one, and query heads too when the context is short.
+  // Chunks of a context that would keep one worker busy for too long go out one by one, and query heads too where there
+  // are few chunks in all.
   std::int64_t chunks = 0;
   for (const SequenceSlice& slice : batch.slices) {
     if (slice.rows > 1) continue;
-    chunks += slice.first_position / kChunkTokens + 1 - first_chunk(args, slice.first_position);
+    chunks += layout.kv_heads * (slice.first_position / kChunkTokens + 1 - first_chunk(args, slice.first_position));
   }
-  const bool split_chunks = static_cast<std::int64_t>(batch.slices.size()) * layout.kv_heads < enough;
-  const bool split_heads = split_chunks && chunks * layout.kv_heads < enough;
-  const std::int64_t head_step = split_heads ? 1 : std::min<std::int64_t>(group, kMaxTaskQueries);
+  const std::int64_t head_step = chunks < enough ? 1 : std::min<std::int64_t>(group, kMaxTaskQueries);
   const std::int64_t prompt_step = std::min<std::int64_t>(group, kMaxTaskQueries);
   const std::int64_t prompt_rows = rows_of_prompt_task(batch, layout, prompt_step, args.heads / prompt_step);
   prompt_queries_ = prompt_rows * prompt_step;
@@ -87,7 +86,7 @@ void CpuBackend::plan_attention(const AttentionArgs& args, const Batch& batch, c
       const auto end = static_cast<std::int32_t>((tokens + kChunkTokens - 1) / kChunkTokens);
       for (std::int64_t head = 0; head < args.heads;) {
         const std::int64_t heads = std::min(step, group - head % group);
-        const bool split = split_chunks && slice.rows == 1 && end - start > 1;
+        const bool split = slice.rows == 1 && end - start > 1 && (end - start) * enough > chunks;
         for (std::int32_t chunk = start; chunk < end; chunk = split ? chunk + 1 : end) {
           attention_tasks_.push_back({&slice, row, rows, static_cast<std::int32_t>(head),
                                       static_cast<std::int32_t>(heads), chunk, split ? chunk + 1 : end,
@@ -121,15 +120,13 @@ void CpuBackend::attend_chunk(const ChunkWork& work, float* scratch, const Atten
   const AttentionTask& task = work.task;
   const AttentionArgs& args = work.args;
   const SequenceSlice& slice = *task.slice;
+  const std::int64_t chunk = work.chunk;
+  const std::int64_t chunk_start = chunk * kChunkTokens;
   // Queries in row order; a row that ends before this chunk, or whose window begins behind it, has no part in it.
   std::int64_t first = 0;
   std::int64_t end = static_cast<std::int64_t>(task.rows) * task.heads;
-  while (first < end && slice.first_position + task.row + first / task.heads + 1 <= work.chunk * kChunkTokens) {
-    ++first;
-  }
-  while (first < end && first_chunk(args, slice.first_position + task.row + (end - 1) / task.heads) > work.chunk) {
-    --end;
-  }
+  while (first < end && slice.first_position + task.row + first / task.heads + 1 <= chunk_start) ++first;
+  while (first < end && first_chunk(args, slice.first_position + task.row + (end - 1) / task.heads) > chunk) --end;
   for (; first < end; first += kernels_.score_queries) {
     attend_queries(work, first, std::min(kernels_.score_queries, end - first), scratch, state);
   }

@@ -108,6 +108,7 @@ void CpuBackend::attend_prompt(const AttentionTask& task, const AttentionArgs& a
     const std::int64_t row = slice.first_row + task.row + query / task.heads;
     return (row * args.heads + task.head + query % task.heads) * head_dim;
   };
+  prompt_->configure();
   std::fill_n(room.values, count * head_dim, 0.0F);
   for (std::int64_t n = 0; n < count; ++n) {
     prompt_->round_query(args.q + offset(n), args.scale, head_dim, room.queries + n * prompt_depth(head_dim));

@@ -58,6 +58,8 @@ struct PromptKernels {
   /// the last token, up to a multiple of 32, become zero.
   void (*arrange_values)(DType dtype, const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
                          std::uint16_t* out);
+  /// To be called by a thread before it multiplies, and again after anything else may have used its tiles.
+  void (*configure)();
   void (*multiply)(const BFloat16Product& product);
   /// Takes the scores [first, valid) of a query into its state, the values of which shrink to the new maximum, and
   /// writes what its weights are, with zeros elsewhere in [0, tokens). tokens is a multiple of 32; first may be valid

@@ -23,7 +23,7 @@ struct ProcessorTiles {
   };
   static_assert(sizeof(Configuration) == 64);
 
-  /// Of this thread, anew for each product: others configure them for theirs.
+  /// Of this thread, anew for each task: products of weights configure them for themselves.
   LANNER_INLINE void configure() {
     static constexpr Configuration kConfiguration{};
     asm volatile("ldtilecfg %0" : : "m"(kConfiguration));
@@ -53,6 +53,7 @@ const PromptKernels& prompt_kernels() {
   static constexpr PromptKernels kTable{.round_query = round_query,
                                         .arrange_keys = arrange_keys,
                                         .arrange_values = arrange_values,
+                                        .configure = configure_tiles<ProcessorTiles>,
                                         .multiply = multiply_by_tiles<ProcessorTiles>,
                                         .weigh = weigh};
   return kTable;

@@ -59,6 +59,7 @@ const PromptKernels& prompt_kernels() {
   static constexpr PromptKernels kTable{.round_query = round_query,
                                         .arrange_keys = arrange_keys,
                                         .arrange_values = arrange_values,
+                                        .configure = [] {},
                                         .multiply = multiply,
                                         .weigh = weigh};
   return kTable;

@@ -76,6 +76,7 @@ const PromptKernels& prompt_kernels() {
   static constexpr PromptKernels kTable{.round_query = round_query,
                                         .arrange_keys = arrange_keys,
                                         .arrange_values = arrange_values,
+                                        .configure = configure_tiles<MemoryTiles>,
                                         .multiply = multiply_by_tiles<MemoryTiles>,
                                         .weigh = weigh};
   return kTable;

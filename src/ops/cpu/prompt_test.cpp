@@ -67,13 +67,14 @@ void check_product(Multiply multiply, std::int64_t rows, std::int64_t columns, s
   expect_within(c, expected, bound);
 }
 
-void check_products(Multiply multiply) {
+void check_products(const cpu::PromptKernels& kernels) {
   Random random(60);
+  kernels.configure();
   for (const std::int64_t rows : {16, 32}) {
     for (const std::int64_t columns : {16, 32, 48, 64, 112, 256}) {
       for (const std::int64_t depth : {32, 96, 256}) {
         for (const bool add : {false, true}) {
-          check_product(multiply, rows, columns, depth, add, random);
+          check_product(kernels.multiply, rows, columns, depth, add, random);
           if (::testing::Test::HasFatalFailure()) return;
         }
       }
@@ -84,13 +85,13 @@ void check_products(Multiply multiply) {
 TEST(PromptProducts, OfThisProcessorAreThoseOfAPlainLoop) {
   const cpu::PromptKernels* kernels = cpu::prompt_kernels_for(selected_cpu_isa());
   if (kernels == nullptr) GTEST_SKIP() << "there are none with this instruction set";
-  check_products(kernels->multiply);
+  check_products(*kernels);
 }
 
 TEST(PromptProducts, WithTilesAreThoseOfAPlainLoop) {
   if (detected_cpu_isa() < CpuIsa::kAvx512 || !has_bfloat16_products())
     GTEST_SKIP() << "this processor lacks AVX512-BF16";
-  check_products(cpu::prompt_in_memory::prompt_kernels().multiply);
+  check_products(cpu::prompt_in_memory::prompt_kernels());
 }
 
 }  // namespace

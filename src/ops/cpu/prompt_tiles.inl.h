@@ -49,8 +49,12 @@ static void multiply_tiles_of(const BFloat16Product& p, std::int64_t row, std::i
 }
 
 template <typename Tiles>
-static void multiply_by_tiles(const BFloat16Product& p) {
+static void configure_tiles() {
   Tiles::configure();
+}
+
+template <typename Tiles>
+static void multiply_by_tiles(const BFloat16Product& p) {
   for (std::int64_t column = 0; column < p.columns; column += 32) {
     const bool two_columns = column + 32 <= p.columns;
     for (std::int64_t row = 0; row < p.rows; row += 32) {

@@ -25,6 +25,12 @@ enum class ComputeType : std::uint8_t {
   kBFloat16,  // as kAuto on the CPU, with the KV cache in bf16; CUDA: as kFloat16, in bf16
 };
 
+/// Where the host's memory lies on a machine that has several memory nodes.
+enum class NumaPolicy : std::uint8_t {
+  kSystem,      // where the thread runs that writes it first
+  kInterleave,  // spread over all nodes, page by page
+};
+
 struct EngineOptions {
   /// How a model folder keeps its matrices: "awq" or "gptq"; empty or "hf": as its config.json says.
   std::string model_format;
@@ -46,11 +52,15 @@ struct EngineOptions {
   /// A row's result depends on that row and its cache alone. Makes steps of many rows slower on CUDA, and on a CPU with
   /// AVX512-BF16, whose attention of prompts rounds to 16 bits otherwise.
   bool deterministic = false;
-  /// CPU threads; 0: as many processors as this process may use. On CUDA they prepare weights and sample.
+  /// CPU threads; 0: one for each fast core that this process may use, within its cgroup's quota. On CUDA they prepare
+  /// weights and sample.
   std::int32_t threads = 0;
-  /// On the CPU: each thread stays on a processor of its own. Faster and steadier on a machine that has other work, as
-  /// long as no other program pins its threads to the same ones.
+  /// On the CPU: each thread stays on a processor of its own, of as many cores as there are. Faster and steadier on a
+  /// machine that has other work, as long as no other program pins its threads to the same ones. A note says where it
+  /// cannot be.
   bool pin_threads = false;
+  /// Of weights, KV cache and scratch. kUnsupported where the system does not let this process choose.
+  NumaPolicy numa = NumaPolicy::kSystem;
   /// Told what whoever runs the engine should know while it runs, a line each, on the engine's thread; may be empty.
   std::function<void(std::string_view)> on_note{};
   /// For tests: exactly this many KV blocks; 0: by cache_max_entry_count.

@@ -40,9 +40,7 @@ std::string table(const eval::KernelFigures& figures, const std::string& name) {
       const eval::KernelShape& shape = figures.shapes[figure.shape];
       text += fmt::format("{:<15}{:<20}{:<10}{:>6}{:>12.1f}{:>8.1f} % of {}\n", shape.name, shape_text(shape),
                           shape.formats, figure.rows, 1e6 * figure.seconds.median, 100 * figure.share(),
-                          figure.read_bound ? "reading"
-                          : shape.int8      ? "int8"
-                                            : "fp32");
+                          figure.read_bound ? "reading" : shape.products());
     }
   }
   return text;

@@ -26,8 +26,10 @@ Result<DeviceLimits> cuda_limits(eval::Products products) {
   return result;
 }
 
-Result<DeviceLimits> cpu_limits(int threads, eval::Products products) {
-  LANNER_ASSIGN_OR_RETURN(const eval::Roofline limits, eval::measure_roofline({.threads = threads}));
+Result<DeviceLimits> cpu_limits(const EngineOptions& options, eval::Products products) {
+  LANNER_ASSIGN_OR_RETURN(
+      const eval::Roofline limits,
+      eval::measure_roofline({.threads = options.threads, .pin_threads = options.pin_threads}));
   const bool int8 = products == eval::Products::kInt8;
   DeviceLimits result;
   result.read_bytes_per_s = limits.read_bytes_per_s;
@@ -92,7 +94,7 @@ Result<BenchmarkSubject> open_subject(const BenchmarkFlags& flags, const EngineO
 Result<DeviceLimits> measure_limits(const BenchmarkSubject& subject, const EngineOptions& options,
                                     eval::Products products) {
   if (subject.opened.ran_on == Device::kCuda) return cuda_limits(products);
-  return cpu_limits(options.threads, products);
+  return cpu_limits(options, products);
 }
 
 }  // namespace lanner::cli

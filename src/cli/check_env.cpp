@@ -13,7 +13,7 @@
 #include "cli/verbs.h"
 #include "core/cpu_info.h"
 #include "core/mapped_file.h"
-#include "core/thread_pool.h"
+#include "core/processors.h"
 #include "lanner/version.h"
 #include "ops/backend.h"
 

@@ -32,9 +32,11 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
   options.push_back(add_model_format_flag(verb, flags.model_format));
-  options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("all"));
+  options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"));
   options.push_back(verb.add_flag("--pin-threads", flags.pin_threads,
                                   "Keep each on a processor of its own, where the model runs there"));
+  options.push_back(add_choice(verb, "--numa", flags.numa, {"system", "interleave"},
+                               "interleave: spread the memory over all memory nodes"));
   options.push_back(
       verb.add_flag("--deterministic", flags.deterministic,
                     "The same answer whatever else runs beside it (on a CPU without products of 16 bits always so; else "
@@ -185,6 +187,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   options.engine.deterministic = flags.deterministic;
   options.engine.threads = flags.threads;
   options.engine.pin_threads = flags.pin_threads;
+  options.engine.numa = flags.numa == "interleave" ? NumaPolicy::kInterleave : NumaPolicy::kSystem;
   options.chat_template = flags.chat_template;
   LANNER_RETURN_IF_ERROR(check_options(options.engine, flag_name));  // before a model is looked for
   if (flags.enable_prefix_caching && flags.disable_prefix_caching) {

@@ -43,6 +43,7 @@ struct EngineFlags : ModelFlags {
   std::string model_format;
   int threads = 0;
   bool pin_threads = false;
+  std::string numa = "system";
   bool deterministic = false;
   bool enable_prefix_caching = false;  // the default already; accepted for scripts
   bool disable_prefix_caching = false;

@@ -3,14 +3,14 @@
 #include <fmt/format.h>
 #include <sched.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstdlib>
+#include <cerrno>
 #include <exception>
-#include <fstream>
 #include <string>
+#include <system_error>
+#include <utility>
 
 #include "core/check.h"
+#include "core/processors.h"
 
 namespace lanner {
 namespace {
@@ -34,16 +34,18 @@ void wait_for_change(const std::atomic<T>& value, T old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-/// The first `count` processors that this process may use; none where it may use fewer.
-std::vector<int> own_processors(int count) {
+/// Why the threads of a pool cannot be pinned to these processors; empty where they can.
+std::string why_not_pinned(int threads, const std::vector<int>& processors) {
+  if (static_cast<int>(processors.size()) < threads) {
+    return fmt::format("there are {} threads, but this process may use {} processors", threads, processors.size());
+  }
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) < count) return {};
-  std::vector<int> processors;
-  for (int cpu = 0; static_cast<int>(processors.size()) < count; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) processors.push_back(cpu);
+  // The same set again: a sandbox may forbid it.
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0 || ::sched_setaffinity(0, sizeof(set), &set) != 0) {
+    return fmt::format("the system does not allow it: {}", std::generic_category().message(errno));
   }
-  return processors;
+  return {};
 }
 
 }  // namespace
@@ -51,7 +53,11 @@ std::vector<int> own_processors(int count) {
 Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads, bool pinned) {
   LANNER_CHECK(threads >= 1);
   std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
-  if (pinned) pool->processors_ = own_processors(threads);
+  if (pinned) {
+    std::vector<int> processors = own_processors().ids;
+    pool->pinning_problem_ = why_not_pinned(threads, processors);
+    if (pool->pinning_problem_.empty()) pool->processors_ = std::move(processors);
+  }
   try {
     pool->threads_.reserve(static_cast<std::size_t>(threads - 1));
     for (int index = 1; index < threads; ++index) {
@@ -114,21 +120,6 @@ void ThreadPool::wait_at_barrier() {
     return;
   }
   wait_for_change(passed_, passed);
-}
-
-int available_processors() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int processors = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  if (::sched_getaffinity(0, sizeof(set), &set) == 0) processors = std::max(1, CPU_COUNT(&set));
-  std::ifstream quota_file("/sys/fs/cgroup/cpu.max");  // "max 100000" or "150000 100000"
-  std::string quota;
-  double period = 0;
-  if (quota_file >> quota >> period && quota != "max" && period > 0) {
-    const double share = std::strtod(quota.c_str(), nullptr) / period;
-    if (share > 0) processors = std::min(processors, static_cast<int>(std::ceil(share)));
-  }
-  return std::max(1, processors);
 }
 
 }  // namespace lanner

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -46,13 +47,16 @@ class ThreadPool {
   using Body = std::function<void(Worker&)>;
 
   /// threads >= 1, the caller of run() included. kResourceExhausted where the system starts no more. `pinned`: each
-  /// thread stays on a processor of its own, as long as this process may use so many; the caller's must ask for it.
+  /// thread stays on a processor of its own, in the order of own_processors(); the caller's must ask for it. Where that
+  /// cannot be, none is pinned, and pinning_problem() says why.
   static Result<std::unique_ptr<ThreadPool>> create(int threads, bool pinned = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return size_; }
+  /// Why threads that should be pinned are not; else empty.
+  const std::string& pinning_problem() const { return pinning_problem_; }
   void run(const Body& body);
   /// Pins the calling thread, which is to call run(), if the pool's are. Threads that it starts later inherit that.
   void pin_caller() const { pin(0); }
@@ -65,7 +69,8 @@ class ThreadPool {
   void wait_at_barrier();
 
   const int size_;
-  std::vector<int> processors_;  // of the workers; empty: they are not pinned
+  std::vector<int> processors_;  // of the workers, and maybe more; empty: they are not pinned
+  std::string pinning_problem_;
   std::vector<std::thread> threads_;
   const Body* body_ = nullptr;
   bool stopping_ = false;
@@ -75,8 +80,5 @@ class ThreadPool {
   alignas(64) std::atomic<int> arrived_{0};           // workers at the current barrier
   alignas(64) std::atomic<std::uint32_t> passed_{0};  // counts barriers; a change lets them through
 };
-
-/// The processors this process may use: its affinity mask, and its cgroup's quota rounded up.
-int available_processors();
 
 }  // namespace lanner

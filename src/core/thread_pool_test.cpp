@@ -9,6 +9,8 @@
 #include <memory>
 #include <numeric>
 
+#include "core/processors.h"
+
 namespace lanner {
 namespace {
 
@@ -129,6 +131,9 @@ TEST(ThreadPool, IsNotPinnedWhereProcessorsAreTooFew) {
     if (::sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_EQUAL(&set, &allowed)) free.fetch_add(1);
   });
   EXPECT_EQ(free.load(), pool->size());
+  EXPECT_NE(pool->pinning_problem().find("but this process may use"), std::string::npos) << pool->pinning_problem();
+  EXPECT_TRUE((*ThreadPool::create(1, true))->pinning_problem().empty());
+  EXPECT_TRUE((*ThreadPool::create(CPU_COUNT(&allowed) + 1, false))->pinning_problem().empty());
 }
 
 TEST(ThreadPool, UsesNoProcessorWhileItIsIdle) {
@@ -143,11 +148,6 @@ TEST(ThreadPool, UsesNoProcessorWhileItIsIdle) {
 
 TEST(ThreadPool, MayBeMadeAndEndedWithoutARun) {
   for (int i = 0; i < 50; ++i) make_pool(1 + i % 5);
-}
-
-TEST(AvailableProcessors, IsAtLeastOneAndNoMoreThanThereAre) {
-  EXPECT_GE(available_processors(), 1);
-  EXPECT_LE(available_processors(), static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/numa.h"
 #include "engine/batching_engine.h"
 #include "model/decoder_config.h"
 
@@ -112,7 +113,16 @@ Result<ChosenDevice> open_device(const EngineOptions& options, const model::Chec
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cpu_backend({.threads = options.threads,
                                                                  .pin_threads = options.pin_threads,
                                                                  .deterministic = options.deterministic}));
+  for (std::string& note : chosen.backend->take_notes()) notes.push_back(std::move(note));
   return chosen;
+}
+
+/// Goes on until the engine's threads are started, which have its policy from then on.
+Result<std::optional<InterleavedMemory>> begin_numa(NumaPolicy policy, std::vector<std::string>& notes) {
+  if (policy == NumaPolicy::kSystem) return std::optional<InterleavedMemory>();
+  LANNER_ASSIGN_OR_RETURN(InterleavedMemory memory, InterleavedMemory::begin());
+  if (memory.nodes() == 1) notes.emplace_back("memory is not spread: there is one memory node");
+  return std::optional<InterleavedMemory>(std::move(memory));
 }
 
 std::int64_t weight_elements(const model::DecoderSpec& spec) {
@@ -313,6 +323,7 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   LoadTimes times;
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   OpenedEngine opened;
+  LANNER_ASSIGN_OR_RETURN(const auto interleaved, begin_numa(options.numa, opened.notes));
   EngineParts parts;
   parts.options = options;
   const auto longest = static_cast<std::int32_t>(spec.max_position);

@@ -89,8 +89,12 @@ Subject subject_of(std::string_view name, const ops::Linear& linear, const Layou
     if (!shape.formats.ends_with(format)) shape.formats += (shape.formats.empty() ? "" : ", ") + std::string(format);
     shape.rows.push_back(weight.rows());
     shape.bytes += weight.bytes();
-    shape.ops_per_row += (quantized ? 4.0 : 2.0) * static_cast<double>(weight.rows() * weight.cols());
-    shape.int8 = shape.int8 || quantized;
+    const auto parameters = static_cast<double>(weight.rows() * weight.cols());
+    if (quantized) {
+      shape.int8_ops_per_row += 4 * parameters;
+    } else {
+      shape.float32_ops_per_row += 2 * parameters;
+    }
     subject.parts.push_back(layouts.of(weight));
   }
   return subject;
@@ -187,8 +191,8 @@ Spread time_calls(Copies& copies, const std::vector<float>& input, std::int32_t 
 
 KernelFigure figure_of(const Subject& subject, std::size_t index, std::int32_t rows, const Roofline& limits) {
   const double reading = static_cast<double>(subject.shape.bytes) / limits.read_bytes_per_s;
-  const double peak = subject.shape.int8 ? limits.int8_ops_per_s : limits.float32_ops_per_s;
-  const double multiplying = subject.shape.ops_per_row * rows / peak;
+  const double multiplying = rows * (subject.shape.int8_ops_per_row / limits.int8_ops_per_s +
+                                     subject.shape.float32_ops_per_row / limits.float32_ops_per_s);
   return {.shape = index,
           .rows = rows,
           .seconds = {},
@@ -200,7 +204,8 @@ KernelFigure figure_of(const Subject& subject, std::size_t index, std::int32_t r
 Result<KernelFigures::Body> measure_body(CpuIsa isa, const std::vector<Subject>& subjects,
                                          const KernelBenchmarkOptions& options, const std::function<void()>& done) {
   KernelFigures::Body body{.isa = isa, .limits = {}, .figures = {}};
-  LANNER_ASSIGN_OR_RETURN(body.limits, measure_roofline({.threads = options.threads, .isa = isa}));
+  LANNER_ASSIGN_OR_RETURN(
+      body.limits, measure_roofline({.threads = options.threads, .isa = isa, .pin_threads = options.pin_threads}));
   LANNER_ASSIGN_OR_RETURN(const auto backend, ops::make_cpu_backend({.threads = options.threads,
                                                                      .isa = isa,
                                                                      .pin_threads = options.pin_threads,

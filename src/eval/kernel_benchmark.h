@@ -41,8 +41,15 @@ struct KernelShape {
   std::string formats;      // of its parts, said once where they are alike: "int4" or "int4, int8"
   std::int64_t bytes = 0;   // of the packed weights
   std::int64_t layers = 0;  // how many of the model's operations have it
-  double ops_per_row = 0;   // multiplications and additions of an input row; 4 a parameter where it is two bytes
-  bool int8 = false;        // which peak they are held against: of bytes, else of fp32
+  // Multiplications and additions of an input row, by the peak that they are held against: of quantized parts 4 a
+  // parameter, since an activation is two bytes.
+  double int8_ops_per_row = 0;
+  double float32_ops_per_row = 0;
+
+  /// "int8", "fp32", or both.
+  const char* products() const {
+    return int8_ops_per_row == 0 ? "fp32" : float32_ops_per_row == 0 ? "int8" : "int8 and fp32";
+  }
 };
 
 struct KernelFigure {

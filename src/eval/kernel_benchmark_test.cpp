@@ -51,7 +51,9 @@ TEST(KernelBenchmark, MeasuresEveryShapeOfAModelOnEveryBody) {
   EXPECT_EQ(qkv.formats, "bfloat16");
   EXPECT_EQ(qkv.layers, 2);
   EXPECT_EQ(qkv.bytes, std::int64_t{128} * 64 * 2);
-  EXPECT_EQ(qkv.ops_per_row, 2.0 * 128 * 64);
+  EXPECT_EQ(qkv.float32_ops_per_row, 2.0 * 128 * 64);
+  EXPECT_EQ(qkv.int8_ops_per_row, 0);
+  EXPECT_STREQ(qkv.products(), "fp32");
   EXPECT_EQ(figures->shapes[4].name, "head");
   EXPECT_EQ(figures->shapes[4].layers, 1);
   ASSERT_EQ(figures->bodies.size(), 2U);
@@ -64,7 +66,7 @@ TEST(KernelBenchmark, MeasuresEveryShapeOfAModelOnEveryBody) {
       EXPECT_LE(figure.seconds.min, figure.seconds.median);
       const KernelShape& of = figures->shapes[figure.shape];
       const double reading = static_cast<double>(of.bytes) / body.limits.read_bytes_per_s;
-      const double multiplying = of.ops_per_row * figure.rows / body.limits.float32_ops_per_s;
+      const double multiplying = of.float32_ops_per_row * figure.rows / body.limits.float32_ops_per_s;
       EXPECT_DOUBLE_EQ(figure.limit_seconds, std::max(reading, multiplying));
       EXPECT_EQ(figure.read_bound, reading >= multiplying);
     }

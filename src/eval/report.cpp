@@ -7,7 +7,7 @@
 
 #include "core/cpu_info.h"
 #include "core/mapped_file.h"
-#include "core/thread_pool.h"
+#include "core/processors.h"
 #include "lanner/version.h"
 
 namespace lanner::eval {
@@ -43,7 +43,8 @@ nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject&
                       {"session_len", options.session_len},
                       {"max_batch_size", nullptr},
                       {"max_prefill_token_num", nullptr},
-                      {"pin_threads", options.pin_threads}};
+                      {"pin_threads", options.pin_threads},
+                      {"numa", options.numa == NumaPolicy::kInterleave ? "interleave" : "system"}};
   if (options.max_batch_size) head["settings"]["max_batch_size"] = *options.max_batch_size;
   if (options.max_prefill_token_num) head["settings"]["max_prefill_token_num"] = *options.max_prefill_token_num;
   return head;

@@ -8,8 +8,10 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <thread>
 
 #include "core/aligned_buffer.h"
+#include "core/processors.h"
 #include "core/thread_pool.h"
 #include "eval/roofline_loops.h"
 
@@ -111,13 +113,17 @@ Result<Roofline> measure_roofline(const RooflineOptions& options) {
   const std::int64_t wanted = options.buffer_bytes > 0 ? options.buffer_bytes : default_buffer_bytes();
   const std::int64_t bytes = std::max<std::int64_t>(wanted / kReadStep, threads) * kReadStep;
   LANNER_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(bytes, "measuring the bandwidth"));
-  LANNER_ASSIGN_OR_RETURN(const std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
-  Measurement measurement(*pool, loops_for(options.isa));
-  return Roofline{.threads = threads,
-                  .buffer_bytes = bytes,
-                  .read_bytes_per_s = measurement.read_bytes_per_s(buffer),
-                  .float32_ops_per_s = measurement.float32_ops_per_s(),
-                  .int8_ops_per_s = measurement.int8_ops_per_s()};
+  LANNER_ASSIGN_OR_RETURN(const std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads, options.pin_threads));
+  Roofline roofline{.threads = threads, .buffer_bytes = bytes};
+  const auto measure = [&] {
+    pool->pin_caller();
+    Measurement measurement(*pool, loops_for(options.isa));
+    roofline.read_bytes_per_s = measurement.read_bytes_per_s(buffer);
+    roofline.float32_ops_per_s = measurement.float32_ops_per_s();
+    roofline.int8_ops_per_s = measurement.int8_ops_per_s();
+  };
+  std::thread(measure).join();  // a thread of its own, whose pinning ends with it
+  return roofline;
 }
 
 }  // namespace lanner::eval

@@ -16,6 +16,7 @@ namespace lanner::eval {
 struct RooflineOptions {
   int threads = 0;                  // 0: available_processors()
   CpuIsa isa = selected_cpu_isa();  // not above detected_cpu_isa()
+  bool pin_threads = false;         // as the engine's
   std::int64_t buffer_bytes = 0;    // for reading; 0: 4 times the last-level cache, 64 MiB to 1 GiB
 };
 

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "core/thread_pool.h"
+#include "core/processors.h"
 
 namespace lanner::eval {
 namespace {

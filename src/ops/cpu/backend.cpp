@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/cpu_info.h"
 #include "core/float16.h"
+#include "core/processors.h"
 #include "ops/check_arguments.h"
 #include "ops/cpu/cpu_backend.h"
 
@@ -53,6 +54,12 @@ CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels,
 
 std::string CpuBackend::description() const {
   return fmt::format("cpu {}, {} thread{}", cpu_isa_name(kernels_.isa), pool_->size(), pool_->size() == 1 ? "" : "s");
+}
+
+std::vector<std::string> CpuBackend::take_notes() {
+  if (told_ || pool_->pinning_problem().empty()) return {};
+  told_ = true;
+  return {"threads are not pinned: " + pool_->pinning_problem()};
 }
 
 std::int64_t CpuBackend::available_bytes() const { return available_memory_bytes(); }

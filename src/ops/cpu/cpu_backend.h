@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
 
   std::string description() const override;
   std::int64_t available_bytes() const override;
+  std::vector<std::string> take_notes() override;
   void enter_thread() override { pool_->pin_caller(); }
 
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override;
@@ -196,6 +197,7 @@ class CpuBackend final : public Backend {
   const PromptKernels* prompt_;  // or null: none, or not wanted
   std::unique_ptr<ThreadPool> pool_;
   PackObserver* observer_;  // or null
+  bool told_ = false;       // that threads are not pinned
   std::vector<AlignedBuffer> allocations_;
   WeightRoom weight_room_;
 

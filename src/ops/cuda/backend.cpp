@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/processors.h"
 #include "ops/check_arguments.h"
 #include "ops/cuda/cuda_backend.h"
 #include "ops/cuda/cuda_error.h"

@@ -85,9 +85,12 @@ void fill_quantized(WeightSource& source, const WeightKind& kind, Random& random
   const float step = source.format == WeightFormat::kInt4 ? 0.125F : 0.0078125F;
   source.scales = random.vector(source.rows * (source.cols / source.group), 0.5F * step, step);
   if (kind.offsets) source.offsets = random.vector(static_cast<std::int64_t>(source.scales.size()), -1.0F, 0.25F);
-  if (!kind.half_scales) return;
-  for (float& scale : source.scales) scale = rounded_to_half(scale);
-  for (float& offset : source.offsets) offset = rounded_to_half(offset);
+  if (kind.half_scales) {
+    for (float& scale : source.scales) scale = rounded_to_half(scale);
+    for (float& offset : source.offsets) offset = rounded_to_half(offset);
+  }
+  if (source.format != WeightFormat::kInt4 || kind.offsets) return;
+  for (const float scale : source.scales) source.offsets.push_back(-8 * scale);
 }
 
 float dense_element(const WeightSource& source, std::int64_t index) {
@@ -185,8 +188,9 @@ std::vector<WeightKind> quantized_kinds(std::int64_t group) {
     for (const bool offsets : {false, true}) {
       kinds.push_back({.format = WeightFormat::kInt8, .group = group, .offsets = offsets, .half_scales = half_scales});
     }
-    if (group % 32 == 0) {
-      kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = true, .half_scales = half_scales});
+    for (const bool offsets : {false, true}) {
+      if (group % 32 != 0) continue;
+      kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = offsets, .half_scales = half_scales});
     }
   }
   return kinds;

@@ -53,7 +53,7 @@ class Random {
 struct WeightKind {
   WeightFormat format = WeightFormat::kF32;
   std::int64_t group = 0;
-  bool offsets = false;      // int8: with offsets or without. int4 always has them
+  bool offsets = false;      // or none; int4's are those of a zero point of 8 then
   bool half_scales = false;  // scales and offsets exact in fp16, which may be packed smaller
   Arithmetic arithmetic = Arithmetic::kFast;
 

@@ -1,6 +1,7 @@
 // Weights that were packed before: taken as they lie, or refused.
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/thread_pool.h"
@@ -76,6 +77,23 @@ TEST(PackedImage, IsWidenedLikeItsSource) {
   }
 }
 
+TEST(PackedWeight, OfFourBitsAroundTheMiddleHasNoOffsets) {
+  for (const bool half_scales : {false, true}) {
+    const WeightKind kind{.format = WeightFormat::kInt4, .group = 32, .half_scales = half_scales};
+    WeightSource source = random_source(kind, 37, 256);
+    const auto centered = pack(source);
+    ASSERT_NE(centered, nullptr);
+    EXPECT_FALSE(centered->image().has_offsets);
+    EXPECT_EQ(centered->image().half_scales, half_scales);
+    EXPECT_EQ(centered->bytes(), 3 * 8 * (256 + (half_scales ? 32 : 64)));  // panels, groups, codes and scales
+    source.offsets.back() = std::nextafter(source.offsets.back(), 0.0F);
+    const auto other = pack(source);
+    ASSERT_NE(other, nullptr);
+    EXPECT_TRUE(other->image().has_offsets);
+    for (std::int64_t row = 0; row < 36; ++row) EXPECT_EQ(row_of(*centered, row), row_of(*other, row)) << row;
+  }
+}
+
 TEST(PackedImage, OutlivesItsFirstOwner) {
   auto first = pack(random_source({.format = WeightFormat::kInt4, .group = 32, .offsets = true}, 16, 64));
   const auto wanted = row_of(*first, 3);
@@ -102,6 +120,15 @@ TEST(WeightRoom, GivesPlacesApartWhichOutliveIt) {
   for (std::size_t i = 0; i < places.size(); ++i) {
     EXPECT_EQ(std::count(places[i].get(), places[i].get() + sizes[i], static_cast<std::byte>(i + 1)), sizes[i]);
   }
+}
+
+TEST(WeightRoom, GoesOnBehindSmallOnesAfterALargeOne) {
+  cpu::WeightRoom room;
+  const auto first = room.allocate(1024);
+  const auto large = room.allocate(std::int64_t{70} << 20);
+  const auto second = room.allocate(64);
+  ASSERT_TRUE(first.ok() && large.ok() && second.ok());
+  EXPECT_EQ(second->get(), first->get() + 1024);
 }
 
 TEST(PackedImage, IsRefusedWhenItContradictsItself) {

@@ -26,8 +26,9 @@ LANNER_INLINE std::int32_t four_codes(const std::int8_t* p) {
   return x4;
 }
 
-/// How a unit of kColumns columns of a panel lies in memory, and its product with four columns' codes a step.
-template <std::int64_t kColumns>
+/// How a unit of kColumns columns of a panel lies in memory, and its product with four columns' codes a step. A code
+/// means code - kZero.
+template <std::int64_t kColumns, std::int32_t kZero>
 struct NibbleUnit {
   static constexpr std::int64_t kBytes = kColumns * kPanelRows / 2;
   static constexpr bool kPrefetched = true;  // for one row
@@ -42,7 +43,7 @@ struct NibbleUnit {
     }
     return unit;
   }
-  LANNER_INLINE I32x16 start(std::int32_t) { return set1_int(0); }
+  LANNER_INLINE I32x16 start(std::int32_t sum_of_x) { return set1_int(-kZero * sum_of_x); }
   LANNER_INLINE I32x16 dot(I32x16 sum, const NibbleUnit& unit, int step, const std::int8_t* x) {
     return dot_nibbles(sum, unit.codes[step], four_codes(x + 4 * step));
   }

@@ -27,6 +27,7 @@ inline constexpr std::int64_t kActivationGroup = 32;  // columns of an activatio
 inline constexpr std::int64_t kSumGroup = 16;         // columns whose codes are summed for offsets
 inline constexpr std::int32_t kLowSteps = 128;        // an activation's code is 128 * high + low
 inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
+inline constexpr std::int32_t kCenter = 8;            // what int4 codes without offsets are counted from
 inline constexpr std::int64_t kMaxTileRows = 32;
 inline constexpr std::int64_t kMaxTilePanels = 4;
 inline constexpr std::int64_t kMaxScoreQueries = 4;
@@ -36,7 +37,8 @@ inline constexpr std::int64_t kChunkTokens = 256;  // of context between two mer
 ///   dense: for each column, the 16 rows' elements;
 ///   int8: for each group, for each 4 columns, 16 rows x 4 bytes of code + 128; then the group's 16 scales, and the
 ///         16 offsets if there are any;
-///   int4: the same with two sets of 4 columns in a byte, the first in the low nibble.
+///   int4: the same with two sets of 4 columns in a byte, the first in the low nibble. Without offsets a code means
+///         code - 8: of weights whose zero point is 8 throughout, a tenth less has to be read.
 /// Scales and offsets are fp16 where all of them are exact in it, else fp32. Rows past the end are zero.
 struct WeightView {
   WeightFormat format = WeightFormat::kF32;

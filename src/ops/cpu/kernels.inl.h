@@ -193,10 +193,15 @@ static void multiply_codes(const WeightView& w, std::int64_t panel, const InputV
 template <int kPanels>
 static void multiply_quantized(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
                                std::int64_t rows, float* tile) {
-  if (w.format == WeightFormat::kInt4) {  // always with offsets: a zero point is one
+  if (w.format == WeightFormat::kInt4 && w.has_offsets) {
     return w.half_scales
-               ? multiply_codes<NibbleUnit<32>, 32, HalfScales, true, kPanels>(w, panel, input, row, rows, tile)
-               : multiply_codes<NibbleUnit<32>, 32, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
+               ? multiply_codes<NibbleUnit<32, 0>, 32, HalfScales, true, kPanels>(w, panel, input, row, rows, tile)
+               : multiply_codes<NibbleUnit<32, 0>, 32, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
+  }
+  if (w.format == WeightFormat::kInt4) {
+    using Unit = NibbleUnit<32, kCenter>;
+    return w.half_scales ? multiply_codes<Unit, 32, HalfScales, false, kPanels>(w, panel, input, row, rows, tile)
+                         : multiply_codes<Unit, 32, FloatScales, false, kPanels>(w, panel, input, row, rows, tile);
   }
   if (w.group % 32 != 0) {
     return multiply_codes<ByteUnit<16>, 16, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);

@@ -51,6 +51,15 @@ struct GroupPlace {
 
 std::int64_t quantized_panel_bytes(const WeightView& view) { return view.cols / view.group * GroupPlace{view}.bytes; }
 
+/// Whether every group's zero point is the middle of int4's codes. Exact: 8 is a power of two.
+bool is_centered(const WeightSource& source) {
+  if (source.format != WeightFormat::kInt4 || source.offsets.size() != source.scales.size()) return false;
+  for (std::size_t i = 0; i < source.scales.size(); ++i) {
+    if (source.offsets[i] != -static_cast<float>(kCenter) * source.scales[i]) return false;
+  }
+  return true;
+}
+
 /// The layout that pack_weight will write. Offsets that a kernel has no variant without are written as zeros.
 WeightView plan_quantized(const WeightSource& source) {
   WeightView view;
@@ -58,9 +67,11 @@ WeightView plan_quantized(const WeightSource& source) {
   view.cols = source.cols;
   view.group = source.group;
   const bool small_groups = unit_columns(source.group) != kActivationGroup;
-  view.has_offsets = source.format == WeightFormat::kInt4 || small_groups || !source.offsets.empty();
-  const bool half_variant = source.format == WeightFormat::kInt4 || !view.has_offsets;
-  view.half_scales = half_variant && exact_in_half(source.scales) && exact_in_half(source.offsets);
+  const bool nibbles = source.format == WeightFormat::kInt4;
+  view.has_offsets = nibbles ? !is_centered(source) : small_groups || !source.offsets.empty();
+  const bool half_variant = nibbles || !view.has_offsets;
+  view.half_scales =
+      half_variant && exact_in_half(source.scales) && (!view.has_offsets || exact_in_half(source.offsets));
   view.panel_bytes = quantized_panel_bytes(view);
   return view;
 }
@@ -111,7 +122,7 @@ void pack_quantized_panel(const WeightSource& source, const WeightView& view, st
       }
       write_scale(group + place.scale_byte(lane), source.scales[static_cast<std::size_t>(row * groups + g)],
                   view.half_scales);
-      if (!source.offsets.empty()) {
+      if (view.has_offsets && !source.offsets.empty()) {
         write_scale(group + place.offset_byte(lane), source.offsets[static_cast<std::size_t>(row * groups + g)],
                     view.half_scales);
       }
@@ -176,7 +187,7 @@ Result<WeightView> image_view(const WeightSource& source) {
     view.has_offsets = image.has_offsets;
     view.half_scales = image.half_scales;
     const bool nibbles = image.format == WeightFormat::kInt4;
-    const bool needs_offsets = nibbles || unit_columns(image.group) != kActivationGroup;
+    const bool needs_offsets = unit_columns(image.group) != kActivationGroup;
     if (needs_offsets && !image.has_offsets) return wrong("offsets are missing");
     if (image.half_scales && !nibbles && image.has_offsets) return wrong("scales of 16 bits beside offsets");
     view.panel_bytes = quantized_panel_bytes(view);
@@ -213,8 +224,13 @@ Result<std::shared_ptr<std::byte>> WeightRoom::allocate(std::int64_t bytes) {
   constexpr std::int64_t kBufferBytes = std::int64_t{64} << 20;  // only what is written to takes memory
   constexpr std::int64_t kLine = 64;
   if (buffer_ == nullptr || bytes > buffer_->bytes() - used_) {
-    LANNER_ASSIGN_OR_RETURN(auto buffer, AlignedBuffer::allocate(std::max(bytes, kBufferBytes), "weights"));
-    buffer_ = std::make_shared<AlignedBuffer>(std::move(buffer));
+    LANNER_ASSIGN_OR_RETURN(AlignedBuffer fresh, AlignedBuffer::allocate(std::max(bytes, kBufferBytes), "weights"));
+    const auto buffer = std::make_shared<AlignedBuffer>(std::move(fresh));
+    // A large matrix has one of its own, and those behind it go on where the small ones are.
+    if (buffer_ != nullptr && buffer->bytes() - bytes < buffer_->bytes() - used_) {
+      return std::shared_ptr<std::byte>(buffer, buffer->data());
+    }
+    buffer_ = buffer;
     used_ = 0;
   }
   std::shared_ptr<std::byte> memory(buffer_, buffer_->data() + used_);
@@ -278,7 +294,12 @@ void CpuWeight::read_row(std::int64_t row, float* out) const {
   const GroupPlace place{view_};
   for (std::int64_t g = 0; g < view_.cols / view_.group; ++g, panel += place.bytes) {
     const float scale = read_scale(panel + place.scale_byte(lane), view_.half_scales);
-    const float offset = view_.has_offsets ? read_scale(panel + place.offset_byte(lane), view_.half_scales) : 0.0F;
+    float offset = 0;
+    if (view_.has_offsets) {
+      offset = read_scale(panel + place.offset_byte(lane), view_.half_scales);
+    } else if (view_.format == WeightFormat::kInt4) {
+      offset = -static_cast<float>(kCenter) * scale;
+    }
     for (std::int64_t column = 0; column < view_.group; ++column) {
       const auto stored = static_cast<unsigned>(panel[place.code_byte(column, lane)]);
       int code = static_cast<int>(stored) - 128;

@@ -1,6 +1,8 @@
 #include "ops/sampling.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 
 #include "core/check.h"
@@ -23,9 +25,34 @@ bool better(const TokenLogprob& a, const TokenLogprob& b) {
 }
 
 bool all_finite(std::span<const float> logits) {
-  float probe = 0;
-  for (const float logit : logits) probe += logit * 0.0F;  // NaN and infinity times 0 are NaN
-  return probe == 0.0F;
+  constexpr std::uint32_t kExponent = 0x7F800000U;  // all of it set: NaN or infinity
+  std::uint32_t found = 0;                          // integers, whose sum may take any order: several at once
+  for (const float logit : logits) found |= (std::bit_cast<std::uint32_t>(logit) & kExponent) == kExponent ? 1U : 0U;
+  return found == 0;
+}
+
+/// The first of the largest; no NaN among them.
+std::int32_t largest_token(std::span<const float> logits) {
+  constexpr std::size_t kLanes = 16;  // maxima side by side, for the compiler to take vectors
+  std::array<float, kLanes> largest;
+  largest.fill(logits[0]);
+  std::size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    const float* values = logits.data() + i;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      largest[lane] = values[lane] > largest[lane] ? values[lane] : largest[lane];
+    }
+  }
+  float best = *std::ranges::max_element(largest);
+  for (; i < logits.size(); ++i) best = std::max(best, logits[i]);
+  return static_cast<std::int32_t>(std::ranges::find(logits, best) - logits.begin());
+}
+
+/// Whether the candidates' scores are the logits as they are.
+bool takes_logits_as_they_are(const SampleRow& row) {
+  const SamplingParams& params = *row.params;
+  return params.repetition_penalty == 1.0F && params.presence_penalty == 0.0F && params.frequency_penalty == 0.0F &&
+         row.logit_bias.empty() && row.banned_tokens.empty();
 }
 
 void apply_repetition_penalty(const SampleRow& row, std::vector<TokenLogprob>& scores) {
@@ -136,13 +163,19 @@ SampledToken sample_row(const SampleRow& row, std::vector<TokenLogprob>& scratch
     return result;
   }
   const SamplingParams& params = *row.params;
+  const bool greedy = params.temperature <= 0.0F || params.top_k == 1;
+  if (greedy && takes_logits_as_they_are(row)) {
+    result.token = largest_token(row.logits);
+    if (params.logprobs >= 0) report_logprobs(row, result);
+    return result;
+  }
   scratch.resize(row.logits.size());
   for (std::size_t i = 0; i < scratch.size(); ++i) scratch[i] = {static_cast<std::int32_t>(i), row.logits[i]};
   apply_repetition_penalty(row, scratch);
   apply_output_penalties(row, scratch);
   for (const LogitBias& bias : row.logit_bias) scratch[static_cast<std::size_t>(bias.token)].logprob += bias.bias;
   for (const std::int32_t token : row.banned_tokens) scratch[static_cast<std::size_t>(token)].logprob = kBanned;
-  if (params.temperature <= 0.0F || params.top_k == 1) {
+  if (greedy) {
     result.token = std::min_element(scratch.begin(), scratch.end(), better)->token;
   } else {
     filter_candidates(params, scratch);

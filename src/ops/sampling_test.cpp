@@ -87,6 +87,18 @@ TEST(Greedy, TakesTheBestAndAmongEqualsTheLowerId) {
   EXPECT_EQ(greedy({-0.0F, 0.0F}).sample().token, 0);
 }
 
+TEST(Greedy, FindsTheBestWhereverItStands) {
+  for (const std::size_t size : {1U, 2U, 15U, 16U, 17U, 47U, 64U}) {
+    for (std::size_t place = 0; place < size; ++place) {
+      std::vector<float> logits(size, -3.0F);
+      logits[place] = -1.0F;
+      EXPECT_EQ(greedy(logits).sample().token, static_cast<std::int32_t>(place)) << "of " << size;
+      logits.back() = -1.0F;
+      EXPECT_EQ(greedy(logits).sample().token, static_cast<std::int32_t>(place)) << "of " << size;
+    }
+  }
+}
+
 TEST(Greedy, IsAlsoWhatTopK1Means) {
   Request request = random_draw({1, 3, 2, 3}, 5.0F);
   request.params.top_k = 1;

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <utility>
 
+#include "cli/arguments.h"
 #include "cli/output.h"
 #include "eval/roofline.h"
 #include "model/random_weights.h"
@@ -13,6 +15,14 @@
 
 namespace lanner::cli {
 namespace {
+
+std::optional<ops::WeightFormat> format_by_name(const std::string& name) {
+  using enum ops::WeightFormat;
+  for (const ops::WeightFormat format : {kInt4, kInt8, kF16, kBF16, kF32}) {
+    if (ops::weight_format_name(format) == name) return format;
+  }
+  return std::nullopt;  // none was asked for: the command line lets no other through
+}
 
 Result<DeviceLimits> cuda_limits(eval::Products products) {
   LANNER_ASSIGN_OR_RETURN(const ops::CudaLimits limits, ops::measure_cuda_limits(0));
@@ -27,9 +37,8 @@ Result<DeviceLimits> cuda_limits(eval::Products products) {
 }
 
 Result<DeviceLimits> cpu_limits(const EngineOptions& options, eval::Products products) {
-  LANNER_ASSIGN_OR_RETURN(
-      const eval::Roofline limits,
-      eval::measure_roofline({.threads = options.threads, .pin_threads = options.pin_threads}));
+  LANNER_ASSIGN_OR_RETURN(const eval::Roofline limits,
+                          eval::measure_roofline({.threads = options.threads, .pin_threads = options.pin_threads}));
   const bool int8 = products == eval::Products::kInt8;
   DeviceLimits result;
   result.read_bytes_per_s = limits.read_bytes_per_s;
@@ -47,6 +56,10 @@ void add_benchmark_flags(CLI::App& verb, BenchmarkFlags& flags) {
   verb.add_option("--random-weights", flags.random_weights,
                   "A folder with only config.json: random weights of that shape, in the place of MODEL")
       ->type_name("FOLDER");
+  add_choice(verb, "--random-weights-format", flags.random_weights_format,
+             {"int4", "int8", "float16", "bfloat16", "float32"},
+             "Of the matrices; int4 and int8 of the layers', in groups of 32")
+      ->default_str("as config.json says");
   verb.add_option("--json", flags.json, "Write the figures into this file")->type_name("FILE");
   add_engine_flags(verb, flags.engine);
 }
@@ -69,10 +82,14 @@ Result<NamedCheckpoint> open_named_checkpoint(const BenchmarkFlags& flags, const
   if (random == !flags.engine.model.empty()) {
     return invalid_argument("give either MODEL or --random-weights");
   }
+  if (!random && !flags.random_weights_format.empty()) {
+    return invalid_argument("--random-weights-format goes with --random-weights");
+  }
   NamedCheckpoint named;
   std::string path = flags.random_weights;
   if (random) {
-    LANNER_ASSIGN_OR_RETURN(named.checkpoint, model::open_random_weights(path));
+    LANNER_ASSIGN_OR_RETURN(named.checkpoint,
+                            model::open_random_weights(path, format_by_name(flags.random_weights_format)));
   } else {
     LANNER_ASSIGN_OR_RETURN(path, resolve_model(flags.engine));
     LANNER_ASSIGN_OR_RETURN(const model::ModelFormat format, model::model_format(options.model_format));

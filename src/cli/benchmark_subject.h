@@ -23,7 +23,8 @@ namespace lanner::cli {
 
 struct BenchmarkFlags {
   EngineFlags engine;
-  std::string random_weights;  // a folder with config.json, in the place of MODEL
+  std::string random_weights;         // a folder with config.json, in the place of MODEL
+  std::string random_weights_format;  // empty: as config.json says
   std::string json;
 };
 

@@ -20,6 +20,7 @@ namespace {
 constexpr double kDeviation = 0.02;
 constexpr std::int64_t kMostShift = 1 << 16;  // elements by which matrices' beginnings differ
 constexpr std::int64_t kLargestMatrix = std::int64_t{1} << 34;
+constexpr std::int64_t kUsualGroup = 32;  // columns that share a scale, where only the format is asked for
 
 /// Random numbers of one format, made when they are first asked for, and more when more are.
 class RandomNumbers {
@@ -73,11 +74,17 @@ bool is_of_a_layer(std::string_view name) {
   return false;
 }
 
+/// What the matrices are of.
+struct Formats {
+  ops::WeightFormat dense = ops::WeightFormat::kF16;
+  ops::WeightFormat layers = ops::WeightFormat::kF16;  // of their matrices: as dense, kInt4 or kInt8
+  std::int64_t group = 0;                              // columns that share a scale, where they are quantized
+};
+
 class RandomWeights final : public Checkpoint {
  public:
-  /// `group`: columns that share a scale in the layers' int4 matrices; 0: they are dense.
-  RandomWeights(std::string folder, Json config, ops::WeightFormat format, std::int64_t group)
-      : folder_(std::move(folder)), config_(std::move(config)), format_(format), group_(group), numbers_(format) {}
+  RandomWeights(std::string folder, Json config, const Formats& formats)
+      : folder_(std::move(folder)), config_(std::move(config)), formats_(formats), numbers_(formats.dense) {}
 
   CheckpointKind kind() const override { return CheckpointKind::kFolder; }
   const std::string& path() const override { return folder_; }
@@ -96,11 +103,11 @@ class RandomWeights final : public Checkpoint {
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
     LANNER_RETURN_IF_ERROR(check_matrix(name, rows, cols));
     // As quantized checkpoints have it: the matrices of layers, but neither the embedding nor the head.
-    if (group_ > 0 && is_of_a_layer(name)) return quantized_matrix(name, rows, cols);
+    if (ops::is_quantized(formats_.layers) && is_of_a_layer(name)) return quantized_matrix(name, rows, cols);
     auto numbers = numbers_.at_least(rows * cols + kMostShift);
     const auto shift = static_cast<std::int64_t>(std::hash<std::string_view>{}(name) % kMostShift);
     ops::WeightSource source;
-    source.format = format_;
+    source.format = formats_.dense;
     source.rows = rows;
     source.cols = cols;
     source.dense = numbers->data() + shift * numbers_.element_bytes();
@@ -119,34 +126,37 @@ class RandomWeights final : public Checkpoint {
 
  private:
   Result<ops::WeightSource> quantized_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const {
-    if (cols % group_ != 0) {
-      return unsupported(fmt::format("{}: {}: {} columns in groups of {}", folder_, name, cols, group_));
+    const std::int64_t group = formats_.group;
+    if (cols % group != 0) {
+      return unsupported(fmt::format("{}: {}: {} columns in groups of {}", folder_, name, cols, group));
     }
-    // Codes of 0 to 15 around a zero point of 8, with the usual deviation; scales are exact in fp16.
-    constexpr float kScale = 1.0F / 256;
+    // int4: codes of 0 to 15 around a zero point of 8; int8: all of them. With the usual deviation; scales are exact in
+    // fp16.
+    const bool nibbles = formats_.layers == ops::WeightFormat::kInt4;
+    const std::size_t bits = nibbles ? 4 : 8;
+    const float scale = nibbles ? 1.0F / 256 : 1.0F / 4096;
     constexpr float kZero = 8;
     ops::WeightSource source;
-    source.format = ops::WeightFormat::kInt4;
+    source.format = formats_.layers;
     source.rows = rows;
     source.cols = cols;
-    source.group = group_;
+    source.group = group;
     source.codes.resize(static_cast<std::size_t>(rows * cols));
     std::mt19937_64 random(std::hash<std::string_view>{}(name));
     std::uint64_t word = 0;
     for (std::size_t i = 0; i < source.codes.size(); ++i) {
-      word = i % 16 == 0 ? random() : word >> 4U;
-      source.codes[i] = static_cast<std::uint8_t>(word & 15U);
+      word = i % (64 / bits) == 0 ? random() : word >> bits;
+      source.codes[i] = static_cast<std::uint8_t>(word & ((1U << bits) - 1));
     }
-    source.scales.assign(source.codes.size() / static_cast<std::size_t>(group_), kScale);
-    source.offsets.assign(source.scales.size(), -kZero * kScale);
+    source.scales.assign(source.codes.size() / static_cast<std::size_t>(group), scale);
+    if (nibbles) source.offsets.assign(source.scales.size(), -kZero * scale);
     return source;
   }
 
   const std::string folder_;
   const Json config_;
   const Json generation_config_ = Json::object();
-  const ops::WeightFormat format_;
-  const std::int64_t group_;
+  const Formats formats_;
   mutable RandomNumbers numbers_;
 };
 
@@ -162,20 +172,26 @@ ops::WeightFormat stored_format(const Json& config) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder) {
+Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder,
+                                                              std::optional<ops::WeightFormat> wanted) {
   LANNER_ASSIGN_OR_RETURN(Json config, read_folder_object(folder, "config.json"));
-  std::int64_t group = 0;
-  if (config.contains("quantization_config")) {
+  Formats formats;
+  formats.dense = stored_format(config);
+  if (wanted) {
+    if (!ops::is_quantized(*wanted)) formats.dense = *wanted;
+    formats.layers = *wanted;
+    formats.group = kUsualGroup;
+  } else if (config.contains("quantization_config")) {
     LANNER_ASSIGN_OR_RETURN(const GroupQuantization quantization,
                             read_group_quantization(config, Json::object(), ModelFormat::kPlain, folder));
     if (quantization.bits != 4 || quantization.group <= 0) {
       return unsupported(folder +
                          "/config.json: quantization_config: random weights are dense, or of 4 bits in groups");
     }
-    group = quantization.group;
+    formats.layers = ops::WeightFormat::kInt4;
+    formats.group = quantization.group;
   }
-  const ops::WeightFormat format = stored_format(config);
-  return std::shared_ptr<const Checkpoint>(std::make_shared<RandomWeights>(folder, std::move(config), format, group));
+  return std::shared_ptr<const Checkpoint>(std::make_shared<RandomWeights>(folder, std::move(config), formats));
 }
 
 }  // namespace lanner::model

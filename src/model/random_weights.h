@@ -2,10 +2,12 @@
 // A model of a given shape without its weights, for measuring speed: a folder that holds only config.json.
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "lanner/status.h"
 #include "model/checkpoint.h"
+#include "ops/weight_source.h"
 
 namespace lanner::model {
 
@@ -14,7 +16,10 @@ namespace lanner::model {
 /// buffer, so that opening costs about the time and memory of the largest one. There is no tokenizer.
 ///
 /// With a quantization_config of 4 bits (AWQ or GPTQ) the layers' matrices are int4 in groups of its size, and of each
-/// only one exists at a time. kUnsupported for other quantized weights.
-Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder);
+/// only one exists at a time. kUnsupported for other quantized weights. `wanted` takes the place of what config.json
+/// says of formats: all matrices dense in it, or the layers' quantized, in groups of 32, around a zero point in the
+/// middle.
+Result<std::shared_ptr<const Checkpoint>> open_random_weights(const std::string& folder,
+                                                              std::optional<ops::WeightFormat> wanted = std::nullopt);
 
 }  // namespace lanner::model

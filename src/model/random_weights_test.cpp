@@ -120,6 +120,33 @@ TEST(RandomWeights, OfFourBitsAreTheLayersMatrices) {
   EXPECT_EQ((*checkpoint)->matrix("model.layers.1.mlp.up_proj.weight", 512, 64)->codes, source->codes);
 }
 
+TEST(RandomWeights, AreOfTheFormatThatIsAskedFor) {
+  Json config = small_llama();
+  config["quantization_config"] = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", 64}};
+  const Folder folder(config);
+  const std::string up = "model.layers.1.mlp.up_proj.weight";
+  const auto dense = open_random_weights(folder.path(), ops::WeightFormat::kBF16);
+  ASSERT_TRUE(dense.ok()) << dense.status().message();
+  EXPECT_EQ((*dense)->matrix(up, 8, 64)->format, ops::WeightFormat::kBF16);
+  EXPECT_EQ((*dense)->matrix("lm_head.weight", 8, 64)->format, ops::WeightFormat::kBF16);
+  for (const ops::WeightFormat format : {ops::WeightFormat::kInt4, ops::WeightFormat::kInt8}) {
+    const auto quantized = open_random_weights(folder.path(), format);
+    ASSERT_TRUE(quantized.ok()) << quantized.status().message();
+    EXPECT_EQ((*quantized)->matrix("lm_head.weight", 8, 64)->format, ops::WeightFormat::kF16);
+    const auto source = (*quantized)->matrix(up, 512, 64);
+    ASSERT_TRUE(source.ok());
+    EXPECT_EQ(source->format, format);
+    EXPECT_EQ(source->group, 32);
+    EXPECT_EQ(source->offsets.empty(), format == ops::WeightFormat::kInt8);
+    double squares = 0;
+    for (std::size_t i = 0; i < source->codes.size(); ++i) {
+      const int code = source->offsets.empty() ? static_cast<std::int8_t>(source->codes[i]) : source->codes[i] - 8;
+      squares += std::pow(static_cast<double>(source->scales[i / 32]) * code, 2);
+    }
+    EXPECT_NEAR(std::sqrt(squares / static_cast<double>(source->codes.size())), 0.02, 0.003);
+  }
+}
+
 TEST(RandomWeights, RefuseQuantizedConfigurationsAndMissingOnes) {
   Json config = small_llama();
   config["quantization_config"] = {{"quant_method", "awq"}};

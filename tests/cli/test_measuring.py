@@ -48,6 +48,18 @@ def test_random_weights_need_a_configuration_alone(run, shape, tmp_path):
     assert figures["weight_bytes_per_step"] == 2 * (figures["layer_parameters"] + 96 * 64) + 4 * 64 * (2 * 2 + 1)
 
 
+def test_random_weights_are_of_the_format_that_is_asked_for(run, shape, tmp_path):
+    report = tmp_path / "report.json"
+    done = run("benchmark", "kernels", "--random-weights", shape, "--random-weights-format", "int4", "--rows", "1", "--isa",
+               "generic", "--threads", "1", "--json", report)
+    assert done.returncode == 0, done.stderr
+    formats = {figure["name"]: figure["formats"] for figure in json.loads(report.read_text())["shapes"]}
+    assert formats["down"] == "int4" and formats["head"] == "float16"
+    done = run("benchmark", "kernels", shape, "--random-weights-format", "int4")
+    assert done.returncode == 1
+    assert done.stderr == b"lanner: error: --random-weights-format goes with --random-weights\n"
+
+
 def test_a_list_of_requests_is_measured(run, shape, tmp_path):
     requests = tmp_path / "requests.json"
     requests.write_text("[[20, 5], [3, 9], [40, 1], [7, 7]]")

@@ -32,7 +32,8 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
   options.push_back(add_model_format_flag(verb, flags.model_format));
-  options.push_back(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"));
+  options.push_back(
+      verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"));
   options.push_back(verb.add_flag("--pin-threads", flags.pin_threads,
                                   "Keep each on a processor of its own, where the model runs there"));
   options.push_back(add_choice(verb, "--numa", flags.numa, {"system", "interleave"},

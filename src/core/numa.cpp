@@ -22,8 +22,7 @@ long set_policy(int mode, const unsigned long* nodes, unsigned long bits) {
 }
 
 Status failure(const char* what) {
-  return unsupported(
-      fmt::format("memory cannot be interleaved: {}: {}", what, std::generic_category().message(errno)));
+  return unsupported(fmt::format("memory cannot be interleaved: {}: {}", what, std::generic_category().message(errno)));
 }
 
 }  // namespace

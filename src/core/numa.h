@@ -1,9 +1,9 @@
 #pragma once
 // Memory spread over the memory nodes of a machine with several sockets.
 //
-// The system puts a page where the thread runs that touches it first: weights that one thread has read lie on its socket
-// alone, and threads on the others read them from there. Interleaved, every thread reads a share of every matrix from
-// each node: not the best for any of them, but all of the machine's memory channels at once.
+// The system puts a page where the thread runs that touches it first: weights that one thread has read lie on its
+// socket alone, and threads on the others read them from there. Interleaved, every thread reads a share of every matrix
+// from each node: not the best for any of them, but all of the machine's memory channels at once.
 //
 //   {
 //     LANNER_ASSIGN_OR_RETURN(const InterleavedMemory interleaved, InterleavedMemory::begin());

@@ -42,7 +42,9 @@ TEST(InterleavedMemory, LastsForItsScopeAndForThreadsThatStartInIt) {
 
 TEST(InterleavedMemory, ThreadsThatStartLaterHaveWhatTheirsHas) {
   const int before = policy();
-  { const auto memory = InterleavedMemory::begin(); }
+  {
+    const auto memory = InterleavedMemory::begin();
+  }
   int of_thread = -2;
   std::thread([&] { of_thread = policy(); }).join();
   EXPECT_EQ(of_thread, before);

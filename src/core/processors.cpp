@@ -37,8 +37,8 @@ std::int64_t read_number(const std::string& path) {
 
 struct Processor {
   int id = 0;
-  int core = 0;      // the least id of those on the same core
-  int turn = 0;      // how many of its core come before it
+  int core = 0;  // the least id of those on the same core
+  int turn = 0;  // how many of its core come before it
   bool slow = false;
   std::int64_t capacity = 0;  // what the system thinks it can do, 1024 the most; 0: it does not say
 };

@@ -1,10 +1,10 @@
 #pragma once
 // Which processors this process may use, and which of them are worth a thread.
 //
-// Three things make "all processors" the wrong number of threads. Two hardware threads of one core share its multipliers
-// and its way to memory, so that a second one adds little and makes the first one's turn at a barrier longer. Slow
-// cores beside fast ones hold those up, since equal shares of work end when the slowest does. And a cgroup may grant
-// less time than there are processors: more threads than that are stopped in the middle of their work.
+// Three things make "all processors" the wrong number of threads. Two hardware threads of one core share its
+// multipliers and its way to memory, so that a second one adds little and makes the first one's turn at a barrier
+// longer. Slow cores beside fast ones hold those up, since equal shares of work end when the slowest does. And a cgroup
+// may grant less time than there are processors: more threads than that are stopped in the middle of their work.
 //
 // Everything here is read from /sys and /proc when it is asked for; what is not there counts as not so.
 

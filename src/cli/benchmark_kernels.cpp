@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "core/cpu_info.h"
+#include "core/numa.h"
 #include "eval/kernel_benchmark.h"
 
 namespace lanner::cli {
@@ -88,11 +90,18 @@ Status run_kernels(const KernelFlags& flags) {
   for (const std::string& name : flags.isas) options.isas.push_back(*cpu_isa_by_name(name));
   LANNER_ASSIGN_OR_RETURN(const NamedCheckpoint model, open_named_checkpoint(flags.flags, engine_options));
 
+  std::optional<InterleavedMemory> interleaved;
+  if (engine_options.numa == NumaPolicy::kInterleave) {
+    LANNER_ASSIGN_OR_RETURN(InterleavedMemory memory, InterleavedMemory::begin());
+    interleaved.emplace(std::move(memory));
+  }
+
   ProgressBar bar("measuring");
   options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.set(done, total); };
   const auto figures = eval::measure_kernels(*model.checkpoint, options);
   bar.clear();
   LANNER_RETURN_IF_ERROR(figures.status());
+  for (const std::string& line : figures->notes) note(line);
   Status shown = write_stdout(table(*figures, model.name));
   if (!flags.flags.json.empty()) {
     nlohmann::ordered_json report =

@@ -200,9 +200,11 @@ KernelFigure figure_of(const Subject& subject, std::size_t index, std::int32_t r
           .read_bound = reading >= multiplying};
 }
 
-/// Everything that is measured with one instruction set; calls `done` after each figure.
+/// Everything that is measured with one instruction set; calls `done` after each figure. `notes` are the backend's,
+/// which are the same for all.
 Result<KernelFigures::Body> measure_body(CpuIsa isa, const std::vector<Subject>& subjects,
-                                         const KernelBenchmarkOptions& options, const std::function<void()>& done) {
+                                         const KernelBenchmarkOptions& options, const std::function<void()>& done,
+                                         std::vector<std::string>& notes) {
   KernelFigures::Body body{.isa = isa, .limits = {}, .figures = {}};
   LANNER_ASSIGN_OR_RETURN(
       body.limits, measure_roofline({.threads = options.threads, .isa = isa, .pin_threads = options.pin_threads}));
@@ -210,6 +212,7 @@ Result<KernelFigures::Body> measure_body(CpuIsa isa, const std::vector<Subject>&
                                                                      .isa = isa,
                                                                      .pin_threads = options.pin_threads,
                                                                      .deterministic = options.deterministic}));
+  notes = backend->take_notes();
   backend->enter_thread();
   std::int64_t cols = 0;
   for (const Subject& subject : subjects) cols = std::max(cols, subject.shape.cols);
@@ -250,7 +253,7 @@ Result<KernelFigures> measure_kernels(const model::Checkpoint& checkpoint, const
   for (const CpuIsa isa : options.isas) {
     Result<KernelFigures::Body> body = internal_error("nothing was measured");
     // A thread of its own, which may be pinned.
-    std::thread([&] { body = measure_body(isa, subjects, options, done); }).join();
+    std::thread([&] { body = measure_body(isa, subjects, options, done, figures.notes); }).join();
     if (!body.ok()) return body.status();
     figures.bodies.push_back(std::move(*body));
   }

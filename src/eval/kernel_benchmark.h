@@ -69,7 +69,8 @@ struct KernelFigures {
     std::vector<KernelFigure> figures;  // of each shape each number of rows
   };
   std::vector<KernelShape> shapes;
-  std::vector<Body> bodies;  // one for each of isas
+  std::vector<Body> bodies;        // one for each of isas
+  std::vector<std::string> notes;  // what whoever reads the figures should know
 };
 
 /// Loads the model, so that its layouts are those of a real start. kInvalidArgument for options that make no sense,

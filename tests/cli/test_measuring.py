@@ -1,6 +1,7 @@
 """What the verbs that measure do with their report; their figures are tested in tests/eval."""
 
 import json
+import os
 
 import pytest
 
@@ -58,6 +59,18 @@ def test_random_weights_are_of_the_format_that_is_asked_for(run, shape, tmp_path
     done = run("benchmark", "kernels", shape, "--random-weights-format", "int4")
     assert done.returncode == 1
     assert done.stderr == b"lanner: error: --random-weights-format goes with --random-weights\n"
+
+
+@pytest.mark.parametrize("verb", [["generation", "--output-tokens", "2", "--repetitions", "1", "--batch-sizes", "1", "--prompt-tokens", "2"],
+                                  ["kernels", "--rows", "1", "--isa", "generic"]])
+def test_what_the_system_does_not_give_is_said(run, shape, verb):
+    too_many = len(os.sched_getaffinity(0)) + 1
+    done = run("benchmark", *verb, "--random-weights", shape, "--device", "cpu", "--threads", too_many, "--pin-threads")
+    assert done.returncode == 0, done.stderr
+    assert f"threads are not pinned: there are {too_many} threads, but this process may use {too_many - 1} processors\n".encode() in done.stderr
+    done = run("benchmark", *verb, "--random-weights", shape, "--device", "cpu", "--threads", "1", "--numa", "interleave")
+    if done.returncode != 0:  # a sandbox that forbids it
+        assert done.stderr.startswith(b"lanner: error: memory cannot be interleaved: ") and done.stderr.count(b"\n") == 1
 
 
 def test_a_list_of_requests_is_measured(run, shape, tmp_path):

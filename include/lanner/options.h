@@ -49,8 +49,8 @@ struct EngineOptions {
   /// Requests that may wait; one more is refused with kResourceExhausted. 0: no limit.
   std::int32_t max_queue = 0;
   bool enable_prefix_caching = true;
-  /// A row's result depends on that row and its cache alone. Makes steps of many rows slower on CUDA, and on a CPU with
-  /// AVX512-BF16, whose attention of prompts rounds to 16 bits otherwise.
+  /// A row's result depends on that row and its cache alone. Makes steps of many rows slower on CUDA, and on a CPU that
+  /// multiplies numbers of 16 bits (AMX, fast AVX512-BF16); on others it is always so.
   bool deterministic = false;
   /// CPU threads; 0: one for each fast core that this process may use, within its cgroup's quota. On CUDA they prepare
   /// weights and sample.

@@ -22,6 +22,8 @@ ATTENTION = "src/ops/cpu/attention.cpp"
 KERNELS = "src/ops/cpu/kernels.inl.h"
 CODES = "src/ops/cpu/codes.inl.h"
 ROWS = "src/ops/cpu/rows.inl.h"
+TILES = "src/ops/cpu/bf16_tiles.inl.h"
+WALK = "src/ops/cpu/tile_products.h"
 AVX512 = "src/ops/cpu/simd_avx512.h"
 AVX2 = "src/ops/cpu/simd_avx2.h"
 GENERIC = "src/ops/cpu/simd_generic.h"
@@ -55,7 +57,9 @@ INPUTS_AND_PRODUCTS = [
     Mutation("bias dropped", LINEAR, "values[i] += bias[i]", "values[i] += 0.0F", "LinearAdd.*"),
     Mutation("bias of the neighbour", LINEAR, "part.bias->data() + column", "part.bias->data() + (column > 0)",
              "LinearAdd.*"),
-    Mutation("residual overwritten", LINEAR, "out[i] += scale * values[i]", "out[i] = scale * values[i]",
+    Mutation("residual overwritten", ROWS, "add(load(out + i), mul(set1(scale), load(x + i)))",
+             "mul(set1(scale), load(x + i))", "LinearAdd.*"),
+    Mutation("residual overwritten in the last columns", ROWS, "out[i] += scale * x[i]", "out[i] = scale * x[i]",
              "LinearAdd.*"),
     Mutation("parts begin at the same column", LINEAR, "first_column += weight.rows()",
              "first_column += 0", "LinearAdd.*"),
@@ -104,10 +108,34 @@ INPUTS_AND_PRODUCTS = [
              "mul(mul(Scales::load16(meta), x.scale), set1(1.0000001F))", "Independence.*"),
 ]
 
+TILES_OF_BF16 = [
+    Mutation("tiles: the pairs' columns swapped", TILES, "_mm512_cvtne2ps_pbh(odd.v, even.v)",
+             "_mm512_cvtne2ps_pbh(even.v, odd.v)", PRODUCTS),
+    Mutation("tiles: int8 counted from 0", TILES, "_mm512_xor_si512(codes, _mm512_set1_epi32(static_cast<int>(0x80808080U)))",
+             "codes", PRODUCTS),
+    Mutation("tiles: scales of the first group", TILES, "codes + tile / layout.units * layout.group_bytes", "codes",
+             PRODUCTS),
+    Mutation("tiles: codes of a group's first unit", TILES, "group + tile % layout.units * Tile::kBytes", "group",
+             PRODUCTS),
+    Mutation("tiles: a dense column past the last", TILES, "pair + 1 < w.cols", "true", PRODUCTS),
+    Mutation("tiles: the input's last columns left out", TILES, "rest < 16 ? (1U << rest) - 1 : 0xFFFFU",
+             "rest < 16 ? (1U << rest) / 2 : 0xFFFFU", PRODUCTS),
+    Mutation("tiles: every chunk of columns begins anew", WALK, "!chunk.first,", "false,", "LinearAdd.*"),
+    Mutation("tiles: the chunks' sums in one place", WALK, "!chunk.first || !chunk.last", "false", "LinearAdd.*"),
+    Mutation("tiles: the lower rows left out", WALK, "rows > kBf16TileRows ? input + row_tiles : nullptr", "nullptr",
+             "LinearAdd.*"),
+    Mutation("tiles: up by the gate's panels", WALK, "*task_.weights[w]", "*task_.weights[0]", "NormGatedUp.*"),
+    Mutation("tiles: handed over for other rows", LINEAR, "tile_row(reinterpret_cast<std::uint16_t*>(h), row + r, width)",
+             "tile_row(reinterpret_cast<std::uint16_t*>(h), (row + r) ^ 1, width)", "NormGatedUp.*"),
+    Mutation("tiles: a run of panels too few", LINEAR, "std::min(first + run, pairs)",
+             "std::min(first + run, pairs) - (run > 1)", "LinearAdd.*"),
+]
+
 GATES = [
     Mutation("gate and up swapped", LINEAR,
-             "kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column)",
-             "kernels_.gate(gate, up_row, gate_row, columns, h + (row + r) * width + column)", "NormGatedUp.*"),
+             "kernels_.gate(gate, gates, ups, stride, row_count, columns, h + row * width + column, width)",
+             "kernels_.gate(gate, ups, gates, stride, row_count, columns, h + row * width + column, width)",
+             "NormGatedUp.*"),
     Mutation("gate: silu for gelu_tanh", ROWS, "gate == Gate::kSilu ? x : cubic", "x", "NormGatedUp.*"),
     Mutation("gate: gelu by its sigmoid approximation", ROWS,
              "0.5F * x * __builtin_erfcf(x * -0.707106781F)", "x / (1.0F + __builtin_expf(-1.702F * x))",
@@ -124,8 +152,11 @@ GATES = [
 ]
 
 CACHE = [
-    Mutation("rope: sign", LINEAR, "a * cosines[i] - b * sines[i]", "a * cosines[i] + b * sines[i]", KV),
-    Mutation("rope: sine for cosine", LINEAR, "b * cosines[i] + a * sines[i]", "b * sines[i] + a * cosines[i]", KV),
+    Mutation("rope: sign", ROWS, "sub(mul(a, load(cosines + i)), mul(b, load(sines + i)))",
+             "add(mul(a, load(cosines + i)), mul(b, load(sines + i)))", KV),
+    Mutation("rope: sign in the last columns", ROWS, "a * cosines[i] - b * sines[i]", "a * cosines[i] + b * sines[i]",
+             KV),
+    Mutation("rope: sine for cosine", ROWS, "b * cosines[i] + a * sines[i]", "b * sines[i] + a * cosines[i]", KV),
     Mutation("rope: keys not turned", LINEAR, "rotate(key, angles, args.rotary_dim)", "rotate(key, angles, 0)", KV),
     Mutation("kv: slot off by one", LINEAR, "position % kKvBlockTokens", "(position + 1) % kKvBlockTokens",
              "NormQkv.*"),
@@ -134,8 +165,8 @@ CACHE = [
              "NormQkv.*"),
     Mutation("kv: always layer 0", LINEAR, "cache.head(block, args.layer, h)", "cache.head(block, 0, h)",
              "NormQkv.*"),
-    Mutation("kv: keys and values swapped", LINEAR, "kv + row * kv_width + column - q_width",
-             "kv + row * kv_width + (column - q_width + kv_width / 2) % kv_width", "NormQkv.*"),
+    Mutation("kv: keys and values swapped", LINEAR, "kv + tile.row * kv_width + tile.column - q_width",
+             "kv + tile.row * kv_width + (tile.column - q_width + kv_width / 2) % kv_width", "NormQkv.*"),
     Mutation("kv: bfloat16 truncated", KERNELS, "(bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U", "bits >> 16U",
              "NormQkv.*"),
     Mutation("kv: bfloat16 ties away from even", KERNELS, "(bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U",
@@ -201,30 +232,33 @@ HEAD_NORMS = [
 
 PRODUCT_VARIANTS = [
     Mutation("input order: ignored", LINEAR, "in[order[i]]", "in[i]", VARIANTS),
-    Mutation("input order: of the next column", LINEAR, "in[order[i]]", "in[order[(i + 1) % cols]]", VARIANTS),
-    Mutation("input order: of what was not normed", LINEAR, "in = normed", "in = order == nullptr ? normed : in",
+    Mutation("input order: of the next column", LINEAR, "in[order[i]]", "in[order[(i + 1) % linear.cols()]]", VARIANTS),
+    Mutation("input order: of what was not normed", LINEAR, "in = normed", "in = linear.input_order.empty() ? normed : in",
              VARIANTS),
-    Mutation("scale: skipped", LINEAR, "out[i] += scale * values[i]", "out[i] += values[i]", VARIANTS),
-    Mutation("scale: also of the residual", LINEAR, "out[i] += scale * values[i]",
-             "out[i] = scale * (out[i] + values[i])", VARIANTS),
+    Mutation("scale: skipped", ROWS, "add(load(out + i), mul(set1(scale), load(x + i)))",
+             "add(load(out + i), load(x + i))", VARIANTS),
+    Mutation("scale: also of the residual", ROWS, "add(load(out + i), mul(set1(scale), load(x + i)))",
+             "mul(set1(scale), add(load(out + i), load(x + i)))", VARIANTS),
+    Mutation("scale: skipped in the last columns", ROWS, "out[i] += scale * x[i]", "out[i] += x[i]", VARIANTS),
     Mutation("scale before the norm of the product: skipped", LINEAR, "values[i] * scale",
              "values[i]", VARIANTS),
     Mutation("norm of the product: skipped", LINEAR, "normalize(post_norm, normed, width, normed)",
              "void()", VARIANTS),
     Mutation("norm of the product: over the first part", LINEAR, "normalize(post_norm, normed, width, normed)",
              "normalize(post_norm, normed, linear.parts[0].weight->rows(), normed)", VARIANTS),
-    Mutation("norm of the product: residual overwritten", LINEAR, "x[row * width + i] += normed[i]",
-             "x[row * width + i] = normed[i]", VARIANTS),
+    Mutation("norm of the product: residual overwritten", LINEAR,
+             "kernels_.add_scaled(normed, width, 1, width, 1.0F, x + row * width, width)",
+             "static_cast<void>(std::memcpy(x + row * width, normed, static_cast<std::size_t>(width) * 4))", VARIANTS),
     Mutation("without a gate: multiplied by itself", LINEAR,
              "linear.parts.size() == 2 ? &cpu_weight(linear.parts[1]) : nullptr", "&cpu_weight(linear.parts.back())",
              VARIANTS),
-    Mutation("without a gate: no activation", ROWS, "store(out + i, activate(gate, load(g + i)))",
+    Mutation("without a gate: no activation", ROWS, "store(out + i, activate(kGate, load(g + i)))",
              "store(out + i, load(g + i))", VARIANTS),
     Mutation("logits: scale skipped", LINEAR, "values[i] *= epilogue.scale", "values[i] *= 1.0F", VARIANTS),
     Mutation("logits: cap skipped", LINEAR, "epilogue.soft_cap != 0", "false", VARIANTS),
     Mutation("logits: the last ones of a ragged panel not capped", LINEAR,
-             "kernels_.soft_cap(values, count, epilogue.soft_cap)",
-             "kernels_.soft_cap(values, count / 16 * 16, epilogue.soft_cap)", VARIANTS),
+             "kernels_.soft_cap(values, tile.columns, epilogue.soft_cap)",
+             "kernels_.soft_cap(values, tile.columns / 16 * 16, epilogue.soft_cap)", VARIANTS),
     Mutation("cap: not multiplied back", ROWS,
              "mul(set1(cap), hyperbolic_tangent(div(load(values + i), set1(cap))))",
              "hyperbolic_tangent(div(load(values + i), set1(cap)))", VARIANTS),
@@ -336,5 +370,5 @@ SAMPLING_STEPS = [
     Mutation("sampling: seeds give one stream, shifted", SAMPLING, "mix(seed + 0x9E3779B97F4A7C15U)", "seed", DRAWS),
 ]
 
-MUTATIONS = (INPUTS_AND_PRODUCTS + GATES + CACHE + ATTENTIONS + LAYER_NORMS + HEAD_NORMS + PRODUCT_VARIANTS +
+MUTATIONS = (INPUTS_AND_PRODUCTS + TILES_OF_BF16 + GATES + CACHE + ATTENTIONS + LAYER_NORMS + HEAD_NORMS + PRODUCT_VARIANTS +
              ATTENTION_VARIANTS + ORACLE + SAMPLING_STEPS)

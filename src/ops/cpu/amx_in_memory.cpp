@@ -111,7 +111,7 @@ const TileKernels& tile_kernels() {
       .least_rows = 1,
       .takes = takes_weight,
       .configure = configure_tiles<MemoryTiles<true>>,
-      .round_row = round_row,
+      .round_rows = round_rows,
       .unpack = unpack_tiles,
       .multiply = multiply_bf16_tiles<MemoryTiles<true>>,
   };

@@ -132,6 +132,10 @@ static void round_row(const float* x, std::int64_t n, std::uint16_t* row) {
   _mm512_storeu_si512(row, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
 }
 
+static void round_rows(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, std::uint16_t* place) {
+  for (std::int64_t r = 0; r < rows; ++r) round_row(x + r * stride, n, place + r * kBf16TileColumns);
+}
+
 template <typename Tiles, bool kBelow, bool kBeside>
 static void multiply_whole_tiles(const TileCall& product) {
   constexpr std::int64_t kLine = 64;  // bytes of a tile's row

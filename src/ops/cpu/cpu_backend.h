@@ -123,6 +123,8 @@ class CpuBackend final : public Backend {
     const std::uint16_t* tiles = nullptr;
   };
   Cut cut_of(const Linear& linear, std::int64_t rows) const;
+  /// A row as a Linear's parts read it, normed and in their order: at one of the places, or `in` itself.
+  const float* ready_row(const Linear& linear, const float* in, float* normed, float* ordered) const;
   /// Makes ready what the parts of the Linear read of the rows [begin, end): row i is x's row wanted[i], or row i. They
   /// lie in scratch from row `place` on, where row 0 would be.
   InputView prepare_rows(const Cut& cut, const float* x, const std::int32_t* wanted, std::int64_t begin,
@@ -134,8 +136,14 @@ class CpuBackend final : public Backend {
   template <typename Multiply, typename Finish>
   void run_product(const Linear& linear, const float* x, const std::int32_t* wanted, std::int64_t rows,
                    std::int64_t panels, const Multiply& multiply, const Finish& finish);
-  /// The same of all parts: take(row, column, count, values) for each tile's rows, columns of all parts numbered
-  /// through. values has room for count rounded up to 16.
+  /// A tile of a product, with the biases: its columns are those of all parts, numbered through.
+  struct TakenTile {
+    std::int64_t row, rows;
+    std::int64_t column, columns;
+    float* values;  // rows are `stride` apart, which is columns rounded up to 16; they may be changed
+    std::int64_t stride;
+  };
+  /// The same of all parts: take(tile) for each tile.
   template <typename Take, typename Finish>
   void multiply_parts(const Linear& linear, const ProductInput& input, std::int64_t rows, const Take& take,
                       const Finish& finish);

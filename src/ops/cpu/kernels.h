@@ -94,8 +94,9 @@ struct TileKernels {
   bool (*takes)(const WeightView& weight);
   /// To be called by a thread before it multiplies, and again after anything else may have used its tiles.
   void (*configure)();
-  /// A row's n numbers into its places of the row's tiles, of which `row` is the first.
-  void (*round_row)(const float* x, std::int64_t n, std::uint16_t* row);
+  /// Rows of n numbers, a stride apart, into their places of the rows' tiles, of which `place` is the first. All in the
+  /// same tiles.
+  void (*round_rows)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, std::uint16_t* place);
   /// The panel's tiles [first, first + count) of columns.
   void (*unpack)(const WeightView& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
                  std::uint16_t* tiles);
@@ -120,10 +121,13 @@ struct Kernels {
   /// tile[r * panels * 16 + p * 16 + i] = row (row + r) of the input · weight row ((panel + p) * 16 + i).
   void (*multiply)(const WeightView& weight, std::int64_t panel, std::int64_t panels, const InputView& input,
                    std::int64_t row, std::int64_t rows, float* tile);
-  /// out = gate(g) * u, or gate(g) where u is null.
-  void (*gate)(Gate gate, const float* g, const float* u, std::int64_t n, float* out);
-  /// out += scale * x. Two roundings an element.
-  void (*add_scaled)(const float* x, float scale, std::int64_t n, float* out);
+  /// out = gate(g) * u, or gate(g) where u is null: rows of n numbers, those of g and u a stride apart, those of out
+  /// another. out may be g.
+  void (*gate)(Gate gate, const float* g, const float* u, std::int64_t stride, std::int64_t rows, std::int64_t n,
+               float* out, std::int64_t out_stride);
+  /// out += scale * x, of such rows. Two roundings an element.
+  void (*add_scaled)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float scale, float* out,
+                     std::int64_t out_stride);
   /// Turns the halves of a head by the angles of its position: cosines, then sines (RoFormer, with pairs in halves).
   void (*rotate)(float* head, const float* angles, std::int64_t rotary_dim);
   const TileKernels* tiles = nullptr;  // null: there are none

@@ -82,7 +82,7 @@ Kernels with_tiles(Kernels kernels) {
       .least_rows = kLeastTileRows,
       .takes = takes_weight,
       .configure = configure_tiles<ProcessorTiles<true>>,
-      .round_row = round_row,
+      .round_rows = round_rows,
       .unpack = unpack_tiles,
       .multiply = multiply_bf16_tiles<ProcessorTiles<true>>,
   };

@@ -34,10 +34,15 @@ const CpuWeight& cpu_weight(const LinearPart& part) { return static_cast<const C
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
-void add_bias(const LinearPart& part, std::int64_t column, std::int64_t count, float* values) {
+/// Of the rows of a tile, which lie a stride apart.
+void add_bias(const LinearPart& part, std::int64_t column, std::int64_t count, std::int64_t rows, std::int64_t stride,
+              float* tile) {
   if (part.bias == nullptr) return;
   const float* bias = part.bias->data() + column;
-  for (std::int64_t i = 0; i < count; ++i) values[i] += bias[i];
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float* values = tile + r * stride;
+    for (std::int64_t i = 0; i < count; ++i) values[i] += bias[i];
+  }
 }
 
 }  // namespace
@@ -71,12 +76,23 @@ CpuBackend::Cut CpuBackend::cut_of(const Linear& linear, std::int64_t rows) cons
   return cut;
 }
 
+const float* CpuBackend::ready_row(const Linear& linear, const float* in, float* normed, float* ordered) const {
+  if (linear.norm) {
+    normalize(linear.norm, in, linear.cols(), normed);
+    in = normed;
+  }
+  if (linear.input_order.empty()) return in;
+  const std::int32_t* order = linear.input_order.data();
+  for (std::int64_t i = 0; i < linear.cols(); ++i) ordered[i] = in[order[i]];
+  return ordered;
+}
+
 InputView CpuBackend::prepare_rows(const Cut& cut, const float* x, const std::int32_t* wanted, std::int64_t begin,
                                    std::int64_t end, std::int64_t place) {
   const Linear& linear = cut.linear;
   const std::int64_t cols = linear.cols();
-  const std::int32_t* order = linear.input_order.empty() ? nullptr : linear.input_order.data();
-  const bool copied = linear.norm || order != nullptr || wanted != nullptr;
+  const bool ordered = !linear.input_order.empty();
+  const bool copied = linear.norm || ordered || wanted != nullptr;
   float* values = input_values_.as<float>() + place * cols;
   float* unordered = input_unordered_.as<float>() + place * cols;
   std::int8_t* codes = input_codes_.as<std::int8_t>() + place * code_stride(cols);
@@ -84,19 +100,10 @@ InputView CpuBackend::prepare_rows(const Cut& cut, const float* x, const std::in
   for (std::int64_t row = begin; row < end; ++row) {
     const float* in = x + (wanted != nullptr ? wanted[row] : row) * cols;
     float* out = values + row * cols;
-    if (linear.norm) {
-      float* normed = order == nullptr ? out : unordered + row * cols;
-      normalize(linear.norm, in, cols, normed);
-      in = normed;
-    }
-    if (order != nullptr) {
-      for (std::int64_t i = 0; i < cols; ++i) out[i] = in[order[i]];
-    } else if (copied && in != out) {
-      std::memcpy(out, in, static_cast<std::size_t>(cols) * sizeof(float));
-    }
+    in = ready_row(linear, in, ordered ? unordered + row * cols : out, out);
+    if (copied && in != out) std::memcpy(out, in, static_cast<std::size_t>(cols) * sizeof(float));
     if (cut.quantized) {
-      kernels_.quantize(copied ? out : in, cols, codes + row * code_stride(cols),
-                        groups + row * (cols / kActivationGroup));
+      kernels_.quantize(in, cols, codes + row * code_stride(cols), groups + row * (cols / kActivationGroup));
     }
   }
   return {.values = copied ? values : x, .codes = codes, .groups = groups};
@@ -221,15 +228,8 @@ void CpuBackend::prepare_tiles(const Worker& worker, const Linear& linear, const
   float* ordered = normed + reserved_cols_;
   for (std::int64_t row = begin; row < end; ++row) {
     const float* in = input.x + (input.wanted != nullptr ? input.wanted[row] : row) * cols;
-    if (linear.norm) {
-      normalize(linear.norm, in, cols, normed);
-      in = normed;
-    }
-    if (!linear.input_order.empty()) {
-      for (std::int64_t i = 0; i < cols; ++i) ordered[i] = in[linear.input_order[static_cast<std::size_t>(i)]];
-      in = ordered;
-    }
-    tiles_->round_row(in, cols, tile_row(input_codes_.as<std::uint16_t>(), row, cols));
+    in = ready_row(linear, in, normed, ordered);
+    tiles_->round_rows(in, cols, 1, cols, tile_row(input_codes_.as<std::uint16_t>(), row, cols));
   }
 }
 
@@ -297,11 +297,14 @@ void CpuBackend::multiply_parts(const Linear& linear, const ProductInput& input,
                              std::int64_t row, std::int64_t row_count, float* tile) {
     const std::int64_t column = panel * kPanelRows;
     const std::int64_t columns = std::min(panels * kPanelRows, linear.parts[part].weight->rows() - column);
-    for (std::int64_t r = 0; r < row_count; ++r) {
-      float* values = tile + r * panels * kPanelRows;
-      add_bias(linear.parts[part], column, columns, values);
-      take(row + r, first_column + column, columns, values);
-    }
+    const std::int64_t stride = panels * kPanelRows;
+    add_bias(linear.parts[part], column, columns, row_count, stride, tile);
+    take({.row = row,
+          .rows = row_count,
+          .column = first_column + column,
+          .columns = columns,
+          .values = tile,
+          .stride = stride});
   };
   if (takes_tiles(linear, rows)) {
     std::vector<TileWeights> tasks;
@@ -364,8 +367,9 @@ void CpuBackend::add_product(const Linear& linear, const ProductInput& input, st
   if (!post_norm) {
     multiply_parts(
         linear, input, rows,
-        [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-          kernels_.add_scaled(values, scale, count, x + row * width + column);
+        [&](const TakenTile& tile) {
+          kernels_.add_scaled(tile.values, tile.stride, tile.rows, tile.columns, scale,
+                              x + tile.row * width + tile.column, width);
         },
         nullptr);
     return;
@@ -374,15 +378,18 @@ void CpuBackend::add_product(const Linear& linear, const ProductInput& input, st
   auto* product = product_.as<float>();  // (rows, width)
   multiply_parts(
       linear, input, rows,
-      [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-        float* out = product + row * width + column;
-        for (std::int64_t i = 0; i < count; ++i) out[i] = values[i] * scale;
+      [&](const TakenTile& tile) {
+        for (std::int64_t r = 0; r < tile.rows; ++r) {
+          const float* values = tile.values + r * tile.stride;
+          float* out = product + (tile.row + r) * width + tile.column;
+          for (std::int64_t i = 0; i < tile.columns; ++i) out[i] = values[i] * scale;
+        }
       },
       [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row) {
           float* normed = product + row * width;
           normalize(post_norm, normed, width, normed);
-          kernels_.add_scaled(normed, 1.0F, width, x + row * width);
+          kernels_.add_scaled(normed, width, 1, width, 1.0F, x + row * width, width);
         }
       });
 }
@@ -393,12 +400,16 @@ void CpuBackend::norm_head(const Linear& linear, const float* x, std::span<const
   const Epilogue& epilogue = linear.epilogue;
   multiply_parts(
       linear, {.x = x, .wanted = wanted.data()}, static_cast<std::int64_t>(wanted.size()),
-      [&](std::int64_t row, std::int64_t column, std::int64_t count, float* values) {
-        if (epilogue.scale != 1.0F) {
-          for (std::int64_t i = 0; i < count; ++i) values[i] *= epilogue.scale;
+      [&](const TakenTile& tile) {
+        for (std::int64_t r = 0; r < tile.rows; ++r) {
+          float* values = tile.values + r * tile.stride;
+          if (epilogue.scale != 1.0F) {
+            for (std::int64_t i = 0; i < tile.columns; ++i) values[i] *= epilogue.scale;
+          }
+          if (epilogue.soft_cap != 0) kernels_.soft_cap(values, tile.columns, epilogue.soft_cap);
+          std::memcpy(logits + (tile.row + r) * width + tile.column, values,
+                      static_cast<std::size_t>(tile.columns) * sizeof(float));
         }
-        if (epilogue.soft_cap != 0) kernels_.soft_cap(values, count, epilogue.soft_cap);
-        std::memcpy(logits + row * width + column, values, static_cast<std::size_t>(count) * sizeof(float));
       },
       nullptr);
 }
@@ -415,18 +426,17 @@ void CpuBackend::norm_gated_up(const Linear& linear, Gate gate, const float* x, 
                           float* gates, float* ups) {
     const std::int64_t column = panel * kPanelRows;
     const std::int64_t columns = std::min(count * kPanelRows, width - column);
-    for (std::int64_t r = 0; r < row_count; ++r) {
-      float* gate_row = gates + r * count * kPanelRows;
-      float* up_row = ups == nullptr ? nullptr : ups + r * count * kPanelRows;
-      add_bias(linear.parts[0], column, columns, gate_row);
-      if (up_row != nullptr) add_bias(linear.parts[1], column, columns, up_row);
-      if (!as_tiles) {
-        kernels_.gate(gate, gate_row, up_row, columns, h + (row + r) * width + column);
-        continue;
-      }
-      kernels_.gate(gate, gate_row, up_row, columns, gate_row);  // of whole tiles: width is a multiple of their columns
+    const std::int64_t stride = count * kPanelRows;
+    add_bias(linear.parts[0], column, columns, row_count, stride, gates);
+    if (ups != nullptr) add_bias(linear.parts[1], column, columns, row_count, stride, ups);
+    if (!as_tiles) {
+      return kernels_.gate(gate, gates, ups, stride, row_count, columns, h + row * width + column, width);
+    }
+    kernels_.gate(gate, gates, ups, stride, row_count, columns, gates, stride);
+    for (std::int64_t r = 0; r < row_count; r += kBf16TileRows) {  // whole tiles, since width is
       std::uint16_t* place = tile_row(reinterpret_cast<std::uint16_t*>(h), row + r, width);
-      tiles_->round_row(gate_row, columns, place + column / kBf16TileColumns * kBf16TileElements);
+      tiles_->round_rows(gates + r * stride, stride, std::min(kBf16TileRows, row_count - r), columns,
+                         place + column / kBf16TileColumns * kBf16TileElements);
     }
   };
   tiles_at_ = as_tiles ? h : nullptr;
@@ -462,9 +472,13 @@ void CpuBackend::norm_qkv(const NormQkvArgs& args, const Batch& batch, const KvC
   auto* kv = product_.as<float>();  // (rows, 2, kv_heads, head_dim)
   multiply_parts(
       linear, {.x = args.x}, batch.rows,
-      [&](std::int64_t row, std::int64_t column, std::int64_t count, const float* values) {
-        float* out = column < q_width ? args.q + row * q_width + column : kv + row * kv_width + column - q_width;
-        std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(float));
+      [&](const TakenTile& tile) {
+        const bool query = tile.column < q_width;
+        float* out =
+            query ? args.q + tile.row * q_width + tile.column : kv + tile.row * kv_width + tile.column - q_width;
+        for (std::int64_t r = 0; r < tile.rows; ++r, out += query ? q_width : kv_width) {
+          std::memcpy(out, tile.values + r * tile.stride, static_cast<std::size_t>(tile.columns) * sizeof(float));
+        }
       },
       [&](std::int64_t begin, std::int64_t end) {
         for (const SequenceSlice& slice : batch.slices) {

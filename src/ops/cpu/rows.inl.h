@@ -128,15 +128,33 @@ LANNER_INLINE float activate_one(Gate gate, float x) {
   return x / (1.0F + __builtin_expf(-x * (1.59576912F + 0.0713548162F * x * x)));
 }
 
-static void gate_rows(Gate gate, const float* g, const float* u, std::int64_t n, float* out) {
+template <Gate kGate>
+static void gate_row(const float* g, const float* u, std::int64_t n, float* out) {
   std::int64_t i = 0;
   if (u == nullptr) {
-    for (; i + 16 <= n; i += 16) store(out + i, activate(gate, load(g + i)));
-    for (; i < n; ++i) out[i] = activate_one(gate, g[i]);
+    for (; i + 16 <= n; i += 16) store(out + i, activate(kGate, load(g + i)));
+    for (; i < n; ++i) out[i] = activate_one(kGate, g[i]);
     return;
   }
-  for (; i + 16 <= n; i += 16) store(out + i, mul(activate(gate, load(g + i)), load(u + i)));
-  for (; i < n; ++i) out[i] = activate_one(gate, g[i]) * u[i];
+  for (; i + 16 <= n; i += 16) store(out + i, mul(activate(kGate, load(g + i)), load(u + i)));
+  for (; i < n; ++i) out[i] = activate_one(kGate, g[i]) * u[i];
+}
+
+template <Gate kGate>
+static void gate_rows_by(const float* g, const float* u, std::int64_t stride, std::int64_t rows, std::int64_t n,
+                         float* out, std::int64_t out_stride) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    gate_row<kGate>(g + r * stride, u == nullptr ? nullptr : u + r * stride, n, out + r * out_stride);
+  }
+}
+
+static void gate_rows(Gate gate, const float* g, const float* u, std::int64_t stride, std::int64_t rows, std::int64_t n,
+                      float* out, std::int64_t out_stride) {
+  switch (gate) {
+    case Gate::kSilu: return gate_rows_by<Gate::kSilu>(g, u, stride, rows, n, out, out_stride);
+    case Gate::kGelu: return gate_rows_by<Gate::kGelu>(g, u, stride, rows, n, out, out_stride);
+    case Gate::kGeluTanh: return gate_rows_by<Gate::kGeluTanh>(g, u, stride, rows, n, out, out_stride);
+  }
 }
 
 // --- rotation ----------------------------------------------------------------------------------------------------
@@ -162,10 +180,13 @@ static void rotate(float* head, const float* angles, std::int64_t rotary_dim) {
 
 // --- residuals -------------------------------------------------------------------------------------------------
 
-static void add_scaled(const float* x, float scale, std::int64_t n, float* out) {
-  std::int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(out + i, add(load(out + i), mul(set1(scale), load(x + i))));
-  for (; i < n; ++i) out[i] += scale * x[i];
+static void add_scaled(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t n, float scale, float* out,
+                       std::int64_t out_stride) {
+  for (std::int64_t r = 0; r < rows; ++r, x += stride, out += out_stride) {
+    std::int64_t i = 0;
+    for (; i + 16 <= n; i += 16) store(out + i, add(load(out + i), mul(set1(scale), load(x + i))));
+    for (; i < n; ++i) out[i] += scale * x[i];
+  }
 }
 
 // --- scores and logits -----------------------------------------------------------------------------------------

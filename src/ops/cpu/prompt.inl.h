@@ -81,9 +81,10 @@ static void arrange_values(DType dtype, const std::byte* const* heads, std::int6
   return arrange_values_as<PairsBF16>(heads, tokens, head_dim, out);
 }
 
-/// e^x for x <= 0 to 8e-5 of it, a twentieth of what rounding to bf16 takes; 0 from -104 on. A NaN stays one.
+/// e^x for x <= 0 to 8e-5 of it, a twentieth of what rounding to bf16 takes; 2^-126, which weighs nothing beside the
+/// largest's 1, from -87 on: less would not be a normal number, at which processors stumble. A NaN stays one.
 LANNER_INLINE __m512 weight_of(__m512 x) {
-  const __m512 exponent = _mm512_max_ps(_mm512_set1_ps(-160.0F), _mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)));
+  const __m512 exponent = _mm512_max_ps(_mm512_set1_ps(-126.0F), _mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)));
   const __m512 n = _mm512_roundscale_ps(exponent, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m512 r = _mm512_sub_ps(exponent, n);
   __m512 p = _mm512_set1_ps(5.51716685295105e-2F);
@@ -160,6 +161,11 @@ static void weigh(const float* scores, std::int64_t first, std::int64_t valid, s
   const float added = _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1]));
   if (max == state->max) {
     state->sum += added;
+    return;
+  }
+  if (state->max == -__builtin_inff()) {  // the first that it sees: there is nothing to shrink
+    state->sum = added;
+    state->max = max;
     return;
   }
   const float shrink = _mm512_cvtss_f32(weight_of(_mm512_set1_ps(state->max - max)));

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Which cargo to use: sourced by setup.sh (is one there?) and with_cargo.sh (run with it).
 
-CARGO_MINIMUM=1.85
+CARGO_MINIMUM=1.87
 
 cargo_is_new_enough() {  # PATH_OF_CARGO
   local version

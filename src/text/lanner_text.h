@@ -1,5 +1,6 @@
 #pragma once
-/* The C border of the Rust crate in rust/ (Hugging Face `tokenizers`, `minijinja`). Only src/text includes it.
+/* The C border of the Rust crate in rust/ (Hugging Face `tokenizers`, `minijinja`, `llguidance`). Only src/text
+ * includes it.
  *
  * Ownership: a handle or a buffer that a function writes through an out pointer belongs to the caller, who gives it
  *   back with the matching lanner_*_free. Slices are borrowed for the length of the call and need no terminator.
@@ -25,6 +26,8 @@ extern "C" {
 typedef struct LannerTokenizer LannerTokenizer;
 typedef struct LannerTemplate LannerTemplate;
 typedef struct LannerWords LannerWords;
+typedef struct LannerVocabulary LannerVocabulary;
+typedef struct LannerGrammar LannerGrammar;
 
 typedef struct LannerSlice {
   const uint8_t* data;
@@ -101,6 +104,30 @@ int32_t lanner_template_render(const LannerTemplate* compiled, LannerSlice conte
 
 /* The same JSON in the spelling of Python's json.dumps(value, ensure_ascii=False), which models are trained on. */
 int32_t lanner_json_as_python(LannerSlice json, LannerBuffer* out, LannerBuffer* error);
+
+/* ---- grammars ---- */
+
+/* Matched by grammar_of() in rust/src/grammar.rs. */
+enum { LANNER_GRAMMAR_JSON_SCHEMA = 0, LANNER_GRAMMAR_REGEX = 1, LANNER_GRAMMAR_LARK = 2 };
+
+/* `bytes` are those of all tokens, one behind the other; `sizes` says how many each has. A special token's begin with
+ * 0xFF, its name follows; a token without bytes is never allowed. `ends`: the tokens that end an answer. */
+int32_t lanner_vocabulary_new(LannerSlice bytes, const uint32_t* sizes, size_t count, const int32_t* ends,
+                              size_t end_count, LannerVocabulary** out, LannerBuffer* error);
+void lanner_vocabulary_free(LannerVocabulary* vocabulary);
+
+/* A grammar at its beginning; it keeps what it needs of the vocabulary. At most 1 MiB of text, 256 MiB and 0.8 s of
+ * processor time. INVALID_ARGUMENT says what is wrong with the text, RESOURCE_EXHAUSTED that it is too complex. */
+int32_t lanner_grammar_compile(const LannerVocabulary* vocabulary, int32_t kind, LannerSlice text, LannerGrammar** out,
+                               LannerBuffer* error);
+/* Another that is as far, and shares nothing that changes. Not at the same time as a call that changes `grammar`. */
+int32_t lanner_grammar_copy(const LannerGrammar* grammar, LannerGrammar** out, LannerBuffer* error);
+void lanner_grammar_free(LannerGrammar* grammar);
+/* Sets bit t % 32 of words[t / 32] for every token t that may come next, and clears the others. An error is for good.
+ */
+int32_t lanner_grammar_mask(LannerGrammar* grammar, uint32_t* words, size_t count, LannerBuffer* error);
+/* The next token has come; *ended becomes 1 when nothing may follow. A token that may not come is an error. */
+int32_t lanner_grammar_accept(LannerGrammar* grammar, int32_t token, int32_t* ended, LannerBuffer* error);
 
 #ifdef __cplusplus
 }

@@ -185,7 +185,7 @@ def test_without_apt_the_list_is_printed(machine):
     (machine.bin / "apt-get").unlink()
     result = machine.run("--for", "fuzz")
     assert result.returncode == 1
-    assert "no apt-get" in result.stderr and "cargo 1.85 or newer" in result.stderr and "SETUP=0" in result.stderr
+    assert "no apt-get" in result.stderr and "cargo 1.87 or newer" in result.stderr and "SETUP=0" in result.stderr
     for name in ("g++", "ninja-build", "libclang-rt-19-dev"):
         assert f"  {name} " in result.stderr
     assert "clang-tidy-19" not in result.stderr
@@ -206,7 +206,7 @@ def test_old_cargo_gets_rustup(machine, version):
     assert machine.log("curl") == []
 
 
-@pytest.mark.parametrize("version", ["1.85.0", "1.100.0", "2.0.0"])
+@pytest.mark.parametrize("version", ["1.87.0", "1.100.0", "2.0.0"])
 def test_new_enough_cargo_is_kept(machine, version):
     machine.set(cargo_version=version)
     assert machine.run().stderr == ""

@@ -41,7 +41,7 @@ def run(tmp_path):
 
 
 def test_the_first_one_is_left_alone_if_it_is_new_enough(run, tmp_path):
-    assert run(first="cargo 1.85.0", second="cargo 1.99.0").stdout == "cargo 1.85.0\nrustc of first\n"
+    assert run(first="cargo 1.87.0", second="cargo 1.99.0").stdout == "cargo 1.87.0\nrustc of first\n"
     assert not (tmp_path / "build").exists()
 
 
@@ -57,4 +57,4 @@ def test_rustups_folder_need_not_be_on_path(run):
 def test_none_is_a_clear_error(run):
     result = run(first="cargo 1.63.0")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "lanner: no cargo 1.85 or newer found; run scripts/setup.sh, or put one on PATH\n"
+    assert result.stderr == "lanner: no cargo 1.87 or newer found; run scripts/setup.sh, or put one on PATH\n"

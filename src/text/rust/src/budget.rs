@@ -17,13 +17,24 @@ use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
-const MAX_BYTES: isize = 96 << 20;
-const MAX_ALLOCATIONS: u32 = 6_000_000;
-/// Of this thread's processor time, looked at every 64th allocation: a single step may walk a long text.
-const MAX_NANOSECONDS: u64 = 1_500_000_000;
 const ALLOCATIONS_PER_LOOK: u32 = 64;
-/// Below the frame that began the rendering. Threads have 8 MiB where this project starts them.
-const MAX_STACK_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub bytes: isize,
+    pub allocations: u32,
+    /// Of this thread's processor time, looked at every 64th allocation: a single step may walk a long text.
+    pub nanoseconds: u64,
+    /// Below the frame that began. Threads have 8 MiB where this project starts them.
+    pub stack_bytes: usize,
+}
+
+pub const RENDERING: Limits = Limits {
+    bytes: 96 << 20,
+    allocations: 6_000_000,
+    nanoseconds: 1_500_000_000,
+    stack_bytes: 1 << 20,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Limit {
@@ -43,6 +54,7 @@ enum Phase {
 
 struct Account {
     phase: Cell<Phase>,
+    limits: Cell<Limits>,
     live_bytes: Cell<isize>,
     allocations: Cell<u32>,
     stack_top: Cell<usize>,
@@ -54,6 +66,7 @@ thread_local! {
     static ACCOUNT: Account = const {
         Account {
             phase: Cell::new(Phase::Free),
+            limits: Cell::new(RENDERING),
             live_bytes: Cell::new(0),
             allocations: Cell::new(0),
             stack_top: Cell::new(0),
@@ -93,15 +106,16 @@ impl Account {
     fn book(&self, bytes: isize) -> bool {
         let live = self.live_bytes.get().saturating_add(bytes);
         let allocations = self.allocations.get() + 1;
-        let passed = if live > MAX_BYTES {
+        let limits = self.limits.get();
+        let passed = if live > limits.bytes {
             Limit::Memory
-        } else if allocations > MAX_ALLOCATIONS {
+        } else if allocations > limits.allocations {
             Limit::Steps
         } else if allocations % ALLOCATIONS_PER_LOOK == 0
             && processor_nanoseconds() > self.end_nanoseconds.get()
         {
             Limit::Time
-        } else if self.stack_top.get().saturating_sub(stack_address()) > MAX_STACK_BYTES {
+        } else if self.stack_top.get().saturating_sub(stack_address()) > limits.stack_bytes {
             Limit::Depth
         } else {
             self.live_bytes.set(live);
@@ -170,7 +184,7 @@ fn on_failed_allocation(layout: Layout) {
         _ => false,
     });
     if limit {
-        panic!("the rendering passed one of its limits");
+        panic!("one of the limits was passed");
     }
     // The machine has no memory left; the process ends when this returns.
     eprintln!(
@@ -180,14 +194,15 @@ fn on_failed_allocation(layout: Layout) {
 }
 
 /// Runs `body` within the limits. `Err` says which one it passed; another panic of the body goes on.
-pub fn within<T>(body: impl FnOnce() -> T) -> Result<T, Limit> {
+pub fn within<T>(limits: &Limits, body: impl FnOnce() -> T) -> Result<T, Limit> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| set_alloc_error_hook(on_failed_allocation));
     ACCOUNT.with(|account| {
+        account.limits.set(*limits);
         account.live_bytes.set(0);
         account.allocations.set(0);
         account.stack_top.set(stack_address());
-        let end = processor_nanoseconds().saturating_add(MAX_NANOSECONDS);
+        let end = processor_nanoseconds().saturating_add(limits.nanoseconds);
         account.end_nanoseconds.set(end);
         account.phase.set(Phase::Counting);
     });

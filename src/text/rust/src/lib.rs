@@ -1,4 +1,4 @@
-//! Strings to tokens and chat messages to prompts, for the C++ side of Lanner.
+//! Strings to tokens, chat messages to prompts and grammars to masks, for the C++ side of Lanner.
 //!
 //! The only way in is the C header `src/text/lanner_text.h`. Rules that every `extern "C"` body here follows:
 //! 1. it runs inside [`ffi::guard`], so that no panic crosses the border;
@@ -9,6 +9,7 @@
 
 mod budget;
 mod ffi;
+mod grammar;
 mod operators;
 mod python_json;
 mod python_text;

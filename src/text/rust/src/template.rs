@@ -224,9 +224,10 @@ impl ChatTemplate {
         // SAFETY: the text lives on the heap, unchanged, as long as the ChatTemplate, in which whatever refers to it is
         // dropped before it.
         let text: &'static str = unsafe { &*std::ptr::from_ref::<str>(&source) };
-        let (mut instructions, mut blocks) = budget::within(|| compile_source(text, syntax))
-            .map_err(|limit| Failure::new(Code::ResourceExhausted, words(limit)))?
-            .map_err(|error| Failure::new(Code::InvalidArgument, describe(&error)))?;
+        let (mut instructions, mut blocks) =
+            budget::within(&budget::RENDERING, || compile_source(text, syntax))
+                .map_err(|limit| Failure::new(Code::ResourceExhausted, words(limit)))?
+                .map_err(|error| Failure::new(Code::InvalidArgument, describe(&error)))?;
         for code in std::iter::once(&mut instructions).chain(blocks.values_mut()) {
             replace_operators(code).map_err(|what| Failure::new(Code::Unsupported, what))?;
         }
@@ -250,7 +251,7 @@ impl ChatTemplate {
         // SAFETY: the environment lives on the heap as long as `self`, and nothing of the rendering outlives this call.
         let environment: &'static Environment<'static> =
             unsafe { &*std::ptr::from_ref::<Environment<'static>>(&self.environment) };
-        let outcome = budget::within(|| -> Result<String, Error> {
+        let outcome = budget::within(&budget::RENDERING, || -> Result<String, Error> {
             let mut text = String::new();
             let mut output = make_string_output(&mut text);
             eval(

@@ -86,6 +86,24 @@ struct RequestWants {
   Hidden hidden = Hidden::kNone;
 };
 
+/// What may come next in one choice, as the tokens that have come say. Used by one thread at a time, not always the
+/// same. After an error only destroying it makes sense.
+class TokenConstraint {
+ public:
+  virtual ~TokenConstraint() = default;
+  /// Sets the bit of each token that may come next, at least one, and clears the others: bit t % 32 of words[t / 32].
+  virtual Status allowed(std::span<std::uint32_t> words) = 0;
+  /// The next token has come, and was no stop token. True: nothing may follow, and the choice ends with kStop.
+  virtual Result<bool> accept(std::int32_t token) = 0;
+};
+
+/// What the answers to a request must be; makes one constraint for each choice. Threads: any.
+class TokenGrammar {
+ public:
+  virtual ~TokenGrammar() = default;
+  virtual Result<std::unique_ptr<TokenConstraint>> begin() const = 0;
+};
+
 struct Request {
   std::vector<std::int32_t> prompt;   // at least one token
   std::int32_t max_new_tokens = 512;  // 0: only the prompt is computed
@@ -94,6 +112,7 @@ struct Request {
   SamplingOptions sampling;
   std::vector<std::int32_t> stop_ids;
   std::vector<std::vector<std::int32_t>> bad_words;  // token sequences that must not appear
+  std::shared_ptr<const TokenGrammar> grammar;       // null: any tokens; not with min_new_tokens or bad_words
   RequestWants wants;
   std::function<void(const Event&)> on_event;
 };

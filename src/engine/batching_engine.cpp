@@ -59,6 +59,9 @@ Result<RequestId> BatchingEngine::submit(Request request) {
   for (const auto& [token, bias] : request.sampling.logit_bias) state->logit_bias.push_back({token, bias});
   state->reasons.resize(static_cast<std::size_t>(request.n), FinishReason::kAbort);
   state->unfinished = request.n;
+  for (std::int32_t choice = 0; request.grammar != nullptr && choice < request.n; ++choice) {
+    LANNER_ASSIGN_OR_RETURN(state->constraints.emplace_back(), request.grammar->begin());
+  }
   state->request = std::move(request);
   {
     const std::lock_guard lock(mutex_);
@@ -217,6 +220,9 @@ void BatchingEngine::start(const std::shared_ptr<RequestState>& request) {
         std::min<std::int64_t>(sequence->size() + request->request.max_new_tokens, parts_.options.session_len);
     sequence->sampling = request->sampling;
     sequence->sampling.seed += static_cast<std::uint64_t>(choice) * 0x9E3779B97F4A7C15U;  // a stream of its own
+    if (request->request.grammar != nullptr) {
+      sequence->constraint = std::move(request->constraints[static_cast<std::size_t>(choice)]);
+    }
     scheduler_.add(std::move(sequence));
   }
 }

@@ -41,6 +41,14 @@ Status check_sampling(const SamplingOptions& sampling, std::int32_t vocab) {
   return {};
 }
 
+/// A grammar leaves few tokens; what else forbids some might leave none.
+Status check_grammar(const Request& request) {
+  if (request.grammar == nullptr) return {};
+  if (request.min_new_tokens > 0) return invalid_argument("min_new_tokens cannot go together with a grammar");
+  if (!request.bad_words.empty()) return invalid_argument("bad words cannot go together with a grammar");
+  return {};
+}
+
 }  // namespace
 
 Status check_request(const Request& request, std::int32_t vocab, std::int32_t session_len, std::int64_t blocks) {
@@ -66,7 +74,7 @@ Status check_request(const Request& request, std::int32_t vocab, std::int32_t se
     if (word.empty()) return invalid_argument("bad_words holds an empty word");
     for (const std::int32_t token : word) LANNER_RETURN_IF_ERROR(check_token("bad_words", token, vocab));
   }
-  return {};
+  return check_grammar(request);
 }
 
 }  // namespace lanner

@@ -28,7 +28,8 @@ struct RequestState {
   Request request;
   ops::SamplingParams sampling;
   std::vector<ops::LogitBias> logit_bias;
-  std::vector<FinishReason> reasons;  // one a choice, valid once that choice has finished
+  std::vector<std::unique_ptr<TokenConstraint>> constraints;  // one a choice, until it begins; empty without a grammar
+  std::vector<FinishReason> reasons;                          // one a choice, valid once that choice has finished
   std::int32_t unfinished = 0;
   Status status;
   std::int32_t cached_tokens = 0;
@@ -52,6 +53,10 @@ struct Sequence {
   std::int64_t logits_delivered = 0;  // rows of logits that were handed out, so that preemption repeats none
   std::vector<float> hidden_sum;      // wants.hidden == kMean: sum over the prompt rows so far
   std::vector<std::int32_t> banned;   // for the row being sampled
+  // Null without a grammar. It has accepted all that was generated, so that preemption concerns it not.
+  std::unique_ptr<TokenConstraint> constraint;
+  std::vector<std::uint32_t> allowed;  // the mask of the row being sampled
+  Status constraint_status;            // why there is none
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
   /// It decodes, and the step under way brings the last token that it may have, if not a stop token.

@@ -19,6 +19,12 @@ void send(const Sequence& sequence, const Event& event) {
   if (sequence.request->request.on_event) sequence.request->request.on_event(event);
 }
 
+/// Where a mask has failed, the row is sampled from all tokens, and ends with what has failed.
+std::span<const std::uint32_t> allowed_of(const Sequence& sequence) {
+  if (sequence.constraint == nullptr || !sequence.constraint_status.ok()) return {};
+  return sequence.allowed;
+}
+
 bool wants_every_logits_row(const Sequence& sequence) {
   return sequence.choice == 0 && sequence.request->request.wants.logits == RequestWants::Logits::kAll;
 }
@@ -34,6 +40,7 @@ Status StepRunner::start(const Scheduler::Step& step) {
       .rows = static_cast<std::int32_t>(tokens_.size()), .tokens = tokens_, .positions = positions_, .slices = slices_};
   const model::StepOutput output =
       decoder_.forward(batch, cache_, {.logits = wanted_logits_, .hidden = wanted_hidden_});
+  masks_.wait();
   LANNER_RETURN_IF_ERROR(backend_.take_failure());
   // Before sampling, which overwrites logits.
   for (const Place& place : started.places) LANNER_RETURN_IF_ERROR(deliver_logits(place, output));
@@ -128,6 +135,7 @@ void StepRunner::build(const Scheduler::Step& step, Started& started) {
                        .blocks = sequence.table.blocks()});
     add_wanted(place);
     started.awaited = started.awaited || awaited(place);
+    if (place.sample >= 0 && sequence.constraint != nullptr) masks_.begin(*item.sequence);
     started.places.push_back(place);
   }
 }
@@ -135,6 +143,7 @@ void StepRunner::build(const Scheduler::Step& step, Started& started) {
 bool StepRunner::awaited(const Place& place) const {
   const Request& request = place.item.sequence->request->request;
   if (place.ends || place.hidden_rows > 0 || request.wants.logits != RequestWants::Logits::kNone) return true;
+  if (place.sample >= 0 && request.grammar != nullptr) return true;
   // Whether a word of several tokens is about to be completed shows in the last of them.
   return place.sample >= 0 && std::ranges::any_of(request.bad_words, [](const auto& word) { return word.size() > 1; });
 }
@@ -175,6 +184,7 @@ void StepRunner::sample(const model::StepOutput& output, Started& started) {
                             .prompt_tokens = all.first(prompt),
                             .output_tokens = all.subspan(prompt),
                             .banned_tokens = sequence.banned,
+                            .allowed_tokens = allowed_of(sequence),
                             .logit_bias = sequence.request->logit_bias});
   }
   started.sampled.assign(sample_rows_.size(), {});
@@ -262,6 +272,11 @@ std::optional<StepResult> StepRunner::take_token(const Place& place, const ops::
                       .reason = FinishReason::kError,
                       .status = internal_error("the model's logits are not finite (NaN or infinity)")};
   }
+  if (!sequence.constraint_status.ok()) {
+    return StepResult{.sequence = &sequence,
+                      .reason = FinishReason::kError,
+                      .status = with_context(sequence.constraint_status, "the grammar")};
+  }
   RequestState& request = *sequence.request;
   sequence.tokens[place.token] = sampled.token;
   ++request.generated_tokens;
@@ -277,8 +292,21 @@ std::optional<StepResult> StepRunner::take_token(const Place& place, const ops::
   if (std::find(stops.begin(), stops.end(), sampled.token) != stops.end()) {
     return StepResult{.sequence = &sequence, .reason = FinishReason::kStop};
   }
+  if (sequence.constraint != nullptr) {
+    if (auto ended = constrain(sequence, sampled.token)) return ended;
+  }
   if (static_cast<std::int64_t>(place.token) + 1 < sequence.most_tokens) return std::nullopt;
   return StepResult{.sequence = &sequence, .reason = FinishReason::kLength};
+}
+
+std::optional<StepResult> StepRunner::constrain(Sequence& sequence, std::int32_t token) {
+  const Result<bool> ended = sequence.constraint->accept(token);
+  if (!ended.ok()) {
+    return StepResult{
+        .sequence = &sequence, .reason = FinishReason::kError, .status = with_context(ended.status(), "the grammar")};
+  }
+  if (!*ended) return std::nullopt;
+  return StepResult{.sequence = &sequence, .reason = FinishReason::kStop};
 }
 
 }  // namespace lanner

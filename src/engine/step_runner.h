@@ -6,8 +6,9 @@
 // in, sends them, and finds out who has ended. Who has, had a row too many in the step that was started meanwhile: its
 // result is dropped, by forget(). At most one step is under way when another is started.
 //
-// Nobody runs ahead of a step whose results the host must have to build the next one, or reads before they are
-// overwritten: due() says so. A device that answers at once is never ahead.
+// Nobody runs ahead of a step whose results the host must have to build the next one (such as the token that a
+// constraint is to accept, before it knows which may follow), or reads before they are overwritten: due() says so. A
+// device that answers at once is never ahead.
 
 #include <chrono>
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/constraint_masks.h"
 #include "engine/scheduler.h"
 #include "lanner/engine.h"
 #include "model/decoder.h"
@@ -34,7 +36,7 @@ struct StepResult {
 class StepRunner {
  public:
   StepRunner(model::Decoder& decoder, ops::Backend& backend, const ops::KvCacheView& cache)
-      : decoder_(decoder), backend_(backend), cache_(cache) {}
+      : decoder_(decoder), backend_(backend), cache_(cache), masks_(static_cast<std::size_t>(decoder.spec().vocab)) {}
 
   /// Puts a step to work. Sends logits and hidden events. Where the device lacks memory (ops/backend.h) the sequences
   /// are as if it had not been planned, and events that were sent are not sent again.
@@ -89,10 +91,13 @@ class StepRunner {
   Status deliver_hidden(const Place& place, const model::StepOutput& output);
   /// Puts in the token that the place's name stood for and sends it; the result if the sequence has ended with it.
   std::optional<StepResult> take_token(const Place& place, const ops::SampledToken& sampled);
+  /// Tells the sequence's constraint; the result if that ends it.
+  static std::optional<StepResult> constrain(Sequence& sequence, std::int32_t token);
 
   model::Decoder& decoder_;
   ops::Backend& backend_;
   const ops::KvCacheView cache_;
+  ConstraintMasks masks_;
 
   Started started_[ops::kMostUncollected];
   int newest_ = 0;     // the last that was started

@@ -52,7 +52,7 @@ std::int32_t largest_token(std::span<const float> logits) {
 bool takes_logits_as_they_are(const SampleRow& row) {
   const SamplingParams& params = *row.params;
   return params.repetition_penalty == 1.0F && params.presence_penalty == 0.0F && params.frequency_penalty == 0.0F &&
-         row.logit_bias.empty() && row.banned_tokens.empty();
+         row.logit_bias.empty() && row.banned_tokens.empty() && row.allowed_tokens.empty();
 }
 
 void apply_repetition_penalty(const SampleRow& row, std::vector<TokenLogprob>& scores) {
@@ -175,6 +175,11 @@ SampledToken sample_row(const SampleRow& row, std::vector<TokenLogprob>& scratch
   apply_output_penalties(row, scratch);
   for (const LogitBias& bias : row.logit_bias) scratch[static_cast<std::size_t>(bias.token)].logprob += bias.bias;
   for (const std::int32_t token : row.banned_tokens) scratch[static_cast<std::size_t>(token)].logprob = kBanned;
+  if (!row.allowed_tokens.empty()) {
+    for (std::size_t i = 0; i < scratch.size(); ++i) {
+      if (!in_mask(row.allowed_tokens, i)) scratch[i].logprob = kBanned;
+    }
+  }
   if (greedy) {
     result.token = std::min_element(scratch.begin(), scratch.end(), better)->token;
   } else {

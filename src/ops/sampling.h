@@ -3,7 +3,8 @@
 //
 //   1. repetition penalty over the prompt's and the output's tokens
 //   2. presence and frequency penalty over the output's
-//   3. logit bias, then banned tokens (bad words, and stop tokens before min_new_tokens)
+//   3. logit bias, then banned tokens (bad words, and stop tokens before min_new_tokens) and all that are not allowed
+//      (grammars)
 //   4. temperature
 //   5. top-k
 //   6. top-p
@@ -44,8 +45,15 @@ struct SampleRow {
   std::span<const std::int32_t> prompt_tokens;
   std::span<const std::int32_t> output_tokens;
   std::span<const std::int32_t> banned_tokens;
+  std::span<const std::uint32_t> allowed_tokens{};  // bit t % 32 of word t / 32, (words_of_mask(vocab)); empty: all
   std::span<const LogitBias> logit_bias;
 };
+
+/// Words of a mask over a vocabulary.
+constexpr std::size_t words_of_mask(std::size_t vocab) { return (vocab + 31) / 32; }
+constexpr bool in_mask(std::span<const std::uint32_t> words, std::size_t token) {
+  return (words[token / 32] >> (token % 32) & 1U) != 0;
+}
 
 struct TokenLogprob {
   std::int32_t token = 0;

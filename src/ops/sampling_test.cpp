@@ -23,6 +23,7 @@ struct Request {
   std::vector<std::int32_t> prompt;
   std::vector<std::int32_t> output;
   std::vector<std::int32_t> banned;
+  std::vector<std::uint32_t> allowed;  // a mask
   std::vector<LogitBias> bias;
 
   SampleRow row() const {
@@ -31,6 +32,7 @@ struct Request {
             .prompt_tokens = prompt,
             .output_tokens = output,
             .banned_tokens = banned,
+            .allowed_tokens = allowed,
             .logit_bias = bias};
   }
   SampledToken sample() const { return sample_all({row()}).front(); }
@@ -176,6 +178,21 @@ TEST(BannedTokens, MayLeaveASingleOne) {
   request.banned = {0, 1, 3};
   EXPECT_EQ(request.support(), Tokens{2});
   EXPECT_TRUE(request.sample().finite);
+}
+
+TEST(AllowedTokens, AreAllThatIsDrawnFrom) {
+  Request request = random_draw(std::vector<float>(70, 1.0F), 1.0F);
+  request.logits[0] = request.logits[69] = 9;
+  request.allowed = {1U << 31U, 1U << 1U, 1U << 3U};
+  EXPECT_EQ(request.support(), (Tokens{31, 33, 67}));
+  request.params.temperature = 0;
+  EXPECT_EQ(request.sample().token, 31);
+  request.banned = {31};
+  EXPECT_EQ(request.sample().token, 33);
+  request.bias = {{67, 2.0F}, {0, 100.0F}};
+  EXPECT_EQ(request.sample().token, 67);
+  request.params.logprobs = 1;  // of the model, before the mask
+  EXPECT_EQ(request.sample().top.front().token, 0);
 }
 
 TEST(BannedTokens, AreNoBarWhereAllAreBanned) {
@@ -399,6 +416,12 @@ Request random_request(std::int32_t vocab, testing::Random& random) {
   request.prompt = tokens(100);
   request.output = tokens(60);
   if (random.below(2) == 0) request.banned = tokens(5);
+  if (random.below(3) == 0) {
+    request.allowed.resize(words_of_mask(static_cast<std::size_t>(vocab)));
+    for (const std::int32_t token : tokens(200)) {
+      request.allowed[static_cast<std::size_t>(token / 32)] |= 1U << static_cast<unsigned>(token % 32);
+    }
+  }
   if (random.below(2) == 0) {
     for (const std::int32_t token : tokens(40)) request.bias.push_back({token, random.uniform(-9, 9)});
   }

@@ -29,7 +29,8 @@ bool are_plain(std::span<const SampleRow> rows) {
   const float* place = rows.front().logits.data();
   for (const SampleRow& row : rows) {
     const bool plain = row.logits.data() == place && is_greedy(*row.params) && !is_penalized(*row.params) &&
-                       row.banned_tokens.empty() && row.logit_bias.empty() && row.params->logprobs < 0;
+                       row.banned_tokens.empty() && row.allowed_tokens.empty() && row.logit_bias.empty() &&
+                       row.params->logprobs < 0;
     if (!plain) return false;
     place += row.logits.size();
   }
@@ -63,6 +64,8 @@ SamplingTask task_of(const SampleRow& row, std::vector<std::int32_t>& ints) {
     task.history.count += append(row.output_tokens, ints).count;
   }
   task.banned = append(row.banned_tokens, ints);
+  task.allowed = {static_cast<std::int32_t>(ints.size()), static_cast<std::int32_t>(row.allowed_tokens.size())};
+  for (const std::uint32_t word : row.allowed_tokens) ints.push_back(std::bit_cast<std::int32_t>(word));
   task.biased.first = static_cast<std::int32_t>(ints.size());
   task.biased.count = static_cast<std::int32_t>(row.logit_bias.size());
   for (const LogitBias& bias : row.logit_bias) ints.push_back(bias.token);
@@ -79,7 +82,7 @@ Status grow(Buffer& buffer, std::int64_t bytes, const char* what) {
 }
 
 bool is_edited(const SamplingTask& task) {
-  return task.history.count > 0 || task.banned.count > 0 || task.biased.count > 0;
+  return task.history.count > 0 || task.banned.count > 0 || task.allowed.count > 0 || task.biased.count > 0;
 }
 
 std::int64_t scan_bytes(std::int64_t rows, std::int64_t vocab) {

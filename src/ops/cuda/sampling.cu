@@ -1,7 +1,7 @@
 // Sampling: two to four launches for a step's rows.
 //
-//   edit_logits     a block a row that has penalties, biases or bans; writes into the row. A bitmap of the vocabulary,
-//                   in shared memory, tells which thread is the first to meet a token
+//   edit_logits     a block a row that has penalties, biases, bans or a mask; writes into the row. A bitmap of the
+//                   vocabulary, in shared memory, tells which thread is the first to meet a token
 //   scan_logits     a block a chunk of 4,096 logits: the best, the least, and whether all are finite
 //   choose_tokens   a block a row: the best of its chunks; for a draw, the walk of draw.cuh
 //   report_logprobs a block a row that wants log-probabilities, of the logits before they were edited
@@ -112,6 +112,11 @@ __global__ void __launch_bounds__(kEditThreads) edit_logits(const __grid_constan
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < task.banned.count; i += kEditThreads) {
     edit(task.logits + load_fresh(call.ints + task.banned.first + i), kBannedLogit);
+  }
+  if (task.allowed.count == 0) return;
+  for (int token = static_cast<int>(threadIdx.x); token < call.vocab; token += kEditThreads) {
+    const auto word = static_cast<unsigned>(load_fresh(call.ints + task.allowed.first + token / 32));
+    if ((word >> (token % 32) & 1U) == 0) edit(task.logits + token, kBannedLogit);
   }
 }
 

@@ -41,6 +41,7 @@ struct SamplingTask {
   IntRange history;  // the prompt's tokens, then the output's; empty without penalties
   std::int32_t prompt_count = 0;
   IntRange banned;
+  IntRange allowed;      // words of a mask: SampleRow::allowed_tokens
   IntRange biased;       // tokens; the biases' bits lie behind them
   float* raw = nullptr;  // (vocab): with log-probabilities, the logits before they are edited, or these themselves
   std::int32_t best_count = 0;    // of the best tokens, whose log-probabilities are wanted beside the sampled one's
@@ -66,7 +67,7 @@ struct SamplingCall {
   float* logits = nullptr;               // where there are no tasks: (rows, vocab), all greedy
   const SamplingTask* tasks = nullptr;   // (rows) or null
   const std::int32_t* ints = nullptr;    // lists of tasks
-  const std::int32_t* edited = nullptr;  // (edited_count): rows with penalties, biases or bans
+  const std::int32_t* edited = nullptr;  // (edited_count): rows with penalties, biases, bans or a mask
   std::int32_t edited_count = 0;
   const std::int32_t* reported = nullptr;  // (reported_count): rows that want log-probabilities
   std::int32_t reported_count = 0;

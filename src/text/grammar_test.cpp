@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 namespace lanner {
 namespace {
@@ -16,6 +16,9 @@ constexpr std::int32_t kEnd = 259;
 constexpr std::int32_t kOtherEnd = 260;
 constexpr std::int32_t kNothing = 261;
 constexpr std::size_t kTokens = 262;
+
+/// Of this process: others may be busy.
+double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 std::shared_ptr<const GrammarVocabulary> vocabulary() {
   std::vector<std::string> tokens;
@@ -92,6 +95,14 @@ TEST(Grammar, FollowsASchema) {
   EXPECT_TRUE(follower.say("}"));
 }
 
+TEST(Grammar, TakesTheBoundsOfSixtyFourBits) {
+  Follower follower(GrammarKind::kJsonSchema,
+                    R"({"type":"integer","minimum":-9223372036854775808,"maximum":9223372036854775807})");
+  EXPECT_FALSE(follower.say("-99999999999999999"));
+  EXPECT_TRUE(follower.allows('9'));
+  EXPECT_TRUE(follower.say("9"));  // 18 digits and no more
+}
+
 TEST(Grammar, KeepsBlanksShort) {
   Follower follower(GrammarKind::kJsonSchema, R"({"type":"object"})");
   EXPECT_FALSE(follower.say("{\n" + std::string(40, ' ')));
@@ -144,6 +155,12 @@ TEST(Grammar, SaysWhatIsWrongWithATextWithinASecond) {
   wide += R"("})";
   const std::vector<BadText> texts{
       {GrammarKind::kJsonSchema, wide, ""},
+      {GrammarKind::kJsonSchema, R"({"enum":[-9223372036854775808]})", "too low"},
+      {GrammarKind::kJsonSchema, R"({"const":-1e300})", "too low"},
+      {GrammarKind::kLark, R"(start: "a-" %json {"const":-9223372036854775808})", "too low"},
+      {GrammarKind::kLark, R"(start: %json {"type":"integer","minimum":-1e19,"maximum":-1e19})", "too low"},
+      {GrammarKind::kLark, "start: " + std::string(100'000, '(') + "\"a\"" + std::string(100'000, ')'), ""},
+      {GrammarKind::kRegex, std::string(100'000, '(') + "a" + std::string(100'000, ')'), ""},
       {GrammarKind::kJsonSchema, "{", "no JSON"},
       {GrammarKind::kJsonSchema, "3", "is an object"},
       {GrammarKind::kJsonSchema, "false", ""},
@@ -161,9 +178,9 @@ TEST(Grammar, SaysWhatIsWrongWithATextWithinASecond) {
   };
   const auto compiler = vocabulary();
   for (const BadText& bad : texts) {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = processor_seconds();
     const auto result = compiler->compile(bad.kind, bad.text);
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1)) << bad.text.substr(0, 80);
+    EXPECT_LT(processor_seconds() - begin, 1) << bad.text.substr(0, 80);
     ASSERT_FALSE(result.ok()) << bad.text.substr(0, 80);
     EXPECT_EQ(result.status().code(), StatusCode::kInvalidArgument) << bad.text.substr(0, 80);
     EXPECT_NE(result.status().message().find(bad.says), std::string::npos) << result.status().message();
@@ -185,9 +202,9 @@ TEST(Grammar, EndsWhatIsTooComplexInTime) {
   };
   const auto compiler = vocabulary();
   for (const BadText& text : texts) {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = processor_seconds();
     const auto result = compiler->compile(text.kind, text.text);
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2)) << text.text.substr(0, 60);
+    EXPECT_LT(processor_seconds() - begin, 2) << text.text.substr(0, 60);
     EXPECT_TRUE(result.ok() || result.status().code() != StatusCode::kInternal) << result.status().message();
   }
 }

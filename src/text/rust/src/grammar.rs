@@ -71,10 +71,67 @@ fn within<T>(limits: &Limits, body: impl FnOnce() -> Result<T, Failure>) -> Resu
     budget::within(limits, body).unwrap_or_else(|limit| Err(passed(limit)))
 }
 
+/// llguidance 1.9.1 counts in 64 bits without looking: it refuses bounds of 19 digits, and goes on for ever where the
+/// least number of 64 bits is both bounds of an integer.
+const MOST_DIGITS: i64 = 999_999_999_999_999_999;
+
+fn is_too_low(number: f64) -> bool {
+    number <= i64::MIN as f64
+}
+
+/// Bounds of more digits become those of 18, beyond which few answers lie; other numbers as low are refused.
+fn tame_numbers(key: &str, value: &mut Value) -> Result<(), Failure> {
+    match value {
+        Value::Number(number) => {
+            let size = number.as_f64().unwrap_or(0.0);
+            if matches!(key, "minimum" | "exclusiveMinimum") && size <= -1e18 {
+                *value = (-MOST_DIGITS).into();
+            } else if matches!(key, "maximum" | "exclusiveMaximum") && size >= 1e18 {
+                *value = MOST_DIGITS.into();
+            } else if is_too_low(size) {
+                return Err(wrong(format!("the number {number} is too low")));
+            }
+            Ok(())
+        }
+        Value::Array(list) => list.iter_mut().try_for_each(|one| tame_numbers("", one)),
+        Value::Object(members) => members
+            .iter_mut()
+            .try_for_each(|(name, one)| tame_numbers(name, one)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses such numbers in a grammar, in which schemas may stand.
+fn check_numbers(text: &str) -> Result<(), Failure> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(found) = text[at..].find('-') {
+        let begin = at + found;
+        let belongs = |byte: &u8| byte.is_ascii_digit() || b".eE+-".contains(byte);
+        let mut end = begin + 1 + bytes[begin + 1..].iter().take_while(|b| belongs(b)).count();
+        at = end;
+        // As much of it as is a number.
+        while end > begin + 1 {
+            if let Ok(number) = text[begin..end].parse::<f64>() {
+                if is_too_low(number) {
+                    return Err(wrong(format!(
+                        "the number {} is too low",
+                        &text[begin..end]
+                    )));
+                }
+                break;
+            }
+            end -= 1;
+        }
+    }
+    Ok(())
+}
+
 /// With our own rule for blanks.
 fn schema_of(text: &str) -> Result<Value, Failure> {
     let mut schema: Value = serde_json::from_str(text)
         .map_err(|error| wrong(format!("the schema is no JSON: {error}")))?;
+    tame_numbers("", &mut schema)?;
     if schema == Value::Bool(true) {
         schema = json!({});
     }
@@ -95,7 +152,10 @@ fn grammar_of(kind: i32, text: &str) -> Result<TopLevelGrammar, Failure> {
     match kind {
         0 => Ok(TopLevelGrammar::from_json_schema(schema_of(text)?)),
         1 => Ok(TopLevelGrammar::from_regex(text)),
-        2 => Ok(TopLevelGrammar::from_lark(text.to_owned())),
+        2 => {
+            check_numbers(text)?;
+            Ok(TopLevelGrammar::from_lark(text.to_owned()))
+        }
         _ => Err(wrong("unknown kind of grammar")),
     }
 }

@@ -57,6 +57,13 @@ struct GenerationConfig {
   std::vector<std::string> bad_words;
 };
 
+/// What answers can be held to: docs/structured-output.md.
+struct GrammarSource {
+  enum class Kind : std::uint8_t { kJsonSchema, kRegex, kLark };
+  Kind kind = Kind::kJsonSchema;
+  std::string text{};
+};
+
 struct GenerationRequest {
   std::vector<Message> messages;      // rendered by the chat template
   std::optional<std::string> prompt;  // instead of messages: text as it is, special tokens recognized
@@ -66,7 +73,8 @@ struct GenerationRequest {
   std::string documents{};             // a list of objects, for templates that know retrieval
   std::string chat_template_kwargs{};  // an object of more variables, such as {"enable_thinking": false};
                                        // "add_generation_prompt" and "continue_final_message" are those of Transformers
-  std::vector<std::int32_t> prompt_ids{};  // instead of messages and prompt: tokens as they are, BOS among them
+  std::vector<std::int32_t> prompt_ids{};         // instead of messages and prompt: tokens as they are, BOS among them
+  std::shared_ptr<const TokenGrammar> grammar{};  // what every answer must be: Pipeline::compile_grammar()
 };
 
 /// What the model thought of one delivered token, when GenerationConfig::logprobs asks.
@@ -127,6 +135,10 @@ class Pipeline {
   virtual void cancel(RequestId id) = 0;
   /// submit() and wait.
   virtual Result<Response> generate(GenerationRequest request) = 0;
+
+  /// For GenerationRequest::grammar, of as many requests as one likes. What is wrong with the text is kInvalidArgument,
+  /// kResourceExhausted says that it is too complex; within a second, but for the first, which prepares the vocabulary.
+  virtual Result<std::shared_ptr<const TokenGrammar>> compile_grammar(const GrammarSource& source) = 0;
 
   /// The prompt that a request becomes, and the tokens of a text.
   virtual Result<std::string> render(const GenerationRequest& request) const = 0;

@@ -57,6 +57,12 @@ void add_own_flags(CLI::App& verb, ServeFlags& flags) {
              {"CRITICAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "FATAL", "NOTSET"},
              "INFO and DEBUG turn --access-log on")
       ->group("Server");
+  add(verb.add_option("--tool-call-parser", flags.tool_call_parser,
+                      "How the model writes calls of tools: " + server::tool_syntax_names()))
+      ->default_str("none: requests with tools are refused");
+  add(verb.add_option("--reasoning-parser", flags.reasoning_parser,
+                      "Tells thoughts (<think>) apart from answers: " + server::reasoning_parser_names()))
+      ->default_str("none: they are part of the answer");
   add(verb.add_flag("--disable-fastapi-docs", flags.disable_docs, "Neither / nor /openapi.json"));
   add(verb.add_flag("--disable-metrics", flags.disable_metrics, "No /metrics"));
   add(verb.add_option("--metrics-prefix", flags.metrics_prefix, "In front of the names in /metrics"));
@@ -91,15 +97,11 @@ void add_later_flags(CLI::App& verb, ServeFlags& flags) {
   constexpr const char* kLaterGroup = "Not available yet in this version";
   verb.add_option("--hf-overrides", flags.hf_overrides, "Changes to config.json")->group(kLaterGroup);
   verb.add_option("--proxy-url", flags.proxy_url, "A proxy to register at")->group(kLaterGroup);
-  verb.add_option("--tool-call-parser", flags.tool_call_parser, "Calls of tools")->group(kLaterGroup);
-  verb.add_option("--reasoning-parser", flags.reasoning_parser, "Thoughts apart from answers")->group(kLaterGroup);
 }
 
 Status check_available(const ServeFlags& flags) {
   if (!flags.hf_overrides.empty()) return not_yet("--hf-overrides");
   if (!flags.proxy_url.empty()) return not_yet("--proxy-url");
-  if (!flags.tool_call_parser.empty()) return not_yet("--tool-call-parser");
-  if (!flags.reasoning_parser.empty()) return not_yet("--reasoning-parser");
   if (flags.generation_config != "auto") return not_yet("--generation-config " + flags.generation_config);
   if (flags.logprobs_mode == "raw_logits") return not_yet("--logprobs-mode raw_logits");
   if (flags.cache_block_seq_len != 64)
@@ -132,6 +134,23 @@ Status check_model_was_meant(const ServeFlags& flags) {
     if (list->empty() || !std::filesystem::exists(list->back(), ignored)) continue;
     return invalid_argument(
         fmt::format("{} takes all words behind it, and so '{}', too: put MODEL in front", name, list->back()));
+  }
+  return {};
+}
+
+/// How the model's text is read.
+Status set_parsers(const ServeFlags& flags, server::ServiceOptions& options) {
+  if (!flags.tool_call_parser.empty()) {
+    options.tools = server::find_tool_syntax(flags.tool_call_parser);
+    if (options.tools == nullptr) {
+      return invalid_argument(
+          fmt::format("--tool-call-parser {}: there are {}", flags.tool_call_parser, server::tool_syntax_names()));
+    }
+  }
+  options.thoughts = !flags.reasoning_parser.empty();
+  if (options.thoughts && !server::is_reasoning_parser(flags.reasoning_parser)) {
+    return invalid_argument(
+        fmt::format("--reasoning-parser {}: there are {}", flags.reasoning_parser, server::reasoning_parser_names()));
   }
   return {};
 }
@@ -216,6 +235,7 @@ Result<server::ServiceOptions> service_options(const ServeFlags& flags) {
   options.docs = !flags.disable_docs;
   options.metrics = !flags.disable_metrics;
   options.metrics_prefix = flags.metrics_prefix;
+  LANNER_RETURN_IF_ERROR(set_parsers(flags, options));
   options.allow_terminate = flags.allow_terminate;
   options.allow_abort = flags.allow_abort;
   if ((flags.allow_terminate || flags.allow_abort) && options.api_keys.empty()) {

@@ -34,6 +34,8 @@ struct ServeFlags {
   bool disable_docs = false;
   bool disable_metrics = false;
   std::string metrics_prefix = "lanner";
+  std::string tool_call_parser;
+  std::string reasoning_parser;
   bool allow_terminate = false;
   bool allow_abort = false;
   // Accepted in some values so far.
@@ -41,8 +43,6 @@ struct ServeFlags {
   std::string generation_config = "auto";
   std::string hf_overrides;
   std::string proxy_url;
-  std::string tool_call_parser;
-  std::string reasoning_parser;
   std::string logprobs_mode;
   int dp = 1;
   int ep = 1;

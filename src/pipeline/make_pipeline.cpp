@@ -12,6 +12,7 @@
 #include "pipeline/answer.h"
 #include "pipeline/check_utf8.h"
 #include "pipeline/generation_settings.h"
+#include "pipeline/grammars.h"
 #include "pipeline/template_inputs.h"
 #include "text/byte_level.h"
 
@@ -32,6 +33,9 @@ class TextPipeline final : public Pipeline {
   void cancel(RequestId id) override { parts_.engine->cancel(id); }
   Result<Response> generate(GenerationRequest request) override;
 
+  Result<std::shared_ptr<const TokenGrammar>> compile_grammar(const GrammarSource& source) override {
+    return grammars_.compile(static_cast<GrammarKind>(source.kind), source.text);
+  }
   Result<std::string> render(const GenerationRequest& request) const override;
   Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const override {
     return parts_.tokenizer->encode(text, {.add_special_tokens = add_special_tokens});
@@ -51,7 +55,10 @@ class TextPipeline final : public Pipeline {
   std::vector<std::string> notes() const override { return parts_.notes; }
 
  private:
+  GrammarTokens grammar_tokens() const;
+
   PipelineParts parts_;
+  Grammars grammars_{[this] { return grammar_tokens(); }};
 };
 
 Result<std::string> TextPipeline::render(const GenerationRequest& request) const {
@@ -115,6 +122,25 @@ std::string TextPipeline::token_bytes(std::int32_t id) const {
   return read_spelled_bytes(*piece).value_or(text.ok() ? *text : std::string());
 }
 
+GrammarTokens TextPipeline::grammar_tokens() const {
+  const auto count = static_cast<std::size_t>(parts_.engine->vocab_size());
+  GrammarTokens made;
+  made.tokens.resize(count);
+  made.special.resize(count);
+  const std::int32_t known = std::min(parts_.engine->vocab_size(), parts_.tokenizer->vocab_size());
+  for (std::int32_t id = 0; id < known; ++id) {
+    made.tokens[static_cast<std::size_t>(id)] = token_bytes(id);
+    made.special[static_cast<std::size_t>(id)] = parts_.tokenizer->is_special(id);
+  }
+  made.ends = parts_.defaults.eos_ids;
+  for (const std::string& word : parts_.chat_template.stop_words()) {
+    const std::optional<std::int32_t> id = parts_.tokenizer->token_id(word);
+    const bool ends = id && *id < known && parts_.tokenizer->is_special(*id);
+    if (ends && std::ranges::find(made.ends, *id) == made.ends.end()) made.ends.push_back(*id);
+  }
+  return made;
+}
+
 Result<RequestId> TextPipeline::submit(GenerationRequest request, std::function<void(Chunk)> on_chunk) {
   const GenerationConfig& config = request.config;
   if (config.n < 1 || config.n > 128) return invalid_argument("n must be 1 to 128");
@@ -126,6 +152,7 @@ Result<RequestId> TextPipeline::submit(GenerationRequest request, std::function<
   inner.n = config.n;
   inner.sampling = resolve_sampling(config, parts_.defaults);
   inner.stop_ids = stops.ids;
+  inner.grammar = std::move(request.grammar);
   // What the context has left bounds the answer; a prompt that leaves nothing is the engine's to refuse.
   const std::int64_t left = parts_.engine->session_len() - static_cast<std::int64_t>(inner.prompt.size());
   const auto cap = static_cast<std::int32_t>(std::max<std::int64_t>(left, 1));

@@ -15,6 +15,7 @@
 #include "server/metrics.h"
 #include "server/running_answers.h"
 #include "server/sessions.h"
+#include "server/tool_syntax.h"
 
 namespace lanner::server {
 
@@ -34,6 +35,8 @@ struct ServiceOptions {
   bool docs = true;
   bool metrics = true;
   std::string metrics_prefix = "lanner";
+  const ToolSyntax* tools = nullptr;  // how the model writes calls; nullptr: requests with tools are refused
+  bool thoughts = false;              // <think>…</think> in front of an answer is no part of it
   std::size_t max_sessions = 1'024;
   std::size_t max_session_bytes = 256ULL << 20;  // of the messages of all sessions together
   std::chrono::seconds session_idle_time{3'600};

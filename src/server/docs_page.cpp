@@ -50,6 +50,7 @@ const char* kind_name(FieldKind kind) {
     case FieldKind::kMessages: return "messages";
     case FieldKind::kTalk: return "string or messages";
     case FieldKind::kObject: return "object";
+    case FieldKind::kChoice: return "string or object";
     case FieldKind::kList: return "list";
     case FieldKind::kBiases: return "object of token ids";
   }

@@ -71,6 +71,8 @@ constexpr std::array kKinds{
             [](const Json& v) { return v.is_string() || is_list_of(v, is_message); },
             R"({"anyOf":[{"type":"string"},{"type":"array","items":{"$ref":"#/components/schemas/Message"}}]})"},
     KindRow{FieldKind::kObject, "an object", [](const Json& v) { return v.is_object(); }, R"({"type":"object"})"},
+    KindRow{FieldKind::kChoice, "a string or an object", [](const Json& v) { return v.is_string() || v.is_object(); },
+            R"({"anyOf":[{"type":"string"},{"type":"object"}]})"},
     KindRow{FieldKind::kList, "a list", [](const Json& v) { return v.is_array(); }, R"({"type":"array"})"},
     KindRow{FieldKind::kBiases, "an object of token ids and numbers", [](const Json& v) { return v.is_object(); },
             R"({"type":"object","additionalProperties":{"type":"number","minimum":-100,"maximum":100}})"},

@@ -27,6 +27,7 @@ enum class FieldKind : std::uint8_t {
   kMessages,  // a list of messages
   kTalk,      // a string or a list of messages
   kObject,
+  kChoice,  // a string or an object
   kList,
   kBiases,  // an object: token id to a number
 };

@@ -66,7 +66,8 @@ void OpenAiFormat::put_choice(std::size_t index, std::string_view addition, std:
 
 void OpenAiFormat::end(const AnswerSoFar& answer, std::string& out) {
   for (std::size_t i = 0; i < answer.choices.size(); ++i) {
-    put_choice(i, no_addition(), "null", fmt::format("\"{}\"", reason_name(answer.choices[i].reason)), out);
+    finish_choice(i, out);
+    put_choice(i, no_addition(), "null", fmt::format("\"{}\"", end_reason(i, answer.choices[i].reason)), out);
   }
   if (options_.include_usage) put_event(head_ + "],\"usage\":" + to_text(usage_json(answer.counts)) + "}", out);
   put_done(out);

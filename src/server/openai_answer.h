@@ -47,6 +47,10 @@ class OpenAiFormat : public AnswerFormat {
   /// The member of put_choice() that adds nothing.
   virtual std::string_view no_addition() const = 0;
   virtual Json choice_json(std::size_t index, const ChoiceSoFar& choice) = 0;
+  /// Events for what a choice held back, before the one that says why it ended.
+  virtual void finish_choice(std::size_t /*index*/, std::string& /*out*/) {}
+  /// What that event says, of a stream.
+  virtual const char* end_reason(std::size_t /*index*/, FinishReason reason) const { return reason_name(reason); }
 
  private:
   const OpenAiAnswerOptions options_;

@@ -199,8 +199,8 @@ TEST(Chat, GivesTheTemplateItsVariables) {
 TEST(Chat, RefusesWhatItCannotDo) {
   TestService test(says("x"));
   const auto message = [&](const std::string& more) { return test.refusal(kChat, hi_with(more))["message"]; };
-  EXPECT_EQ(test.refusal(kChat, hi_with(R"("tools": [{}])"))["param"], "tools");
-  EXPECT_EQ(test.refusal(kChat, hi_with(R"("response_format": {"type": "json_object"})"))["param"], "response_format");
+  EXPECT_EQ(test.refusal(kChat, hi_with(R"("tools": [{}])"))["param"], "tools[0].type");
+  EXPECT_EQ(test.refusal(kChat, hi_with(R"("response_format": {"type": "xml"})"))["param"], "response_format.type");
   EXPECT_EQ(message(R"("n": 129)"), "n: must be between 1 and 128");
   EXPECT_EQ(message(R"("n": 1000000000)"), "n: must be between 1 and 128");
   EXPECT_EQ(message(R"("temperature": -1)"), "temperature: must be between 0 and 2");

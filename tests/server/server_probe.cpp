@@ -2,6 +2,7 @@
 // itself costs:
 //
 //   server_probe [--port N] [--places N] [--session-len N] [--key KEY] [--answer TEXT] [--tokens N] [--delay-us N]
+//                [--tools PARSER] [--thoughts 1]
 //
 // Prints "port N" and serves until SIGTERM, as `lanner serve api_server` does. Tokens are bytes. The answer is --answer
 // (--tokens: so many letters instead), unless the prompt has a word in brackets: [endless], [fail], [slow] (a token in
@@ -59,9 +60,15 @@ Script script_for(const Request& request, const std::vector<std::int32_t>& answe
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::map<std::string, std::string> flags{{"--port", "0"},    {"--places", "0"},           {"--session-len", "8192"},
-                                           {"--key", ""},      {"--answer", "Hello world"}, {"--tokens", "0"},
-                                           {"--delay-us", "0"}};
+  std::map<std::string, std::string> flags{{"--port", "0"},
+                                           {"--places", "0"},
+                                           {"--session-len", "8192"},
+                                           {"--key", ""},
+                                           {"--answer", "Hello world"},
+                                           {"--tokens", "0"},
+                                           {"--delay-us", "0"},
+                                           {"--tools", ""},
+                                           {"--thoughts", "0"}};
   for (int i = 1; i + 1 < argc; i += 2) flags[argv[i]] = argv[i + 1];
   const auto number = [&](const char* name) { return std::stoi(flags[name]); };
   std::signal(SIGPIPE, SIG_IGN);
@@ -71,9 +78,14 @@ int main(int argc, char** argv) {
   if (number("--tokens") > 0) answer.assign(static_cast<std::size_t>(number("--tokens")), 'x');
   answer.push_back(kTestEos);
   const std::chrono::microseconds delay(number("--delay-us"));
+  const bool tools = !flags["--tools"].empty();
+  const std::string jinja =
+      (tools ? std::string("{% if tools %}{{ tools | tojson }}{% endif %}") : "") + std::string(kTestTemplate);
   TestPipeline test = make_test_pipeline([=](const Request& request) { return script_for(request, answer, delay); },
-                                         {.session_len = number("--session-len")});
-  server::ServiceOptions options{.max_places = number("--places")};
+                                         {.session_len = number("--session-len")}, jinja);
+  server::ServiceOptions options{.max_places = number("--places"),
+                                 .tools = server::find_tool_syntax(flags["--tools"]),
+                                 .thoughts = number("--thoughts") != 0};
   if (!flags["--key"].empty()) options.api_keys = {flags["--key"]};
   server::Service service(std::move(test.pipeline), options);
   auto server = server::HttpServer::start({.port = static_cast<std::uint16_t>(number("--port"))}, service);

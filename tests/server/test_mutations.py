@@ -10,7 +10,8 @@ VALID = {
         "model": "test", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": [{"type": "text", "text": "y"}]}],
         "max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 10, "n": 2, "stop": ["zz"], "seed": 3, "logprobs": True,
         "top_logprobs": 2, "logit_bias": {"65": 1.5}, "presence_penalty": 0.5, "stream": True,
-        "stream_options": {"include_usage": True}, "chat_template_kwargs": {"a": 1}, "response_format": {"type": "text"}},
+        "stream_options": {"include_usage": True}, "chat_template_kwargs": {"a": 1}, "response_format": {"type": "text"},
+        "tools": [], "tool_choice": "auto"},
     "/v1/completions": {"prompt": ["a", "b"], "max_tokens": 4, "logprobs": 1, "n": 2, "stop": "q", "stream": False},
     "/generate": {"input_ids": [65, 66], "max_tokens": 4, "return_logprob": True, "stop_token_ids": [70]},
     "/v1/chat/interactive": {"prompt": "Hi", "session_id": 5, "interactive_mode": True, "request_output_len": 4},
@@ -18,6 +19,24 @@ VALID = {
     "/tokenize": {"prompt": "a", "add_special_tokens": False},
     "/detokenize": {"tokens": [65, 66], "skip_special_tokens": True},
 }
+USER = {"role": "user", "content": "x"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a-z]+$"}, "b": {"$ref": "#/$defs/b"},
+                                           "c": {"type": "array", "items": {"enum": [1, "x", None]}, "maxItems": 3}},
+          "required": ["a"], "$defs": {"b": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}}}
+TOOLS = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True}},
+         {"type": "function", "function": {"name": "g"}}]
+WITH_GRAMMARS = [
+    {"messages": [USER], "max_tokens": 3,
+     "response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": SCHEMA}}},
+    {"messages": [USER], "max_tokens": 3, "response_format": {"type": "regex_schema", "regex_schema": "[a-c]{1,4}(x|y)*"}},
+    {"messages": [USER], "max_tokens": 3,
+     "response_format": {"type": "grammar", "syntax": "regex", "definition": "a+"}},
+    {"messages": [USER], "max_tokens": 3, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": True},
+    {"messages": [USER], "max_tokens": 3, "tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}},
+    {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "y"}], "max_tokens": 3, "tools": TOOLS, "tool_choice": "auto"},
+]
 HOSTILE = [None, True, False, 0, -1, 1, 0.5, -0.0, 1e308, 2**31, 2**53, 2**63, 2**64, -2**63, 10**30, "", "a", "\0", "\ud7ff\uffff",
            "x" * 5000, [], {}, [[]], [{}], [None], {"": ""}, {"type": "text"}, [1] * 100, "-1", "NaN", ["a"] * 50, {"a": {"a": {}}}]
 
@@ -49,13 +68,14 @@ def mutated(body, random):
     return body
 
 
-def test_bodies_that_are_nearly_right(probe):
-    source = random.Random(7)
+def send_mutations(probe, count, bodies, seed):
+    """How often each status came."""
+    source = random.Random(seed)
     connection = http.client.HTTPConnection("127.0.0.1", probe.port, timeout=60)
     statuses = {}
-    for _ in range(4000):
-        path = source.choice(list(VALID))
-        body = mutated(VALID[path], source)
+    for _ in range(count):
+        path, valid = source.choice(bodies)
+        body = mutated(valid, source)
         text = json.dumps(body, ensure_ascii=source.random() < 0.5).encode("utf-8", "surrogatepass")
         if source.random() < 0.1:  # and some that are no JSON any more
             at = source.randrange(len(text) + 1)
@@ -73,8 +93,22 @@ def test_bodies_that_are_nearly_right(probe):
             json.loads(answer)
         else:
             assert answer.endswith(b"data: [DONE]\n\n") or path == "/v1/chat/interactive"
-    assert statuses[200] > 500 and statuses[400] > 500, statuses
     assert probe.ask("/health")[0] == 200
+    return statuses
+
+
+def test_bodies_that_are_nearly_right(probe):
+    statuses = send_mutations(probe, 4000, list(VALID.items()), 7)
+    assert statuses[200] > 500 and statuses[400] > 500, statuses
+
+
+def test_tools_and_schemas_that_are_nearly_right(start_probe):
+    probe = start_probe("--tools", "hermes", "--thoughts", "1")
+    bodies = [("/v1/chat/completions", body) for body in WITH_GRAMMARS]
+    for path, body in bodies:
+        assert probe.ask(path, body)[0] == 200, body
+    statuses = send_mutations(probe, 2000, bodies, 8)
+    assert statuses[200] > 200 and statuses[400] > 500, statuses
 
 
 def test_valid_ones_are_answered(probe):

@@ -117,7 +117,7 @@ def test_fields_without_effect_and_null(client):
     ({"temperature": 3}, "temperature"), ({"n": 0}, "n"), ({"top_p": 1.5}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
     ({"logit_bias": {"a": 1}}, "logit_bias"), ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    ({"response_format": {"type": "json_object"}}, "response_format"), ({"stop": ["x"] * 17}, "stop"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"), ({"tool_choice": "required"}, "tool_choice"), ({"stop": ["x"] * 17}, "stop"),
     ({"extra_body": {"unheard_of": 1}}, "unheard_of"), ({"presence_penalty": -3}, "presence_penalty"),
 ])
 def test_bad_fields(client, bad, param):

@@ -47,13 +47,13 @@ class Server:
     def client(self, key="none", **more):
         return openai.OpenAI(base_url=self.url + "/v1", api_key=key, max_retries=0, timeout=60, **more)
 
-    def ask(self, path, body=None, headers=None, method=None):
+    def ask(self, path, body=None, headers=None, method=None, timeout=60):
         """(status, headers, body) of a request; `body` may be bytes or what becomes JSON."""
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, method=method,
                                          headers={"Content-Type": "application/json", **(headers or {})})
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=timeout) as reply:
                 return reply.status, reply.headers, reply.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers, error.read()

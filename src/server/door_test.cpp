@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <thread>
@@ -285,6 +286,26 @@ TEST(Docs, AreWrittenFromTheTable) {
   TestService none(says("x"), {.docs = false});
   EXPECT_EQ(none.get("/").status, 404);
   EXPECT_EQ(none.get("/openapi.json").status, 404);
+}
+
+TEST(ChatPage, IsOpenToAllAndRefersToNoOtherFile) {
+  TestService test(says("x"), {.api_keys = {"k"}, .docs = false});
+  const HttpReply page = test.get("/chat");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_EQ(page.content_type, "text/html; charset=utf-8");
+  EXPECT_TRUE(page.body.starts_with("<!doctype html>"));
+  EXPECT_TRUE(page.body.ends_with("</html>\n"));
+  EXPECT_EQ(page.body.find("@S"), std::string::npos) << "a part is missing";
+  for (const char* reference : {"src=\"", "<link rel=\"stylesheet", "@import", "url("}) {
+    EXPECT_EQ(page.body.find(reference), std::string::npos) << reference;
+  }
+  const auto header = [&](std::string_view name) {
+    const auto found = std::ranges::find(page.headers, name, [](const auto& field) { return field.first; });
+    return found == page.headers.end() ? std::string() : found->second;
+  };
+  const std::string policy = header("Content-Security-Policy");
+  EXPECT_TRUE(policy.starts_with("default-src 'none'; script-src 'sha256-")) << policy;
+  EXPECT_EQ(policy.find("unsafe"), std::string::npos) << policy;
 }
 
 TEST(Admin, NeedsAFlagAndAKey) {

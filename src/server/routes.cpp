@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "server/chat_page.h"
 #include "server/endpoints.h"
 #include "server/request_fields.h"
 
@@ -18,6 +19,16 @@ HttpReply show_docs(Context& context, const Call& /*call*/) {
   reply.body = docs_page(context.options);
   reply.headers = {
       {"Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}};
+  return reply;
+}
+
+HttpReply show_chat(Context& /*context*/, const Call& /*call*/) {
+  HttpReply reply;
+  reply.content_type = "text/html; charset=utf-8";
+  reply.body = chat_page().html;
+  reply.headers = {{"Content-Security-Policy", chat_page().policy},
+                   {"Referrer-Policy", "no-referrer"},
+                   {"Cache-Control", "no-cache"}};
   return reply;
 }
 
@@ -154,6 +165,13 @@ constexpr std::array kRoutes{
           .summary = "This API for people",
           .handle = show_docs,
           .access = Access::kDocs,
+          .content_type = "text/html"},
+    Route{.method = "GET",
+          .path = "/chat",
+          .group = "About",
+          .summary = "A page to chat on; it asks for a key itself where one is needed",
+          .handle = show_chat,
+          .access = Access::kOpen,
           .content_type = "text/html"},
 };
 

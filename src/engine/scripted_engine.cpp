@@ -83,7 +83,9 @@ MemoryPlan ScriptedEngine::memory_plan() const {
 EngineStats ScriptedEngine::stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats stats;
-  stats.running = static_cast<std::int32_t>(running_.size());
+  const auto all = static_cast<std::int32_t>(running_.size());
+  stats.running = options_.max_batch > 0 ? std::min(all, options_.max_batch) : all;
+  stats.waiting = all - stats.running;
   stats.generated_tokens = generated_;
   return stats;
 }
@@ -108,8 +110,10 @@ void ScriptedEngine::loop() {
     }
     auto earliest = Clock::time_point::max();
     std::vector<std::pair<RequestId, std::shared_ptr<Running>>> ready;
+    std::int32_t taken = 0;
     for (auto& [id, running] : running_) {
       if (stopping_) running->cancelled = true;
+      if (options_.max_batch > 0 && ++taken > options_.max_batch && !running->cancelled) continue;
       earliest = std::min(earliest, running->due);
       if (running->cancelled || running->due <= Clock::now()) ready.emplace_back(id, running);
     }

@@ -2,7 +2,7 @@
 // itself costs:
 //
 //   server_probe [--port N] [--places N] [--session-len N] [--key KEY] [--answer TEXT] [--tokens N] [--delay-us N]
-//                [--tools PARSER] [--thoughts 1]
+//                [--tools PARSER] [--thoughts 1] [--batch N]
 //
 // Prints "port N" and serves until SIGTERM, as `lanner serve api_server` does. Tokens are bytes. The answer is --answer
 // (--tokens: so many letters instead), unless the prompt has a word in brackets: [endless], [fail], [slow] (a token in
@@ -68,7 +68,8 @@ int main(int argc, char** argv) {
                                            {"--tokens", "0"},
                                            {"--delay-us", "0"},
                                            {"--tools", ""},
-                                           {"--thoughts", "0"}};
+                                           {"--thoughts", "0"},
+                                           {"--batch", "0"}};
   for (int i = 1; i + 1 < argc; i += 2) flags[argv[i]] = argv[i + 1];
   const auto number = [&](const char* name) { return std::stoi(flags[name]); };
   std::signal(SIGPIPE, SIG_IGN);
@@ -81,8 +82,9 @@ int main(int argc, char** argv) {
   const bool tools = !flags["--tools"].empty();
   const std::string jinja =
       (tools ? std::string("{% if tools %}{{ tools | tojson }}{% endif %}") : "") + std::string(kTestTemplate);
-  TestPipeline test = make_test_pipeline([=](const Request& request) { return script_for(request, answer, delay); },
-                                         {.session_len = number("--session-len")}, jinja);
+  TestPipeline test =
+      make_test_pipeline([=](const Request& request) { return script_for(request, answer, delay); },
+                         {.session_len = number("--session-len"), .max_batch = number("--batch")}, jinja);
   server::ServiceOptions options{.max_places = number("--places"),
                                  .tools = server::find_tool_syntax(flags["--tools"]),
                                  .thoughts = number("--thoughts") != 0};

@@ -339,7 +339,8 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     if (!reply && problem.status == 0) {
       if (!complete) co_return false;
       request.body = std::move(parser.get().body());
-      reply = co_await answer(request);
+      reply = hall_.handler.turn_away(request);
+      if (!reply) reply = co_await answer(request);
     }
     if (!reply) reply = hall_.handler.refuse(problem.status, problem.message);
 

@@ -142,6 +142,25 @@ TEST(RequestIds, AreTheClientsWhereTheyArePlain) {
   EXPECT_TRUE(request.id.starts_with("req-"));
 }
 
+TEST(Limits, TurnAwayUnreadWhereNoPlaceIsFree) {
+  TestService test(endless, {.max_places = 1});
+  const HttpRequest chat = TestService::post_request(kChat, "{this is not read");
+  EXPECT_FALSE(test.service.turn_away(chat));
+  const HttpReply running = test.begin(TestService::post_request(kChat, kHi));
+  const std::optional<HttpReply> refused = test.service.turn_away(chat);
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->status, 429);
+  EXPECT_EQ(header(refused->headers, "Retry-After"), "1");
+  // It may end a session, for which no place is needed.
+  EXPECT_FALSE(test.service.turn_away(TestService::post_request("/v1/chat/interactive", "{}")));
+  EXPECT_FALSE(test.service.turn_away(TestService::post_request("/tokenize", "{}")));
+  EXPECT_NE(test.get("/metrics").body.find("lanner:admission_rejections_total{model_name=\"test\"} 1"),
+            std::string::npos);
+  running.late->cancel();
+  EXPECT_TRUE(test.service.wait_until_idle(steady_clock::now() + seconds(10)));
+  EXPECT_FALSE(test.service.turn_away(chat));
+}
+
 TEST(Limits, TurnAwayWhatIsTooMuch) {
   TestService test(endless, {.max_places = 3});
   const HttpReply first = test.begin(TestService::post_request(kChat, kHi));

@@ -65,6 +65,9 @@ class HttpHandler {
   /// Called before the body is read, which `head` therefore lacks: an answer, if the request is refused. Gives the
   /// request its id.
   virtual std::optional<HttpReply> screen(HttpRequest& head) = 0;
+  /// Called when all has been read: an answer, if there is no room for what is asked. It takes no time: the
+  /// thread of input and output waits for it.
+  virtual std::optional<HttpReply> turn_away(const HttpRequest& /*request*/) { return std::nullopt; }
   virtual Pace pace(const HttpRequest& request) const = 0;
   virtual HttpReply handle(const HttpRequest& request) = 0;
   /// The answer to what is no proper request, such as a body that is too long: `status` is 4xx or 5xx.

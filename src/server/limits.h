@@ -49,6 +49,15 @@ class Limits {
     return Place(*this, count);
   }
 
+  /// Whether a request for one answer has no chance; it counts as refused then. Cheap, so that a request can be turned
+  /// away before anything is made of it. enter() decides on the others.
+  bool refuse_if_full() {
+    const std::lock_guard lock(mutex_);
+    const bool full = closed_ || (most_ > 0 && taken_ >= most_);
+    if (full) ++refused_;
+    return full;
+  }
+
   /// From now on nobody gets in.
   void close() {
     const std::lock_guard lock(mutex_);

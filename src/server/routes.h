@@ -30,6 +30,7 @@ struct Route {
   Access access = Access::kKey;
   std::span<const Fields> (*fields)() = nullptr;  // of its body, which is a JSON object; nullptr: none
   bool new_work = false;                          // refused while the server ends
+  bool takes_place = false;  // every request for it, so that it is refused unread where none is free
   const char* content_type = "application/json";
   /// Why nobody may call it with these options; asked before the body is read. nullptr: it is always there.
   std::optional<Refusal> (*gate)(const ServiceOptions& options) = nullptr;

@@ -224,6 +224,12 @@ std::optional<HttpReply> Service::screen(HttpRequest& head) {
   return std::nullopt;
 }
 
+std::optional<HttpReply> Service::turn_away(const HttpRequest& request) {
+  const Route* route = find_route(request.method, request.path, options_);
+  if (route == nullptr || !route->takes_place || !limits_.refuse_if_full()) return std::nullopt;
+  return to_reply(turned_away(limits_.closed()));
+}
+
 Pace Service::pace(const HttpRequest& request) const {
   const Route* route = find_route(request.method, request.path, options_);
   return route == nullptr ? Pace::kAtOnce : route->pace;

@@ -33,6 +33,7 @@ class Service final : public HttpHandler {
   Service& operator=(const Service&) = delete;
 
   std::optional<HttpReply> screen(HttpRequest& head) override;
+  std::optional<HttpReply> turn_away(const HttpRequest& request) override;
   Pace pace(const HttpRequest& request) const override;
   HttpReply handle(const HttpRequest& request) override;
   HttpReply refuse(int status, const std::string& message) override;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/thread_pool.h"
+#include "core/processors.h"
 
 namespace lanner {
 namespace {

@@ -39,7 +39,7 @@ fetch_model = $(PYTHON) scripts/fetch_default_model.py </dev/null
 room_tests  = $(foreach room,$(ROOMS),$(room)_test)
 
 ## Everyday
-.PHONY: all build chat test full
+.PHONY: all build chat test clients-test full
 all: build ## the same as build
 
 build: $(BUILD)/.configured ## build the program, build/lanner
@@ -55,8 +55,13 @@ test: layers build $(VENV)/.requirements-test ## run the tests but the long ones
 	  folder=$$PWD/$(BUILD)/test-model; \
 	  $$venv/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \
 	  export LANNER_TEST_GGUF="$$model" LANNER_TEST_MODEL_DIR="$$folder" LANNER_PYTHON="$$venv/bin/python"; \
-	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error $(if $(filter 0,$(LONG)),-LE long) $(CTEST_ARGS) </dev/null
+	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -LE $(if $(filter 0,$(LONG)),'long|clients',clients) $(CTEST_ARGS) </dev/null
 	@$(VENV)/bin/python -m pytest -q tests/house </dev/null
+
+clients-test: build ## the tests with clients that are large, or not Python: langchain-openai, litellm, openai for JavaScript
+	@scripts/setup_clients.sh $(BUILD)/clients
+	@model=$$($(fetch_model)); LANNER_TEST_GGUF="$$model" \
+	  ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -L clients $(CTEST_ARGS) </dev/null
 
 full: format-check ## everything: all tests, all checks, all sanitizers, the fuzzers
 	@$(MAKE) test LONG=1

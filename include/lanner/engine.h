@@ -144,6 +144,7 @@ struct EngineStats {
   // engine's thread beside waiting for a device that works behind.
   std::int64_t decode_steps = 0;
   double decode_host_seconds = 0;
+  std::int64_t progress = 0;      // grows within a step, too: who watches it sees that a long one gets on
   std::int64_t failed_steps = 0;  // that the device refused or lost; for want of memory they are tried again
 };
 

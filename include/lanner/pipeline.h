@@ -94,6 +94,7 @@ struct Chunk {
   std::vector<TokenLogprobs> logprobs;  // one a token id, or none
   bool final = false;                   // of the whole request; the fields below are then set
   std::vector<FinishReason> reasons;
+  std::vector<std::string> stops;  // one a choice: the stop string that ended it; empty where none did
   Status status;
   std::int32_t prompt_tokens = 0;
   std::int32_t cached_tokens = 0;

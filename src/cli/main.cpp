@@ -26,7 +26,7 @@ constexpr std::array<AddVerb, 8> kVerbs{add_chat,    add_serve,     add_eval, ad
                                         add_convert, add_check_env, add_list, add_completion};
 
 // LMDeploy's other verbs: a row leaves when its verb joins kVerbs.
-constexpr std::array<std::string_view, 3> kVerbsToCome{"lite", "serve gradio", "serve proxy"};
+constexpr std::array<std::string_view, 2> kVerbsToCome{"lite", "serve gradio"};
 
 constexpr const char* kDescription = "Lanner runs and measures large language models.";
 constexpr const char* kExamples = R"(Examples:

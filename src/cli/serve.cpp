@@ -1,8 +1,6 @@
 // lanner serve: the API server, and what talks to one.
 
 #include <fmt/format.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -16,6 +14,7 @@
 #include "cli/line_reader.h"
 #include "cli/output.h"
 #include "cli/serve_flags.h"
+#include "cli/serve_proxy.h"
 #include "cli/shutdown_signals.h"
 #include "cli/verbs.h"
 #include "net/environment.h"
@@ -24,26 +23,6 @@
 
 namespace lanner::cli {
 namespace {
-
-/// Connections are files, and the usual limit of 1,024 is soft.
-void allow_many_files() {
-  rlimit files{};
-  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
-  files.rlim_cur = files.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &files);
-}
-
-void announce(const server::HttpServerOptions& options, std::uint16_t port) {
-  const char* scheme = options.certificate_file.empty() ? "http" : "https";
-  const bool six = options.host.find(':') != std::string::npos;
-  const std::string url = fmt::format("{}://{}{}{}:{}", scheme, six ? "[" : "", options.host, six ? "]" : "", port);
-  write_stderr(
-      fmt::format("HINT:    Please open {} in a browser for detailed api usage!!!\n"
-                  "INFO:     Started server process [{}]\n"
-                  "INFO:     Application startup complete.\n"
-                  "INFO:     Lanner running on {} (Press CTRL+C to quit)\n",
-                  url, ::getpid(), url));
-}
 
 Status run_server(const ServeFlags& flags) {
   const EngineFlags engine = engine_flags(flags);
@@ -56,6 +35,9 @@ Status run_server(const ServeFlags& flags) {
   }
   options.on_terminate = [] { ShutdownSignals::raise(); };
   allow_many_files();
+  if (options.allow_sleep) {
+    options.reopen = [path, pipeline_flags] { return Pipeline::open(path, pipeline_flags); };
+  }
   LANNER_ASSIGN_OR_RETURN(auto pipeline, open_with_progress(path, std::move(pipeline_flags), /*show=*/true));
   options.max_places = most_answers(flags, pipeline->engine().memory_plan().sequences);
 
@@ -63,8 +45,11 @@ Status run_server(const ServeFlags& flags) {
   server::Service service(std::move(pipeline), std::move(options));
   LANNER_ASSIGN_OR_RETURN(const auto server, server::HttpServer::start(http, service));
   announce(http, server->port());
+  LANNER_ASSIGN_OR_RETURN(auto registration,
+                          register_at_proxy(flags, http, server->port(), service.options().model_name));
   while (!signals.take()) signals.wait(std::chrono::hours(1));
   write_stderr("INFO:     Shutting down\n");
+  registration.reset();  // so that nothing new is sent here
   const std::chrono::milliseconds drain_timeout(static_cast<std::int64_t>(flags.drain_timeout_s * 1000));
   server::shut_down(service, *server, drain_timeout, [&] { return signals.take(); });
   write_stderr("INFO:     Finished server process\n");
@@ -125,6 +110,7 @@ void add_serve(CLI::App& program, Run& run) {
   add_serve_flags(*verb, *flags);
   verb->callback([&run, flags] { run = [flags] { return exit_code(run_server(*flags)); }; });
   add_api_client(*group, run);
+  add_serve_proxy(*group, run);
 }
 
 }  // namespace lanner::cli

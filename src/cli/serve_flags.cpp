@@ -1,6 +1,8 @@
 #include "cli/serve_flags.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <utility>
 
 #include "cli/arguments.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "net/url.h"
 
@@ -66,8 +69,11 @@ void add_own_flags(CLI::App& verb, ServeFlags& flags) {
   add(verb.add_flag("--disable-fastapi-docs", flags.disable_docs, "Neither / nor /openapi.json"));
   add(verb.add_flag("--disable-metrics", flags.disable_metrics, "No /metrics"));
   add(verb.add_option("--metrics-prefix", flags.metrics_prefix, "In front of the names in /metrics"));
+  add(verb.add_option("--proxy-url", flags.proxy_url, "A proxy (lanner serve proxy) to register at"))
+      ->default_str("none");
   add(verb.add_flag("--allow-terminate-by-client", flags.allow_terminate, "GET /terminate, with a key"));
   add(verb.add_flag("--enable-abort-handling", flags.allow_abort, "POST /abort_request, with a key"));
+  add(verb.add_flag("--enable-sleep", flags.allow_sleep, "POST /sleep and /wakeup, with a key"));
 }
 
 void add_compatible_flags(CLI::App& verb, ServeFlags& flags) {
@@ -96,12 +102,10 @@ void add_compatible_flags(CLI::App& verb, ServeFlags& flags) {
 void add_later_flags(CLI::App& verb, ServeFlags& flags) {
   constexpr const char* kLaterGroup = "Not available yet in this version";
   verb.add_option("--hf-overrides", flags.hf_overrides, "Changes to config.json")->group(kLaterGroup);
-  verb.add_option("--proxy-url", flags.proxy_url, "A proxy to register at")->group(kLaterGroup);
 }
 
 Status check_available(const ServeFlags& flags) {
   if (!flags.hf_overrides.empty()) return not_yet("--hf-overrides");
-  if (!flags.proxy_url.empty()) return not_yet("--proxy-url");
   if (flags.generation_config != "auto") return not_yet("--generation-config " + flags.generation_config);
   if (flags.logprobs_mode == "raw_logits") return not_yet("--logprobs-mode raw_logits");
   if (flags.cache_block_seq_len != 64)
@@ -238,8 +242,10 @@ Result<server::ServiceOptions> service_options(const ServeFlags& flags) {
   LANNER_RETURN_IF_ERROR(set_parsers(flags, options));
   options.allow_terminate = flags.allow_terminate;
   options.allow_abort = flags.allow_abort;
-  if ((flags.allow_terminate || flags.allow_abort) && options.api_keys.empty()) {
-    return invalid_argument("--allow-terminate-by-client and --enable-abort-handling need an API key (--api-keys)");
+  options.allow_sleep = flags.allow_sleep;
+  if ((flags.allow_terminate || flags.allow_abort || flags.allow_sleep) && options.api_keys.empty()) {
+    return invalid_argument(
+        "--allow-terminate-by-client, --enable-abort-handling and --enable-sleep need an API key (--api-keys)");
   }
   if (!local && options.api_keys.empty()) {
     warn(fmt::format("{} is open to others and asks for no key: anybody who reaches it can use it (--api-keys)",
@@ -247,6 +253,25 @@ Result<server::ServiceOptions> service_options(const ServeFlags& flags) {
   }
   tell_about_ignored(flags);
   return options;
+}
+
+void allow_many_files() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
+void announce(const server::HttpServerOptions& options, std::uint16_t port) {
+  const char* scheme = options.certificate_file.empty() ? "http" : "https";
+  const bool six = options.host.find(':') != std::string::npos;
+  const std::string url = fmt::format("{}://{}{}{}:{}", scheme, six ? "[" : "", options.host, six ? "]" : "", port);
+  write_stderr(
+      fmt::format("HINT:    Please open {} in a browser for detailed api usage!!!\n"
+                  "INFO:     Started server process [{}]\n"
+                  "INFO:     Application startup complete.\n"
+                  "INFO:     Lanner running on {} (Press CTRL+C to quit)\n",
+                  url, ::getpid(), url));
 }
 
 Result<server::HttpServerOptions> http_options(const ServeFlags& flags) {

@@ -38,6 +38,7 @@ struct ServeFlags {
   std::string reasoning_parser;
   bool allow_terminate = false;
   bool allow_abort = false;
+  bool allow_sleep = false;
   // Accepted in some values so far.
   int cache_block_seq_len = 64;
   std::string generation_config = "auto";
@@ -70,5 +71,9 @@ std::int64_t most_answers(const ServeFlags& flags, std::int64_t sequences);
 Result<server::HttpServerOptions> http_options(const ServeFlags& flags);
 /// The flags of the engine, with those of the server that bear on it.
 EngineFlags engine_flags(const ServeFlags& flags);
+/// Lets this process have as many files, which connections are, as the system allows.
+void allow_many_files();
+/// Says where it listens, in the lines that scripts written for LMDeploy wait for.
+void announce(const server::HttpServerOptions& options, std::uint16_t port);
 
 }  // namespace lanner::cli

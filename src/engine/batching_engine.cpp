@@ -87,7 +87,9 @@ void BatchingEngine::cancel(RequestId id) {
 
 EngineStats BatchingEngine::stats() const {
   const std::lock_guard lock(mutex_);
-  return stats_;
+  EngineStats stats = stats_;
+  stats.progress = parts_.decoder->progress();
+  return stats;
 }
 
 void BatchingEngine::loop() {

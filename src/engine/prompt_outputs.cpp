@@ -45,7 +45,7 @@ class RowReader {
 
 /// The rows of several prompts, which run together; use_row of prompt i is `readers[i]`'s.
 Status read_rows(Engine& engine, std::span<const std::vector<std::int32_t>> prompts,
-                 std::span<const std::unique_ptr<RowReader>> readers) {
+                 std::span<const std::unique_ptr<RowReader>> readers, const Unwanted& unwanted = {}) {
   std::vector<Request> requests;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     requests.push_back({.prompt = prompts[i],
@@ -53,7 +53,7 @@ Status read_rows(Engine& engine, std::span<const std::vector<std::int32_t>> prom
                         .wants = {.logits = RequestWants::Logits::kAll},
                         .on_event = [reader = readers[i].get()](const Event& event) { reader->take(event); }});
   }
-  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests)));
+  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests), unwanted));
   const bool complete = std::ranges::all_of(readers, [](const auto& reader) { return reader->complete(); });
   return complete ? Status() : internal_error("the engine did not deliver each row of logits once and in order");
 }
@@ -97,7 +97,8 @@ Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> pr
   return result;
 }
 
-Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts) {
+Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts,
+                                    const Unwanted& unwanted) {
   std::vector<double> sums(prompts.size(), 0.0);
   std::vector<std::unique_ptr<RowReader>> readers;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
@@ -109,7 +110,7 @@ Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vecto
     readers.push_back(std::make_unique<RowReader>(static_cast<std::int64_t>(prompts[i].size()),
                                                   static_cast<std::size_t>(engine.vocab_size()), add_row));
   }
-  LANNER_RETURN_IF_ERROR(read_rows(engine, prompts, readers));
+  LANNER_RETURN_IF_ERROR(read_rows(engine, prompts, readers, unwanted));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     if (!std::isfinite(sums[i])) return internal_error("the model's logits are not finite (NaN or infinity)");
     sums[i] /= static_cast<double>(prompts[i].size() - 1);
@@ -119,7 +120,7 @@ Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vecto
 
 Result<std::vector<std::vector<float>>> get_embeddings(Engine& engine,
                                                        const std::vector<std::vector<std::int32_t>>& prompts,
-                                                       Pooling pooling, bool normalize) {
+                                                       Pooling pooling, bool normalize, const Unwanted& unwanted) {
   std::vector<std::vector<float>> embeddings(prompts.size());
   std::vector<Request> requests;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
@@ -129,7 +130,7 @@ Result<std::vector<std::vector<float>>> get_embeddings(Engine& engine,
     const auto hidden = pooling == Pooling::kLast ? RequestWants::Hidden::kLast : RequestWants::Hidden::kMean;
     requests.push_back({.prompt = prompts[i], .max_new_tokens = 0, .wants = {.hidden = hidden}, .on_event = keep});
   }
-  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests)));
+  LANNER_RETURN_IF_ERROR(run_requests(engine, std::move(requests), unwanted));
   for (std::vector<float>& embedding : embeddings) {
     if (embedding.empty()) return internal_error("the engine did not deliver a hidden state");
     const bool finite = std::ranges::all_of(embedding, [](float value) { return std::isfinite(value); });

@@ -3,7 +3,8 @@
 //
 // Each function submits to the engine and waits, on any thread but the engine's own; several may wait at once. None of
 // them takes anything from the prefix cache (include/lanner/engine.h, RequestWants). A refusal or a failure of the
-// engine is returned as it is; of several prompts the first one counts.
+// engine is returned as it is; of several prompts the first one counts. kCancelled once `unwanted` says so, where a
+// function takes it.
 //
 //   LANNER_ASSIGN_OR_RETURN(auto losses, get_ppl(pipeline->engine(), {ids}));
 //   const double perplexity = std::exp(losses[0]);
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "core/aligned_buffer.h"
+#include "engine/run_requests.h"
 #include "lanner/engine.h"
 #include "lanner/status.h"
 
@@ -35,7 +37,8 @@ Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> pr
 /// Of each prompt the mean cross-entropy, in nats, of its tokens 1.. given those before them: what LMDeploy's get_ppl
 /// returns, whose exponential is the perplexity. The prompts run together. kInvalidArgument for one of fewer than two
 /// tokens or with a token that the model lacks, kInternal where the model's logits are not finite.
-Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts);
+Result<std::vector<double>> get_ppl(Engine& engine, const std::vector<std::vector<std::int32_t>>& prompts,
+                                    const Unwanted& unwanted = {});
 
 enum class Pooling : std::uint8_t {
   kLast,  // the last token's hidden state, after the final norm
@@ -45,6 +48,6 @@ enum class Pooling : std::uint8_t {
 /// kInternal where one is not finite.
 Result<std::vector<std::vector<float>>> get_embeddings(Engine& engine,
                                                        const std::vector<std::vector<std::int32_t>>& prompts,
-                                                       Pooling pooling, bool normalize);
+                                                       Pooling pooling, bool normalize, const Unwanted& unwanted = {});
 
 }  // namespace lanner

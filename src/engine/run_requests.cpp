@@ -1,12 +1,15 @@
 #include "engine/run_requests.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <utility>
 
 namespace lanner {
 namespace {
+
+constexpr std::chrono::milliseconds kPoll(20);
 
 /// Counts final events; lives on the stack of run_requests(), which waits for all of them.
 class Ending {
@@ -23,6 +26,11 @@ class Ending {
     // Notify under the lock: once the waiter sees zero it destroys this object.
     const std::lock_guard lock(mutex_);
     if (--open_ == 0) changed_.notify_all();  // to be woken by each of many would cost their engine's thread much
+  }
+  /// Whether all have ended by then.
+  bool wait_for(std::chrono::milliseconds time) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, time, [this] { return open_ == 0; });
   }
   Status wait() {
     std::unique_lock lock(mutex_);
@@ -48,7 +56,7 @@ Status status_of(const Event& final_event) {
 
 }  // namespace
 
-Status run_requests(Engine& engine, std::vector<Request> requests) {
+Status run_requests(Engine& engine, std::vector<Request> requests, const Unwanted& unwanted) {
   Ending ending;
   std::vector<RequestId> accepted;
   for (Request& request : requests) {
@@ -67,6 +75,11 @@ Status run_requests(Engine& engine, std::vector<Request> requests) {
       break;
     }
     accepted.push_back(*id);
+  }
+  bool cancelled = false;
+  while (unwanted && !cancelled && !ending.wait_for(kPoll)) {
+    cancelled = unwanted();
+    for (std::size_t i = 0; cancelled && i < accepted.size(); ++i) engine.cancel(accepted[i]);
   }
   return ending.wait();
 }

@@ -176,11 +176,13 @@ void Decoder::run_step(const ops::Batch& batch, const ops::KvCacheView& cache, c
                         .reader = &layer.attention_out,
                         .out = attended_},
                        batch, cache);
+    get_on();
     // Where attention and MLP read the same x, it must not change before both have.
     if (!spec_.parallel_layers) backend_.handed_linear_add(layer.attention_out, attended_, batch.rows, x_);
     backend_.norm_gated_up(layer.gate_up, gate_of(spec_.activation), x_, batch.rows, mlp_, &layer.down);
     if (spec_.parallel_layers) backend_.handed_linear_add(layer.attention_out, attended_, batch.rows, x_);
     backend_.handed_linear_add(layer.down, mlp_, batch.rows, x_);
+    get_on();
   }
   if (!wants.logits.empty()) backend_.norm_head(head_, x_, wants.logits, logits_);
   if (!wants.hidden.empty()) backend_.norm_rows(head_.norm, x_, spec_.hidden, wants.hidden, hidden_);

@@ -9,6 +9,7 @@
 //   LANNER_RETURN_IF_ERROR(decoder->reserve({.rows = 512, .output_rows = 128}));
 //   const StepOutput output = decoder->forward(batch, cache, {.logits = last_rows});
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -70,6 +71,9 @@ class Decoder {
   std::int64_t workspace_bytes(const StepLimits& limits) const;
   Status reserve(const StepLimits& limits);
 
+  /// Grows while a step is computed, at least twice a layer where the device does not work behind. From any thread.
+  std::int64_t progress() const { return progress_.load(std::memory_order_relaxed); }
+
   StepOutput forward(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants);
 
  private:
@@ -95,6 +99,7 @@ class Decoder {
   std::int64_t max_cols() const;
   std::int64_t angle_cols() const;
   ops::StepRoom room_for(const StepLimits& limits) const;
+  void get_on() { progress_.fetch_add(1, std::memory_order_relaxed); }
   void run_step(const ops::Batch& batch, const ops::KvCacheView& cache, const StepWants& wants);
 
   DecoderSpec spec_;
@@ -106,6 +111,7 @@ class Decoder {
   StepRope no_rope_;                                       // of layers in which nothing rotates
   std::shared_ptr<const ops::DeviceVector> alibi_slopes_;  // (heads) or null
   std::int64_t weight_bytes_ = 0;
+  std::atomic<std::int64_t> progress_ = 0;
 
   // Activations of a step, in backend memory; sized by reserve().
   StepLimits limits_;

@@ -64,7 +64,8 @@ void Answer::add_text(Choice& choice, std::string_view text, Chunk& chunk) const
   StopMatcher::Step step = choice.stops.push(text);
   chunk.text += step.text;
   if (!step.stop) return;
-  if (settings_.include_stop) chunk.text += settings_.stop[*step.stop];
+  choice.stop = settings_.stop[*step.stop];
+  if (settings_.include_stop) chunk.text += choice.stop;
   choice.ended = true;
   choice.reason = FinishReason::kStop;
 }
@@ -91,6 +92,7 @@ void Answer::take_final(const Event& event) {
       if (!rest.text.empty()) on_chunk_(std::move(rest));
     }
     if (choice.reason) final.reasons[i] = *choice.reason;
+    final.stops.push_back(std::move(choice.stop));
   }
   // An engine that fails after every choice had its answer has not failed the request.
   const bool failed = std::ranges::find(final.reasons, FinishReason::kError) != final.reasons.end();

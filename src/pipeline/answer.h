@@ -46,6 +46,7 @@ class Answer {
     StopMatcher stops;
     bool ended = false;                  // no more text, whatever the engine sends
     std::optional<FinishReason> reason;  // ours, which goes before the engine's
+    std::string stop;                    // the stop string that ended it
   };
 
   void take_token(const Event& event);

@@ -103,6 +103,7 @@ TEST(Pipeline, StopStringOverThreeTokens) {
   ASSERT_TRUE(recorder.wait());
   EXPECT_EQ(recorder.text(), "good ");
   EXPECT_EQ(recorder.final().reasons, std::vector<FinishReason>{FinishReason::kStop});
+  EXPECT_EQ(recorder.final().stops, std::vector<std::string>{"END"});
   EXPECT_TRUE(recorder.final().status.ok());
   EXPECT_EQ(recorder.final().generated_tokens, 8);
   EXPECT_EQ(test.engine->cancels(), 1);
@@ -135,6 +136,7 @@ TEST(Pipeline, HalfCharactersAreHeldBack) {
   ASSERT_TRUE(test.pipeline->submit(ask(), recorder.callback()).ok());
   ASSERT_TRUE(recorder.wait());
   EXPECT_EQ(recorder.text(), "a上😀é");
+  EXPECT_EQ(recorder.final().stops, std::vector<std::string>{""});
   std::vector<std::string> pieces;
   for (const Chunk& chunk : recorder.chunks()) {
     if (!chunk.text.empty()) pieces.push_back(chunk.text);

@@ -19,6 +19,10 @@ constexpr std::size_t kMaxPendingBytesOfChoice = 4 << 10;
 /// What an answer that is not streamed may keep until its end: tokens, and alternatives to them.
 constexpr std::int64_t kMaxKeptTokens = 1 << 24;
 constexpr std::int64_t kMaxAnswers = 1'024;  // of one request
+/// What is formatted at once on the thread that serves all connections: events of a stream go in pieces of this, and a
+/// whole answer with more tokens and alternatives is written by another thread.
+constexpr std::size_t kMaxPieceBytes = 64 << 10;
+constexpr std::int64_t kManyTokens = 4'096;
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -82,19 +86,23 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
   }
 
   Piece take() override {
-    std::vector<Pending> pending;
     bool too_slow = false;
     {
       const std::lock_guard lock(mutex_);
-      pending.swap(pending_);
-      pending_bytes_ = 0;
+      if (next_ == taken_.size()) {
+        taken_.clear();
+        next_ = 0;
+        taken_.swap(pending_);
+        pending_bytes_ = 0;
+      }
       awake_ = false;
       too_slow = too_slow_;
     }
     Piece piece;
     if (plan_.stream && !begun_) plan_.format->begin(answer_.choices.size(), piece.bytes);
     begun_ = true;
-    for (const Pending& one : pending) read(one, piece.bytes);
+    // A rest is taken by the next call, which follows wherever there are bytes.
+    while (next_ < taken_.size() && piece.bytes.size() < kMaxPieceBytes) read(taken_[next_++], piece.bytes);
     piece.done = too_slow || finals_ == requests_;
     if (!piece.done || !plan_.stream) return piece;
     if (too_slow) failure_ = resource_exhausted("the reader of this stream is too slow");
@@ -107,9 +115,10 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
   }
 
   bool streams() const override { return plan_.stream; }
+  bool reply_takes_long() const override { return kept_tokens_ > kManyTokens; }
 
   HttpReply reply() override {
-    if (!failure_.ok()) return to_reply(refusal_of(failure_));
+    if (!failure_.ok()) return plan_.format->refuse(refusal_of(failure_));
     return plan_.format->whole(answer_);
   }
 
@@ -228,6 +237,7 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
       ++finals_;
       for (std::size_t i = 0; i < n_ && i < chunk.reasons.size(); ++i) {
         answer_.choices[first + i].reason = chunk.reasons[i];
+        if (i < chunk.stops.size()) answer_.choices[first + i].stop = chunk.stops[i];
       }
       answer_.counts.prompt += chunk.prompt_tokens;
       answer_.counts.cached += chunk.cached_tokens;
@@ -240,6 +250,8 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
       plan_.format->piece(choice, chunk, out);
       return;
     }
+    kept_tokens_ += static_cast<std::int64_t>(chunk.token_ids.size());
+    for (const TokenLogprobs& token : chunk.logprobs) kept_tokens_ += static_cast<std::int64_t>(token.top.size());
     ChoiceSoFar& so_far = answer_.choices[choice];
     so_far.text += chunk.text;
     so_far.token_ids.insert(so_far.token_ids.end(), chunk.token_ids.begin(), chunk.token_ids.end());
@@ -270,7 +282,10 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
   bool first_token_ = false;
 
   // The server's thread's:
+  std::vector<Pending> taken_;
+  std::size_t next_ = 0;  // of them
   AnswerSoFar answer_;
+  std::int64_t kept_tokens_ = 0;  // in it, with their alternatives
   Status failure_;
   std::size_t finals_ = 0;
   bool begun_ = false;

@@ -26,6 +26,7 @@ struct ChoiceSoFar {
   std::vector<std::int32_t> token_ids;
   std::vector<TokenLogprobs> logprobs;
   FinishReason reason = FinishReason::kAbort;
+  std::string stop;  // the stop string that ended it; empty where none did
 };
 
 struct TokenCounts {
@@ -53,6 +54,8 @@ class AnswerFormat {
   /// In place of end().
   virtual void fail(const Refusal& refusal, std::string& out) = 0;
   virtual HttpReply whole(const AnswerSoFar& answer) = 0;
+  /// In place of whole().
+  virtual HttpReply refuse(const Refusal& refusal) { return to_reply(refusal); }
 };
 
 struct AnswerPlan {

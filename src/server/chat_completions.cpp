@@ -14,24 +14,8 @@
 namespace lanner::server {
 namespace {
 
-Json token_json(const Pipeline& pipeline, std::int32_t token, float logprob) {
-  const std::string bytes = pipeline.token_bytes(token);
-  Json list = Json::array();
-  for (const char byte : bytes) list.push_back(static_cast<unsigned char>(byte));
-  return {{"token", lossy_text(bytes)}, {"logprob", finite_logprob(logprob)}, {"bytes", std::move(list)}};
-}
-
 Json logprobs_json(const Pipeline& pipeline, const std::vector<TokenLogprobs>& tokens) {
-  Json content = Json::array();
-  for (const TokenLogprobs& token : tokens) {
-    Json entry = token_json(pipeline, token.token, token.logprob);
-    entry["top_logprobs"] = Json::array();
-    for (const TokenLogprob& other : token.top) {
-      entry["top_logprobs"].push_back(token_json(pipeline, other.token, other.logprob));
-    }
-    content.push_back(std::move(entry));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"content", token_logprobs_json(pipeline, tokens)}, {"refusal", nullptr}};
 }
 
 /// One choice of a stream, as it is read.

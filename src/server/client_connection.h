@@ -2,207 +2,18 @@
 // One client of the server: the coroutine that reads its requests and writes the answers. For http_server.cpp alone:
 // here is all of Boost.Beast that the server uses, and it compiles slowly.
 
-// <utility> stands before Asio: with g++ 12, Asio 1.81 uses std::exchange without including it.
-#include <utility>
-
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/ssl.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/thread_pool.hpp>
-#include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
-#include <boost/beast/ssl.hpp>
-
-#include <fmt/format.h>
-
 #include <array>
-#include <atomic>
-#include <ctime>
 #include <exception>
 #include <memory>
-#include <new>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
-#include <unordered_map>
-#include <unordered_set>
-#include <vector>
+#include <type_traits>
 
-#include "server/http_server.h"
+#include "server/hall.h"
 
 namespace lanner::server {
-
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-using boost::system::error_code;
-using Clock = std::chrono::steady_clock;
-using Tcp = asio::ip::tcp;
-using TlsStream = beast::ssl_stream<beast::tcp_stream>;
-
-inline constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
-inline constexpr std::size_t kReadBytes = 4096;       // at once, while a connection waits for its next request
-inline constexpr std::size_t kLingerBytes = 1 << 20;  // of a refused body that is read and thrown away
-inline constexpr std::chrono::milliseconds kLingerTime(2'000);  // for that, and for a farewell of TLS
-inline constexpr std::chrono::milliseconds kHandshakeTime(10'000);
-inline constexpr std::size_t kWriteBytesPerSecond = 64 << 10;  // what a reader of a long answer must manage
-
-class Connection {
- public:
-  virtual ~Connection() = default;
-  virtual void drain() = 0;
-  virtual void close() = 0;
-};
-
-/// What connections share. All but the pools belongs to the thread of input and output.
-struct Hall {
-  Hall(HttpServerOptions the_options, HttpHandler& the_handler)
-      : options(std::move(the_options)),
-        handler(the_handler),
-        workers(static_cast<std::size_t>(options.workers)),
-        waiters(static_cast<std::size_t>(options.waiters)) {}
-
-  const HttpServerOptions options;
-  HttpHandler& handler;
-  asio::io_context io{1};
-  asio::thread_pool workers;
-  asio::thread_pool waiters;
-  std::unordered_set<Connection*> connections;
-  std::atomic<int> count = 0;  // of them, for other threads
-  std::unordered_map<std::string, int> per_address;
-  std::uint64_t bodies_bytes = 0;
-  bool draining = false;
-
-  /// "Thu, 26 Nov 2026 17:00:00 GMT", written once a second.
-  const std::string& date() {
-    const std::time_t now = std::time(nullptr);
-    if (now == date_second_) return date_;
-    date_second_ = now;
-    std::tm parts{};
-    ::gmtime_r(&now, &parts);
-    std::array<char, 40> text{};
-    date_.assign(text.data(), std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts));
-    return date_;
-  }
-
- private:
-  std::time_t date_second_ = 0;
-  std::string date_;
-};
-
-/// A request's part of max_bodies_bytes.
-class BodyShare {
- public:
-  explicit BodyShare(Hall& hall) : hall_(hall) {}
-  BodyShare(const BodyShare&) = delete;
-  BodyShare& operator=(const BodyShare&) = delete;
-  ~BodyShare() { hall_.bodies_bytes -= bytes_; }
-
-  bool grow_to(std::uint64_t bytes) {
-    const std::uint64_t more = bytes > bytes_ ? bytes - bytes_ : 0;
-    if (hall_.bodies_bytes + more > hall_.options.max_bodies_bytes) return false;
-    hall_.bodies_bytes += more;
-    bytes_ += more;
-    return true;
-  }
-
- private:
-  Hall& hall_;
-  std::uint64_t bytes_ = 0;
-};
-
-struct Problem {
-  int status = 0;  // 0: nothing to answer, the client has gone or said nothing
-  std::string message;
-};
-
-inline Problem problem_of(const error_code& error, const HttpServerOptions& options) {
-  if (error == http::error::end_of_stream || error == asio::error::eof || error == asio::error::connection_reset ||
-      error == asio::error::operation_aborted || error == http::error::partial_message ||
-      error == beast::error::timeout) {  // which has closed the socket
-    return {};
-  }
-  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-    return {431, fmt::format("the header of the request is longer than {} bytes", options.max_header_bytes)};
-  }
-  if (error == http::error::body_limit) {
-    return {413, fmt::format("the body of the request is longer than {} bytes", options.max_body_bytes)};
-  }
-  if (error.category() == http::make_error_code(http::error::bad_version).category()) {
-    return {400, "the request is not proper HTTP"};
-  }
-  return {};
-}
-
-inline std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
-}
-
-/// What two readers of one header might see the end of the request at different places by: the server and a proxy in
-/// front of it must not.
-template <typename Parser>
-Problem framing_problem(const Parser& parser) {
-  std::size_t hosts = 0;
-  std::size_t encodings = 0;
-  bool only_chunked = parser.get().version() >= 11 && parser.chunked();
-  for (const auto& field : parser.get().base()) {
-    if (field.name() == http::field::host) ++hosts;
-    if (field.name() != http::field::transfer_encoding) continue;
-    ++encodings;
-    only_chunked = only_chunked && lower_case(std::string_view(field.value())) == "chunked";
-  }
-  if (hosts > 1) return {400, "the request has more than one Host"};
-  if (encodings > 1 || (encodings == 1 && !only_chunked)) {
-    return {501, "the only Transfer-Encoding that is taken is chunked, once, and not in HTTP/1.0"};
-  }
-  return {};
-}
-
-template <typename Fields>
-HttpRequest to_request(const http::header<true, Fields>& header, const std::string& peer) {
-  HttpRequest request;
-  request.method = std::string(header.method_string());
-  const std::string target(header.target());
-  const std::size_t question = target.find('?');
-  request.path = target.substr(0, question);
-  if (question != std::string::npos) request.query = target.substr(question + 1);
-  for (const auto& field : header) {
-    request.headers.emplace_back(lower_case(std::string_view(field.name_string())), std::string(field.value()));
-  }
-  request.peer = peer;
-  return request;
-}
-
-/// Cancels an answer that is not taken to its end, whichever way the coroutine ends that takes it.
-class LateGuard {
- public:
-  explicit LateGuard(LateAnswer& late) : late_(&late) {}
-  LateGuard(const LateGuard&) = delete;
-  LateGuard& operator=(const LateGuard&) = delete;
-  ~LateGuard() {
-    if (late_ == nullptr) return;
-    try {
-      late_->cancel();
-    } catch (const std::exception&) {
-      done();  // there is no memory to cancel what is under way; at the least nobody is woken any more
-    }
-  }
-  void done() { late_ = nullptr; }
-
- private:
-  LateAnswer* late_;
-};
 
 /// One client. `Stream` is a beast::tcp_stream or a TlsStream around one.
 ///
@@ -231,6 +42,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   }
   void close() override {
     closing_ = true;
+    left_->store(true);
     signal_.cancel();
     socket().close();
   }
@@ -276,6 +88,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
                               self->reading_ = false;
                               self->buffer_.commit(bytes);
                               self->gone_ = self->gone_ || error;
+                              if (self->gone_) self->left_->store(true);
                               self->signal_.cancel();
                             });
   }
@@ -330,6 +143,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       if (problem.status == 0) co_return false;
     } else {
       request = to_request(parser.get().base(), peer_);
+      request.client_left = left_;
       problem = framing_problem(parser);
       framed = problem.status == 0;
       if (framed) reply = hall_.handler.screen(request);
@@ -379,16 +193,26 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   asio::awaitable<HttpReply> answer(const HttpRequest& request) {
     const Pace pace = hall_.handler.pace(request);
     if (pace == Pace::kAtOnce) co_return guarded(request);
+    if (pace == Pace::kWaits) watch();
     asio::thread_pool& pool = pace == Pace::kSoon ? hall_.workers : hall_.waiters;
     HttpReply reply = co_await asio::co_spawn(pool, on_worker(request), asio::use_awaitable);
     co_return reply;
   }
   asio::awaitable<HttpReply> on_worker(const HttpRequest& request) { co_return guarded(request); }
+  asio::awaitable<HttpReply> whole_of(LateAnswer& late) {
+    co_return guarded([&late] { return late.reply(); });
+  }
 
-  /// Nothing that one request does ends the others.
   HttpReply guarded(const HttpRequest& request) {
+    return guarded([&] { return hall_.handler.handle(request); });
+  }
+  /// Nothing that one request does ends the others.
+  template <typename Make>
+  HttpReply guarded(Make make)
+    requires std::is_invocable_v<Make>
+  {
     try {
-      return hall_.handler.handle(request);
+      return make();
     } catch (const std::bad_alloc&) {
       return hall_.handler.refuse(503, "the server lacks memory for this request");
     } catch (const std::exception&) {
@@ -421,6 +245,8 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     });
     bool sent = false;
     if (late->streams()) {
+      const bool known = co_await wait_for_head(*late, reply);
+      if (!known) co_return false;
       const Framing framing{version, keep};
       sent = co_await send_stream(request, reply, *late, guard, framing);
       co_return sent;
@@ -428,9 +254,25 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     const bool made = co_await wait_for(*late);
     if (!made) co_return false;
     guard.done();
-    HttpReply whole = late->reply();
+    HttpReply whole;
+    if (late->reply_takes_long()) {
+      whole = co_await asio::co_spawn(hall_.workers, whole_of(*late), asio::use_awaitable);
+    } else {
+      whole = late->reply();
+    }
     sent = co_await send_whole(request, whole, version, keep && !hall_.draining);
     co_return sent;
+  }
+
+  /// False when the client left first.
+  asio::awaitable<bool> wait_for_head(LateAnswer& late, HttpReply& head) {
+    bool reached = true;
+    while (reached) {
+      woken_ = false;
+      if (late.know_head(head)) co_return true;
+      reached = co_await wait_for_wake();
+    }
+    co_return false;
   }
 
   /// False when the client left first.
@@ -473,11 +315,13 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       LateAnswer::Piece piece = late.take();
       done = piece.done;
       if (done) guard.done();
+      if (piece.broken) kept_ = false;
       if (!piece.bytes.empty()) {
         reached = co_await send_piece(piece.bytes, framing.chunked());
       } else if (!done) {
         reached = co_await wait_for_wake();
       }
+      if (piece.broken) co_return false;
     }
     if (!reached) co_return false;
     if (framing.chunked()) {
@@ -488,16 +332,21 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   }
 
   asio::awaitable<bool> send_piece(const std::string& bytes, bool chunked) {
-    socket().expires_after(hall_.options.write_timeout);
     error_code failure;
-    if (chunked) {
-      const auto [error, count] = co_await asio::async_write(stream_, http::make_chunk(asio::buffer(bytes)), kNoThrow);
-      failure = error;
-    } else {
-      const auto [error, count] = co_await asio::async_write(stream_, asio::buffer(bytes), kNoThrow);
-      failure = error;
+    for (std::string_view rest = bytes; !rest.empty() && !failure;) {
+      const std::string_view part = rest.substr(0, kWriteBytes);
+      rest.remove_prefix(part.size());
+      socket().expires_after(hall_.options.write_timeout);
+      const asio::const_buffer buffer(part.data(), part.size());
+      if (chunked) {
+        const auto [error, count] = co_await asio::async_write(stream_, http::make_chunk(buffer), kNoThrow);
+        failure = error;
+      } else {
+        const auto [error, count] = co_await asio::async_write(stream_, buffer, kNoThrow);
+        failure = error;
+      }
+      if (!failure) outcome_.body_bytes += part.size();
     }
-    if (!failure) outcome_.body_bytes += bytes.size();
     co_return !failure;
   }
 
@@ -505,14 +354,16 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     kept_ = keep;
     outcome_.status = reply.status;
     const std::size_t size = reply.body.size();
-    socket().expires_after(hall_.options.write_timeout + std::chrono::seconds(size / kWriteBytesPerSecond));
+    const bool bodiless = request.method == "HEAD" || reply.status == 204;
+    socket().expires_after(hall_.options.write_timeout);
     error_code failure;
-    if (request.method == "HEAD" || reply.status == 204) {
+    if (bodiless || size > kWriteBytes) {
       http::response<http::empty_body> response{static_cast<http::status>(reply.status), version};
       fill_head(response, request, reply);
       if (reply.status != 204) response.content_length(size);
       response.keep_alive(keep);
-      const auto [error, bytes] = co_await http::async_write(stream_, response, kNoThrow);
+      http::response_serializer<http::empty_body> serializer(response);
+      const auto [error, bytes] = co_await http::async_write_header(stream_, serializer, kNoThrow);
       failure = error;
     } else {
       http::response<http::string_body> response{static_cast<http::status>(reply.status), version};
@@ -523,8 +374,12 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       const auto [error, bytes] = co_await http::async_write(stream_, response, kNoThrow);
       failure = error;
       outcome_.body_bytes = failure ? 0 : size;
+      co_return !failure;
     }
-    co_return !failure;
+    bool sent = !failure;
+    // Piece by piece, so that what counts is that the client takes something, however long it takes for all.
+    if (sent && !bodiless) sent = co_await send_piece(reply.body, false);
+    co_return sent;
   }
 
   template <typename Response>
@@ -563,6 +418,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
   bool closing_ = false;
   bool idle_ = false;
   bool served_ = false;
+  const std::shared_ptr<std::atomic<bool>> left_ = std::make_shared<std::atomic<bool>>(false);  // gone_, for others
   bool kept_ = false;  // the last answer said that the connection goes on
 };
 

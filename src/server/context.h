@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@
 #include "server/tool_syntax.h"
 
 namespace lanner::server {
+
+class SleepingPipeline;
 
 struct ServiceOptions {
   std::string model_name;  // empty: the pipeline's
@@ -45,6 +48,9 @@ struct ServiceOptions {
   /// GET /terminate and POST /abort_request: only with an API key.
   bool allow_terminate = false;
   bool allow_abort = false;
+  /// POST /sleep and /wakeup: the same, and only with what opens the model anew.
+  bool allow_sleep = false;
+  std::function<Result<std::unique_ptr<Pipeline>>()> reopen;
   std::function<void()> on_terminate;  // from the server's thread
   /// A line for each exchange, for the access log; may be empty. Called from the server's thread.
   std::function<void(const std::string&)> log;
@@ -59,6 +65,7 @@ struct Context {
   Metrics& metrics;
   Sessions& sessions;
   const Health& health;
+  SleepingPipeline* sleeper;  // the pipeline, where it may fall asleep; else null
 };
 
 /// A request whose body has been checked against its endpoint's fields.

@@ -49,6 +49,7 @@ const char* kind_name(FieldKind kind) {
     case FieldKind::kPrompt: return "text, token ids, or a list of either";
     case FieldKind::kMessages: return "messages";
     case FieldKind::kTalk: return "string or messages";
+    case FieldKind::kItems: return "text or objects";
     case FieldKind::kObject: return "object";
     case FieldKind::kChoice: return "string or object";
     case FieldKind::kList: return "list";

@@ -76,12 +76,14 @@ TEST(Routes, WithoutFieldsTakeNoBody) {
       EXPECT_EQ(refused ? refused->status : 0, 413) << route.path << field.first;
     }
     HttpRequest head{.method = route.method, .path = route.path, .headers = {{"content-length", "0"}}};
-    EXPECT_FALSE(test.service.screen(head).has_value()) << route.path;
+    EXPECT_EQ(test.service.screen(head).has_value(), route.gate != nullptr) << route.path;
   }
 }
 
 TEST(Keys, OpenEveryRouteButHealth) {
-  TestService test(says("x"), {.api_keys = {"first", "second"}, .allow_abort = true});
+  ServiceOptions options{.api_keys = {"first", "second"}, .allow_abort = true, .allow_sleep = true};
+  options.reopen = []() -> Result<std::unique_ptr<Pipeline>> { return internal_error("not here"); };
+  TestService test(says("x"), options);
   for (const Route& route : routes()) {
     const std::string path = std::string(route.path) == "/v1/models/{model}" ? "/v1/models/test" : route.path;
     HttpRequest request{.method = route.method, .path = path};
@@ -226,6 +228,65 @@ TEST(Ending, ACancelReachesWhatHasNotBegun) {
   EXPECT_TRUE(test.service.wait_until_idle(steady_clock::now() + seconds(10)));
 }
 
+TEST(Ending, PromptsEndWithTheirClient) {
+  TestService test([](const Request&) {
+    Script script;
+    script.tokens = {byte_tokens("x")};
+    script.first_delay = seconds(3600);
+    return script;
+  });
+  std::size_t asked = 0;
+  for (const char* path : {"/v1/embeddings", "/pooling", "/get_ppl"}) {
+    const auto left = std::make_shared<std::atomic<bool>>(false);
+    HttpRequest request = TestService::post_request(path, R"({"input": "two tokens"})");
+    request.client_left = left;
+    HttpReply reply;
+    std::thread waiting([&] { reply = test.begin(request); });
+    ++asked;
+    while (test.engine.requests().size() < asked) std::this_thread::yield();
+    *left = true;
+    waiting.join();
+    EXPECT_EQ(reply.status, 503) << path;
+    EXPECT_TRUE(test.service.wait_until_idle(steady_clock::now() + seconds(10)));
+  }
+  EXPECT_EQ(test.engine.cancels(), 3);
+  std::thread waiting([&] { EXPECT_EQ(test.post("/get_ppl", R"({"input": "two tokens"})").status, 503); });
+  while (test.engine.requests().size() < asked + 1) std::this_thread::yield();
+  test.service.abort_all();
+  waiting.join();
+}
+
+TEST(Pieces, OfAStreamAreBounded) {
+  constexpr std::size_t kTokens = 900;
+  TestService test(says(std::string(kTokens, 'x')));
+  const HttpReply reply = test.begin(TestService::post_request(
+      kChat, R"({"messages": [{"role": "user", "content": "Hi"}], "stream": true, "logprobs": true})"));
+  ASSERT_TRUE(test.service.wait_until_idle(steady_clock::now() + seconds(10)));
+  reply.late->start([] {});
+  std::size_t pieces = 0;
+  std::size_t events = 0;
+  for (bool done = false; !done && pieces < 1000; ++pieces) {
+    const LateAnswer::Piece piece = reply.late->take();
+    EXPECT_LT(piece.bytes.size(), 70U << 10U);
+    ASSERT_TRUE(!piece.bytes.empty() || piece.done) << "nobody would call take() again";
+    for (std::size_t at = 0; (at = piece.bytes.find(R"("content":"x")", at)) != std::string::npos; ++at) ++events;
+    done = piece.done;
+  }
+  EXPECT_GT(pieces, 2U);
+  EXPECT_EQ(events, kTokens);
+}
+
+TEST(Pieces, OfAWholeAnswerWithManyTokensAreWrittenElsewhere) {
+  for (const bool many : {false, true}) {
+    TestService test(says(std::string(many ? 5'000 : 50, 'x')), {}, {.session_len = 10'000});
+    const HttpReply reply = test.begin(TestService::post_request(kChat, kHi));
+    ASSERT_TRUE(test.service.wait_until_idle(steady_clock::now() + seconds(10)));
+    reply.late->start([] {});
+    ASSERT_TRUE(reply.late->take().done);
+    EXPECT_EQ(reply.late->reply_takes_long(), many);
+  }
+}
+
 TEST(Health, NoticesAnEngineThatIsStuck) {
   Health health{seconds(60)};
   const auto start = steady_clock::now();
@@ -242,8 +303,15 @@ TEST(Health, NoticesAnEngineThatIsStuck) {
   EXPECT_FALSE(health.stuck());
   health.observe(stats, start + seconds(192));
   EXPECT_TRUE(health.stuck());
+  for (int i = 200; i < 500; i += 50) {  // one long step that gets on
+    ++stats.progress;
+    health.observe(stats, start + seconds(i));
+    EXPECT_FALSE(health.stuck());
+  }
+  health.observe(stats, start + seconds(520));
+  EXPECT_TRUE(health.stuck());
   stats.running = 0;
-  health.observe(stats, start + seconds(300));
+  health.observe(stats, start + seconds(600));
   EXPECT_FALSE(health.stuck());
 }
 

@@ -14,8 +14,19 @@ HttpReply completions(Context& context, const Call& call);
 HttpReply generate(Context& context, const Call& call);
 HttpReply interactive(Context& context, const Call& call);
 
+// messages.cpp: Anthropic's protocol
+HttpReply messages(Context& context, const Call& call);
+HttpReply count_message_tokens(Context& context, const Call& call);
+HttpReply list_anthropic_models(Context& context, const Call& call);
+/// A refusal as that protocol has it; other answers as they are.
+HttpReply in_anthropic_form(HttpReply reply);
+
+// responses.cpp
+HttpReply responses(Context& context, const Call& call);
+
 // prompt_endpoints.cpp: what is computed of prompts alone
 HttpReply embeddings(Context& context, const Call& call);
+HttpReply pooling(Context& context, const Call& call);
 HttpReply get_ppl(Context& context, const Call& call);
 
 // text_endpoints.cpp
@@ -25,11 +36,19 @@ HttpReply detokenize(Context& context, const Call& call);
 
 // running_endpoints.cpp
 HttpReply show_health(Context& context, const Call& call);
+HttpReply show_ready(Context& context, const Call& call);
 HttpReply show_live(Context& context, const Call& call);
 /// Whether abort_request() may be called at all.
 std::optional<Refusal> abort_gate(const ServiceOptions& options);
 HttpReply abort_request(Context& context, const Call& call);
 HttpReply terminate(Context& context, const Call& call);
+
+// sleep_endpoints.cpp
+/// Whether the first two may be called at all.
+std::optional<Refusal> sleep_gate(const ServiceOptions& options);
+HttpReply fall_asleep(Context& context, const Call& call);
+HttpReply wake_up(Context& context, const Call& call);
+HttpReply show_sleeping(Context& context, const Call& call);
 
 // model_endpoints.cpp
 HttpReply list_models(Context& context, const Call& call);

@@ -26,6 +26,7 @@ enum class FieldKind : std::uint8_t {
   kPrompt,    // a string, token ids, or a list of either
   kMessages,  // a list of messages
   kTalk,      // a string or a list of messages
+  kItems,     // a string or a list of objects
   kObject,
   kChoice,  // a string or an object
   kList,

@@ -20,8 +20,10 @@ std::int32_t clamped(std::int64_t value) {
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(value, 0, std::numeric_limits<std::int32_t>::max()));
 }
 
+using PartTypes = std::initializer_list<std::string_view>;
+
 /// The text of a list of parts.
-std::optional<Refusal> read_parts(const Json& parts, const std::string& where, std::string& text) {
+std::optional<Refusal> read_parts(const Json& parts, const std::string& where, PartTypes types, std::string& text) {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const Json& part = parts[i];
     const std::string here = fmt::format("{}[{}]", where, i);
@@ -30,7 +32,7 @@ std::optional<Refusal> read_parts(const Json& parts, const std::string& where, s
       return bad_field(here, "must be an object with a type");
     }
     const auto value = part.find("text");
-    if (*type != "text") {
+    if (std::ranges::find(types, type->get_ref<const std::string&>()) == types.end()) {
       Refusal refusal = bad_field(here + ".type", fmt::format("'{}' is not available: this model takes text alone",
                                                               type->get<std::string>().substr(0, 40)));
       refusal.code = "unsupported_value";
@@ -53,7 +55,7 @@ std::optional<Refusal> read_message(const Json& json, const std::string& where, 
   if (content != nullptr && content->is_string()) {
     message.content = content->get<std::string>();
   } else if (content != nullptr && content->is_array()) {
-    if (auto refusal = read_parts(*content, where + ".content", message.content)) return refusal;
+    if (auto refusal = read_parts(*content, where + ".content", {"text"}, message.content)) return refusal;
   } else if (content != nullptr) {
     return bad_field(where + ".content", "must be a string or a list of parts");
   } else if (find(json, "tool_calls") == nullptr) {
@@ -129,6 +131,11 @@ std::optional<Refusal> read_messages(const Json& body, std::string_view name, st
     if (auto refusal = read_message(list[i], fmt::format("{}[{}]", name, i), messages[i])) return refusal;
   }
   return std::nullopt;
+}
+
+std::optional<Refusal> read_text_parts(const Json& parts, const std::string& where, PartTypes types,
+                                       std::string& text) {
+  return read_parts(parts, where, types, text);
 }
 
 std::optional<Refusal> read_template_variables(const Json& body, std::string& variables) {

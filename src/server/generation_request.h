@@ -2,6 +2,7 @@
 // From a checked body to what the pipeline is asked. Pure functions.
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +22,11 @@ std::optional<Refusal> read_stream_options(const Json& body, bool& include_usage
 /// The messages of `body[name]`, which is a list of objects. Their parts of text are joined with line ends; a developer
 /// is the system. What else a message has goes to the chat template as it is.
 std::optional<Refusal> read_messages(const Json& body, std::string_view name, std::vector<Message>& messages);
+
+/// Adds the text of a list of parts, of which those of `types` hold text, joined with line ends; others are refused.
+/// `where` names the list in a refusal.
+std::optional<Refusal> read_text_parts(const Json& parts, const std::string& where,
+                                       std::initializer_list<std::string_view> types, std::string& text);
 
 /// chat_template_kwargs and the fields that are shorthands for one of them.
 std::optional<Refusal> read_template_variables(const Json& body, std::string& variables);

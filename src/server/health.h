@@ -2,7 +2,6 @@
 // Whether the engine gets on. Threads: any.
 
 #include <chrono>
-#include <cstdint>
 #include <mutex>
 
 #include "lanner/engine.h"
@@ -19,14 +18,13 @@ class Health {
   void observe(const EngineStats& stats, Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     const bool idle = stats.running == 0 && stats.waiting == 0;
-    if (idle || stats.steps != steps_ || stats.generated_tokens != tokens_ || moved_ == Clock::time_point()) {
-      moved_ = now;
-    }
-    steps_ = stats.steps;
-    tokens_ = stats.generated_tokens;
+    const bool same = stats.steps == seen_.steps && stats.generated_tokens == seen_.generated_tokens &&
+                      stats.progress == seen_.progress;
+    if (idle || !same || moved_ == Clock::time_point()) moved_ = now;
+    seen_ = stats;
     stuck_ = now - moved_ > stuck_after_;
   }
-  /// There is work, and no step was made for it in a long while.
+  /// There is work, and nothing was done for it in a long while; a step that is long but gets on is none of that.
   bool stuck() const {
     const std::lock_guard lock(mutex_);
     return stuck_;
@@ -36,8 +34,7 @@ class Health {
   const std::chrono::seconds stuck_after_;
   mutable std::mutex mutex_;
   Clock::time_point moved_;
-  std::int64_t steps_ = 0;
-  std::int64_t tokens_ = 0;
+  EngineStats seen_;
   bool stuck_ = false;
 };
 

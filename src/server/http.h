@@ -3,6 +3,7 @@
 // that everything above can be tested without them.
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,6 +23,8 @@ struct HttpRequest {
   Headers headers;     // names in lower case
   std::string body;
   std::string peer;  // address of the client
+  /// True once nobody waits for the answer any more; null where nobody watches.
+  std::shared_ptr<const std::atomic<bool>> client_left;
 
   /// The first header of this (lower case) name; empty when there is none.
   std::string_view header(std::string_view name) const {
@@ -54,6 +57,7 @@ class LateAnswer {
   struct Piece {
     std::string bytes;  // of a stream; may be empty
     bool done = false;
+    bool broken = false;  // done, and the client is to see that the answer is not whole
   };
 
   LateAnswer() = default;
@@ -67,6 +71,10 @@ class LateAnswer {
   /// Whether the bytes go to the client as they come. Otherwise there are none, and reply() has all in the end.
   virtual bool streams() const = 0;
   virtual HttpReply reply() = 0;
+  /// Of a stream: whether its head is known, which is then put into `head`. Asked first, and again after each wake().
+  virtual bool know_head(HttpReply& /*head*/) { return true; }
+  /// Whether reply() may take a while, so that it is called on another thread.
+  virtual bool reply_takes_long() const { return false; }
   /// Nobody waits any more.
   virtual void cancel() = 0;
 };

@@ -25,7 +25,8 @@ using std::chrono::seconds;
 /// A client that sends bytes as they are.
 class RawClient {
  public:
-  explicit RawClient(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+  explicit RawClient(std::uint16_t port, int receive_bytes = 0) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    if (receive_bytes > 0) ::setsockopt(socket_, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
@@ -58,6 +59,11 @@ class RawClient {
       if (!end.empty() && all.ends_with(end)) break;
     }
     return all;
+  }
+  std::size_t receive_some() const {
+    std::string chunk(65536, '\0');
+    const ssize_t got = ::recv(socket_, chunk.data(), chunk.size(), 0);
+    return got > 0 ? static_cast<std::size_t>(got) : 0;
   }
   bool closed() const { return closed_; }
   void leave() {
@@ -98,11 +104,25 @@ class TestAnswer final : public LateAnswer {
     return piece;
   }
   bool streams() const override { return streams_; }
-  HttpReply reply() override { return {.content_type = "text/plain", .body = "whole"}; }
+  HttpReply reply() override {
+    replied_by = std::this_thread::get_id();
+    return {.content_type = "text/plain", .body = "whole"};
+  }
+  bool reply_takes_long() const override { return takes_long; }
+  bool know_head(HttpReply& head) override {
+    const std::lock_guard lock(mutex_);
+    if (ready_ < head_comes_after) return false;
+    if (head_comes_after > 0) head.status = 418;
+    return true;
+  }
   void cancel() override {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;
   }
+
+  int head_comes_after = 0;  // pieces
+  bool takes_long = false;
+  std::thread::id replied_by;
 
  private:
   const bool streams_;
@@ -123,11 +143,26 @@ class TestHandler final : public HttpHandler {
     return std::nullopt;
   }
   Pace pace(const HttpRequest& request) const override {
+    if (request.path == "/wait") return Pace::kWaits;
     return request.path == "/quick" || request.path == "/block" ? Pace::kAtOnce : Pace::kSoon;
   }
   HttpReply handle(const HttpRequest& request) override {
+    if (request.path == "/quick") quick_by = std::this_thread::get_id();
     if (request.path == "/block") std::this_thread::sleep_for(milliseconds(300));
     if (request.path == "/throw") throw std::runtime_error("secret");
+    if (request.path == "/wait") {
+      for (int i = 0; i < 500 && !*request.client_left; ++i) std::this_thread::sleep_for(milliseconds(10));
+      saw_client_leave = request.client_left->load();
+    }
+    if (request.path == "/big") return {.content_type = "text/plain", .body = std::string(16 << 20, 'x')};
+    if (request.path == "/late-head" || request.path == "/long-reply") {
+      last_answer = std::make_shared<TestAnswer>(request.path == "/late-head", 3, "ab");
+      last_answer->head_comes_after = request.path == "/late-head" ? 2 : 0;
+      last_answer->takes_long = request.path == "/long-reply";
+      HttpReply reply{.content_type = "text/plain"};
+      reply.late = last_answer;
+      return reply;
+    }
     HttpReply reply{.content_type = "text/plain",
                     .body = request.method + " " + request.path + "?" + request.query + " " + request.body};
     if (request.path == "/later") reply.late = std::make_shared<TestAnswer>(false, 5, "");
@@ -157,6 +192,10 @@ class TestHandler final : public HttpHandler {
     EXPECT_TRUE(changed_.wait_for(lock, seconds(10), [&] { return outcomes_.size() > n; }));
     return outcomes_.size() > n ? outcomes_[n] : HttpOutcome();
   }
+
+  std::atomic<bool> saw_client_leave = false;
+  std::atomic<std::thread::id> quick_by;  // the thread of input and output
+  std::shared_ptr<TestAnswer> last_answer;
 
  private:
   std::mutex mutex_;
@@ -241,6 +280,31 @@ TEST_F(HttpServerTest, LateAnswers) {
   EXPECT_TRUE(stream.ends_with("\r\n0\r\n\r\n")) << stream;
   const std::string old = ask("GET /stream HTTP/1.0\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(old.ends_with("\r\n\r\nababab")) << old;
+}
+
+TEST_F(HttpServerTest, HeadsThatComeLate) {
+  start();
+  const std::string reply = ask("GET /late-head HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  EXPECT_TRUE(has_status(reply, 418)) << reply;
+  EXPECT_TRUE(reply.ends_with("\r\n0\r\n\r\n")) << reply;
+}
+
+TEST_F(HttpServerTest, LongRepliesAreMadeByAnotherThread) {
+  start();
+  ask("GET /quick HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  EXPECT_TRUE(ask("GET /long-reply HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ends_with("\r\n\r\nwhole"));
+  EXPECT_NE(handler_.last_answer->replied_by, handler_.quick_by.load());
+}
+
+TEST_F(HttpServerTest, TellsWhoWaitsThatTheClientLeft) {
+  start();
+  RawClient client(server_->port());
+  client.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_FALSE(handler_.saw_client_leave);
+  client.leave();
+  EXPECT_TRUE(comes_to(0));
+  EXPECT_TRUE(handler_.saw_client_leave);
 }
 
 TEST_F(HttpServerTest, OneFailureIsOneAnswer) {
@@ -371,6 +435,24 @@ TEST_F(HttpServerTest, GivesUpOnSlowReaders) {
   client.send("GET /torrent HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(handler_.outcome(0).client_left);
   EXPECT_TRUE(comes_to(0));
+}
+
+TEST_F(HttpServerTest, ALongBodyMayTakeLongWhileItIsTaken) {
+  start({.write_timeout = milliseconds(400)});
+  RawClient idle(server_->port());
+  idle.send("GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  EXPECT_TRUE(handler_.outcome(0).client_left);  // soon, however long the body is
+  RawClient client(server_->port(), /*receive_bytes=*/64 << 10);
+  client.send("GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const auto begin = std::chrono::steady_clock::now();
+  std::size_t bytes = 0;
+  for (std::size_t got = 1; got > 0; bytes += got) {
+    std::this_thread::sleep_for(milliseconds(5));
+    got = client.receive_some();
+  }
+  EXPECT_GT(bytes, 16U << 20U);
+  EXPECT_GT(std::chrono::steady_clock::now() - begin, milliseconds(800));
+  EXPECT_FALSE(handler_.outcome(1).client_left);
 }
 
 TEST_F(HttpServerTest, HasRoomForSoManyConnections) {

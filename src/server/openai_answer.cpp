@@ -19,6 +19,13 @@ std::string event_head(const OpenAiAnswerOptions& options, const char* object) {
   return text + R"("choices":[)";
 }
 
+Json token_json(const Pipeline& pipeline, std::int32_t token, float logprob) {
+  const std::string bytes = pipeline.token_bytes(token);
+  Json list = Json::array();
+  for (const char byte : bytes) list.push_back(static_cast<unsigned char>(byte));
+  return {{"token", lossy_text(bytes)}, {"logprob", finite_logprob(logprob)}, {"bytes", std::move(list)}};
+}
+
 }  // namespace
 
 Json usage_json(const TokenCounts& counts) {
@@ -33,6 +40,19 @@ double finite_logprob(float logprob) {
   return std::isfinite(logprob) ? static_cast<double>(logprob) : kLowest;
 }
 
+Json token_logprobs_json(const Pipeline& pipeline, const std::vector<TokenLogprobs>& tokens) {
+  Json list = Json::array();
+  for (const TokenLogprobs& token : tokens) {
+    Json entry = token_json(pipeline, token.token, token.logprob);
+    entry["top_logprobs"] = Json::array();
+    for (const TokenLogprob& other : token.top) {
+      entry["top_logprobs"].push_back(token_json(pipeline, other.token, other.logprob));
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
 std::string lossy_text(std::string_view bytes) {
   // nlohmann mends text only while it writes it.
   const std::string quoted = json_string(bytes);
@@ -43,6 +63,13 @@ void put_event(std::string_view json, std::string& out) {
   out += "data: ";
   out += json;
   out += "\n\n";
+}
+
+void put_named_event(std::string_view name, std::string_view json, std::string& out) {
+  out += "event: ";
+  out += name;
+  out += '\n';
+  put_event(json, out);
 }
 
 void put_done(std::string& out) { put_event("[DONE]", out); }

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "server/answer_task.h"
 #include "server/json.h"
@@ -21,11 +22,15 @@ Json usage_json(const TokenCounts& counts);
 
 /// A logprob as JSON knows it: minus infinity is not a number there.
 double finite_logprob(float logprob);
+/// A list of what the model thought of each token.
+Json token_logprobs_json(const Pipeline& pipeline, const std::vector<TokenLogprobs>& tokens);
 /// The bytes as text.
 std::string lossy_text(std::string_view bytes);
 
 /// Puts an event, and after a stream's last one `[DONE]`.
 void put_event(std::string_view json, std::string& out);
+/// An event that has a name besides.
+void put_named_event(std::string_view name, std::string_view json, std::string& out);
 void put_done(std::string& out);
 void put_failure(const Refusal& refusal, std::string& out);
 

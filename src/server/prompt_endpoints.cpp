@@ -1,9 +1,12 @@
-// POST /v1/embeddings and /get_ppl: what a model makes of prompts, without generating.
+// POST /v1/embeddings, /pooling and /get_ppl: what a model makes of prompts, without generating.
 
+#include <atomic>
 #include <bit>
+#include <memory>
 #include <utility>
 
 #include "engine/prompt_outputs.h"
+#include "engine/run_requests.h"
 #include "net/base64.h"
 #include "server/endpoints.h"
 #include "server/generation_request.h"
@@ -26,6 +29,32 @@ Result<std::vector<std::vector<std::int32_t>>> tokens_of(Pipeline& pipeline, con
   return prompts;
 }
 
+/// What is computed for a request, until its client has left or all answers are to end.
+class PromptRun {
+ public:
+  PromptRun(Context& context, const HttpRequest& request) : context_(context), left_(request.client_left) {
+    context_.running.add(this, [stop = stop_] { stop->store(true); });
+  }
+  ~PromptRun() { context_.running.remove(this); }
+  PromptRun(const PromptRun&) = delete;
+  PromptRun& operator=(const PromptRun&) = delete;
+
+  Unwanted unwanted() const {
+    return [left = left_, stop = stop_] { return stop->load() || (left != nullptr && left->load()); };
+  }
+
+ private:
+  Context& context_;
+  const std::shared_ptr<const std::atomic<bool>> left_;
+  const std::shared_ptr<std::atomic<bool>> stop_ = std::make_shared<std::atomic<bool>>(false);
+};
+
+Json prompt_usage(const std::vector<std::vector<std::int32_t>>& prompts) {
+  std::size_t tokens = 0;
+  for (const auto& prompt : prompts) tokens += prompt.size();
+  return {{"prompt_tokens", tokens}, {"total_tokens", tokens}};
+}
+
 Json embedding_json(const std::vector<float>& values, bool as_base64) {
   if (!as_base64) return values;
   static_assert(std::endian::native == std::endian::little);
@@ -42,20 +71,45 @@ HttpReply embeddings(Context& context, const Call& call) {
   const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
   if (!place) return to_reply(turned_away(context.limits.closed()));
   const Pooling pooling = get_or<std::string>(body, "pooling", "mean") == "mean" ? Pooling::kMean : Pooling::kLast;
-  const auto vectors = get_embeddings(context.pipeline.engine(), *prompts, pooling, /*normalize=*/true);
+  const PromptRun run(context, call.request);
+  const auto vectors = get_embeddings(context.pipeline.engine(), *prompts, pooling, /*normalize=*/true, run.unwanted());
   if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
 
   const bool as_base64 = get_or<std::string>(body, "encoding_format", "float") == "base64";
   Json data = Json::array();
-  std::int64_t tokens = 0;
   for (std::size_t i = 0; i < vectors->size(); ++i) {
-    tokens += static_cast<std::int64_t>((*prompts)[i].size());
     data.push_back({{"object", "embedding"}, {"index", i}, {"embedding", embedding_json((*vectors)[i], as_base64)}});
   }
   return json_reply({{"object", "list"},
                      {"data", std::move(data)},
                      {"model", context.options.model_name},
-                     {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}}});
+                     {"usage", prompt_usage(*prompts)}});
+}
+
+HttpReply pooling(Context& context, const Call& call) {
+  const Json& body = call.body;
+  if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
+  const auto prompts = tokens_of(context.pipeline, *find(body, "input"));
+  if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
+  const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
+  if (!place) return to_reply(turned_away(context.limits.closed()));
+  const Pooling how = get_or<std::string>(body, "pooling", "last") == "mean" ? Pooling::kMean : Pooling::kLast;
+  const PromptRun run(context, call.request);
+  const auto vectors =
+      get_embeddings(context.pipeline.engine(), *prompts, how, get_or(body, "normalize", false), run.unwanted());
+  if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
+
+  const bool as_base64 = get_or<std::string>(body, "encoding_format", "float") == "base64";
+  Json data = Json::array();
+  for (std::size_t i = 0; i < vectors->size(); ++i) {
+    data.push_back({{"index", i}, {"object", "pooling"}, {"data", embedding_json((*vectors)[i], as_base64)}});
+  }
+  return json_reply({{"id", random_id("pool-")},
+                     {"object", "list"},
+                     {"created", unix_seconds()},
+                     {"model", context.options.model_name},
+                     {"data", std::move(data)},
+                     {"usage", prompt_usage(*prompts)}});
 }
 
 HttpReply get_ppl(Context& context, const Call& call) {
@@ -65,7 +119,8 @@ HttpReply get_ppl(Context& context, const Call& call) {
   if (prompts->size() != 1) return to_reply(bad_field("input", "must be one text or one list of token ids"));
   const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
   if (!place) return to_reply(turned_away(context.limits.closed()));
-  const auto losses = lanner::get_ppl(context.pipeline.engine(), *prompts);
+  const PromptRun run(context, call.request);
+  const auto losses = lanner::get_ppl(context.pipeline.engine(), *prompts, run.unwanted());
   if (!losses.ok()) return to_reply(refusal_of(losses.status()));
   return json_reply({{"ppl", losses->front()}});
 }

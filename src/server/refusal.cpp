@@ -56,8 +56,9 @@ Refusal refusal_of(const Status& status) {
   switch (status.code()) {
     case StatusCode::kInvalidArgument:
     case StatusCode::kUnsupported:
-    case StatusCode::kNotFound:
-    case StatusCode::kConflict: return {.message = status.message(), .code = "invalid_value"};
+    case StatusCode::kNotFound: return {.message = status.message(), .code = "invalid_value"};
+    case StatusCode::kConflict:  // a SleepingPipeline's
+      return {.status = 503, .type = error_type(503), .message = status.message(), .code = "asleep"};
     case StatusCode::kTooLong: return {.message = status.message(), .code = "context_length_exceeded"};
     case StatusCode::kResourceExhausted: return overloaded(status.message());
     case StatusCode::kCancelled: return shutting_down();

@@ -9,9 +9,13 @@ namespace lanner::server {
 
 std::span<const Fields> chat_fields();
 std::span<const Fields> completion_fields();
+std::span<const Fields> message_fields();
+std::span<const Fields> count_tokens_fields();
+std::span<const Fields> response_fields();
 std::span<const Fields> generate_fields();
 std::span<const Fields> interactive_fields();
 std::span<const Fields> embedding_fields();
+std::span<const Fields> pooling_fields();
 std::span<const Fields> ppl_fields();
 std::span<const Fields> encode_fields();
 std::span<const Fields> tokenize_fields();

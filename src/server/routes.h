@@ -34,6 +34,8 @@ struct Route {
   const char* content_type = "application/json";
   /// Why nobody may call it with these options; asked before the body is read. nullptr: it is always there.
   std::optional<Refusal> (*gate)(const ServiceOptions& options) = nullptr;
+  /// The form of its refusals, where it is not everybody's.
+  HttpReply (*errors)(HttpReply refusal) = nullptr;
 };
 
 std::span<const Route> routes();

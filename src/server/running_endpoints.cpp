@@ -2,6 +2,7 @@
 
 #include "server/endpoints.h"
 #include "server/generation_request.h"
+#include "server/sleeping_pipeline.h"
 
 namespace lanner::server {
 namespace {
@@ -13,6 +14,8 @@ HttpReply health_reply(const char* status, const char* message, bool good) {
   reply.headers = {{"Retry-After", "5"}};
   return reply;
 }
+
+bool is_asleep(const Context& context) { return context.sleeper != nullptr && context.sleeper->asleep(); }
 
 Refusal not_allowed(const char* flag) {
   return {.status = 403,
@@ -26,7 +29,13 @@ Refusal not_allowed(const char* flag) {
 HttpReply show_health(Context& context, const Call& /*call*/) {
   if (context.health.stuck()) return health_reply("unhealthy", "the engine does not get on", false);
   if (context.limits.closed()) return health_reply("draining", "the server is shutting down", false);
+  if (is_asleep(context)) return health_reply("sleeping", "POST /wakeup wakes it", true);
   return health_reply("healthy", "", true);
+}
+
+HttpReply show_ready(Context& context, const Call& call) {
+  if (is_asleep(context)) return health_reply("sleeping", "POST /wakeup wakes it", false);
+  return show_health(context, call);
 }
 
 HttpReply show_live(Context& context, const Call& /*call*/) {

@@ -1,20 +1,18 @@
 #include "server/service.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "net/digest.h"
-#include "net/url.h"
+#include "server/gate.h"
 #include "server/generation_request.h"
 #include "server/routes.h"
+#include "server/sleeping_pipeline.h"
 
 namespace lanner::server {
 namespace {
 
-constexpr std::size_t kMaxIdBytes = 128;
 constexpr std::chrono::milliseconds kMonitorPause(1'000);
 constexpr std::chrono::milliseconds kLastWords(10'000);  // for the final events of what was aborted
 
@@ -23,37 +21,20 @@ ServiceOptions complete(ServiceOptions options, const Pipeline& pipeline) {
   return options;
 }
 
-std::vector<std::string> digests(const std::vector<std::string>& keys) {
-  std::vector<std::string> list;
-  list.reserve(keys.size());
-  for (const std::string& key : keys) list.push_back(net::sha256_hex(key));
-  return list;
-}
-
-/// In a time that does not depend on where they differ.
-bool same(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  unsigned difference = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned>(static_cast<unsigned char>(b[i]));
-  }
-  return difference == 0;
-}
-
-bool is_id(std::string_view text) {
-  const auto is_plain = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' ||
-           c == '.';
-  };
-  return !text.empty() && text.size() <= kMaxIdBytes && std::ranges::all_of(text, is_plain);
-}
-
 bool is_header_list(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return c >= ' ' && c < 127; });
 }
 
 bool contains(const std::vector<std::string>& list, std::string_view value) {
   return std::ranges::find(list, value) != list.end();
+}
+
+/// Wraps it where the options let it sleep.
+Pipeline& able_to_sleep(std::unique_ptr<Pipeline>& pipeline, const ServiceOptions& options) {
+  if (options.allow_sleep && options.reopen) {
+    pipeline = std::make_unique<SleepingPipeline>(std::move(pipeline), options.reopen);
+  }
+  return *pipeline;
 }
 
 std::string joined(const std::vector<std::string>& list) {
@@ -87,18 +68,19 @@ Refusal plain_refusal(int status, std::string message, std::string code) {
 
 Service::Service(std::unique_ptr<Pipeline> pipeline, ServiceOptions options)
     : options_(complete(std::move(options), *pipeline)),
-      key_digests_(digests(options_.api_keys)),
+      key_digests_(key_digests(options_.api_keys)),
       limits_(options_.max_places),
       metrics_(options_.metrics_prefix, options_.model_name),
       sessions_(options_.max_sessions, options_.max_session_bytes, options_.session_idle_time),
       health_(options_.stuck_after),
-      context_{.pipeline = *pipeline,
+      context_{.pipeline = able_to_sleep(pipeline, options_),
                .options = options_,
                .limits = limits_,
                .running = running_,
                .metrics = metrics_,
                .sessions = sessions_,
-               .health = health_},
+               .health = health_,
+               .sleeper = dynamic_cast<SleepingPipeline*>(pipeline.get())},
       pipeline_(std::move(pipeline)),
       monitor_([this] { monitor(); }) {}
 
@@ -120,30 +102,6 @@ void Service::monitor() {
     health_.observe(pipeline_->engine().stats(), Health::Clock::now());
     stopping_changed_.wait_for(lock, kMonitorPause, [&] { return stopping_; });
   }
-}
-
-bool Service::has_key(const HttpRequest& head) const {
-  constexpr std::string_view kBearer = "Bearer ";
-  std::string_view given = head.header("authorization");
-  if (given.starts_with(kBearer)) {
-    given.remove_prefix(kBearer.size());
-  } else {
-    given = head.header("x-api-key");
-  }
-  const std::string digest = net::sha256_hex(given);
-  bool any = false;
-  for (const std::string& key : key_digests_) any = same(key, digest) || any;  // all of them, whichever it is
-  return any;
-}
-
-bool Service::host_is_known(const HttpRequest& head) const {
-  std::string_view host = head.header("host");
-  if (host.starts_with('[')) {
-    host = host.substr(1, host.find(']') - 1);
-  } else {
-    host = host.substr(0, host.find(':'));
-  }
-  return net::is_loopback(host);
 }
 
 std::string_view Service::allowed_origin(const HttpRequest& request) const {
@@ -187,15 +145,21 @@ HttpReply Service::preflight(const HttpRequest& head) const {
 }
 
 std::optional<HttpReply> Service::screen(HttpRequest& head) {
+  const Route* route = find_route(head.method, head.path, options_);
+  std::optional<HttpReply> refusal = refused(head, route);
+  if (refusal && route != nullptr && route->errors != nullptr) return route->errors(*std::move(refusal));
+  return refusal;
+}
+
+std::optional<HttpReply> Service::refused(HttpRequest& head, const Route* route) const {
   const std::string_view given_id = head.header("x-request-id");
-  head.id = is_id(given_id) ? std::string(given_id) : random_id("req-");
-  if (options_.check_host && !host_is_known(head)) {
+  head.id = is_request_id(given_id) ? std::string(given_id) : random_id("req-");
+  if (options_.check_host && !names_this_machine(head)) {
     return to_reply(plain_refusal(403, "the Host of the request is not this machine", "unknown_host"));
   }
   if (head.method == "OPTIONS") return preflight(head);
-  const Route* route = find_route(head.method, head.path, options_);
   const bool open = route != nullptr && route->access == Access::kOpen;
-  if (!open && !key_digests_.empty() && !has_key(head)) {
+  if (!open && !key_digests_.empty() && !has_key(head, key_digests_)) {
     Refusal refusal = plain_refusal(401, "Unauthorized.", "invalid_api_key");
     refusal.headers = {{"WWW-Authenticate", "Bearer"}};
     return to_reply(refusal);
@@ -238,6 +202,11 @@ Pace Service::pace(const HttpRequest& request) const {
 HttpReply Service::handle(const HttpRequest& request) {
   const Route* route = find_route(request.method, request.path, options_);
   if (route == nullptr) return to_reply(plain_refusal(404, "there is no such route", "unknown_url"));
+  HttpReply reply = answered(request, route);
+  return route->errors != nullptr ? route->errors(std::move(reply)) : std::move(reply);
+}
+
+HttpReply Service::answered(const HttpRequest& request, const Route* route) {
   if (route->fields == nullptr) return route->handle(context_, {.request = request, .body = Json()});
   const Result<Json> body = parse_json(request.body);
   if (!body.ok()) return to_reply(refusal_of(body.status()));
@@ -253,19 +222,7 @@ HttpReply Service::refuse(int status, const std::string& message) {
 
 void Service::finished(const HttpRequest& request, const HttpOutcome& outcome) {
   metrics_.http_answered(outcome.status);
-  if (!options_.log) return;
-  const auto now = std::chrono::time_point_cast<std::chrono::milliseconds>(std::chrono::system_clock::now());
-  const Json line{
-      {"time", fmt::format("{:%Y-%m-%dT%H:%M:%S}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(now)))},
-      {"id", request.id},
-      {"client", request.peer},
-      {"method", request.method},
-      {"path", request.path},
-      {"status", outcome.status},
-      {"bytes", outcome.body_bytes},
-      {"ms", static_cast<double>(outcome.time.count()) / 1000.0},
-      {"client_left", outcome.client_left}};
-  options_.log(to_text(line));
+  if (options_.log) options_.log(access_line(request, outcome));
 }
 
 }  // namespace lanner::server

@@ -21,6 +21,7 @@
 #include "server/context.h"
 #include "server/http_server.h"
 #include "server/refusal.h"
+#include "server/routes.h"
 
 namespace lanner::server {
 
@@ -49,8 +50,8 @@ class Service final : public HttpHandler {
   const ServiceOptions& options() const { return options_; }
 
  private:
-  bool has_key(const HttpRequest& head) const;
-  bool host_is_known(const HttpRequest& head) const;
+  std::optional<HttpReply> refused(HttpRequest& head, const Route* route) const;
+  HttpReply answered(const HttpRequest& request, const Route* route);
   /// The origin of a page that may read the answer, as it stands in the request; empty for none.
   std::string_view allowed_origin(const HttpRequest& request) const;
   HttpReply preflight(const HttpRequest& head) const;

@@ -27,7 +27,7 @@ def test_group_without_verb_prints_its_help(run):
     assert b"usage: lanner eval" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["lite", "serve gradio", "serve proxy"])
+@pytest.mark.parametrize("verb", ["lite", "serve gradio"])
 def test_verbs_to_come_say_so(run, verb):
     for more in ([], ["model", "--server-port", "1"], ["--help"]):
         done = run(*verb.split(), *more)
@@ -39,7 +39,7 @@ def test_verbs_to_come_say_so(run, verb):
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("benchmark",),
                                   ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "throughput"), ("benchmark", "serving"),
-                                  ("serve",), ("serve", "api_server"), ("serve", "api_client"), ("convert",), ("check_env",), ("list",), ("completion",)])
+                                  ("serve",), ("serve", "api_server"), ("serve", "api_client"), ("serve", "proxy"), ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
     assert "usage: lanner" in text
@@ -53,7 +53,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
         return {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
 
     assert verbs() == {"chat", "serve", "eval", "benchmark", "convert", "check_env", "list", "completion"}
-    assert verbs("serve") == {"api_server", "api_client"}
+    assert verbs("serve") == {"api_server", "api_client", "proxy"}
     assert verbs("eval") == {"perplexity", "compare"}
     assert verbs("benchmark") == {"generation", "kernels", "throughput", "serving"}
 

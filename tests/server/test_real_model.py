@@ -148,7 +148,7 @@ def test_keys_tls_and_ctrl_c(model, tmp_path):
 
 WRONG = [
     (["--tool-call-parser", "nobody"], "there are internlm"),
-    (["--reasoning-parser", "x"], "there are default"), (["--proxy-url", "http://x"], "--proxy-url"),
+    (["--reasoning-parser", "x"], "there are default"), (["--proxy-url", "http://x/y"], "--proxy-url"),
     (["--nnodes", "2"], "--nnodes 2"), (["--ssl"], "--ssl needs a certificate"),
     (["--api-key-file", "/no/such/file"], "/no/such/file"),
     (["--allow-terminate-by-client"], "need an API key"), (["--server-name", "no.such.host.invalid"], "cannot listen"),

@@ -1,0 +1,109 @@
+// The fields of /v1/messages, /v1/responses and /pooling.
+
+#include <array>
+
+#include "server/request_fields.h"
+
+namespace lanner::server {
+namespace {
+
+using K = FieldKind;
+
+constexpr double kAnySize = 1 << 30;
+
+/// How tokens are drawn; the first two are of both protocols.
+constexpr std::array kDrawing{
+    Field{"temperature", K::kNumber, "Spread of the choice; 0 is greedy", 0, 2},
+    Field{"top_p", K::kNumber, "Choose among the best tokens that have this share together", 0, 1},
+    Field{"top_k", K::kInteger, "Choose among this many best tokens; 0 and -1 are all", -1, kAnySize},
+    Field{"min_p", K::kNumber, "Leave out tokens below this share of the best one", 0, 1},
+    Field{"repetition_penalty", K::kNumber, "Above 1: avoid tokens that were there already", 0.01, 100},
+    Field{"ignore_eos", K::kBoolean, "Go on where the model would end"},
+    Field{"skip_special_tokens", K::kBoolean, "Leave special tokens out of the text (the default)"},
+    Field{"seed", K::kInteger, "Repeat the same choices"},
+    Field{"stream", K::kBoolean, "Send the answer as it comes"},
+};
+
+constexpr std::array kTemplate{
+    Field{"chat_template_kwargs", K::kObject, "More variables for the chat template", 0, 64},
+    Field{"enable_thinking", K::kBoolean, "A variable of some chat templates"},
+};
+
+constexpr std::array kTalk{
+    Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
+    Field{"messages", K::kList, "The conversation. One that ends with the assistant's words is gone on with", 1, 16384,
+          true},
+    Field{"system", K::kItems, "What stands in front of the conversation: text, or blocks of it", 0, kAnySize},
+    Field{"thinking", K::kObject, "Not available yet", 0, 0, false, R"([{"type": "disabled"}])"},
+    Field{"tools", K::kList, "Not available yet", 0, 0, false, "[[]]"},
+    Field{"tool_choice", K::kObject, "There are no tools yet", 0, 0, false, R"([{"type": "none"}, {"type": "auto"}])"},
+    Field{"cache_control", K::kObject, "Prompts are cached by what they have in common: changes nothing", 0, 8},
+};
+
+constexpr std::array kMessage{
+    Field{"max_tokens", K::kInteger, "Longest answer", 1, kAnySize, true},
+    Field{"stop_sequences", K::kStops, "End before any of these texts", 0, 16},
+    Field{"metadata", K::kObject, "For the caller's own books: changes nothing", 0, 64},
+    Field{"service_tier", K::kString, "There is one", 0, 0, false, R"(["auto", "standard_only"])"},
+};
+
+constexpr std::array kResponse{
+    Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
+    Field{"input", K::kItems, "What to answer: text, or the messages of a conversation", 1, 16384, true},
+    Field{"instructions", K::kString, "What stands in front of the conversation", 0, kAnySize},
+    Field{"max_output_tokens", K::kInteger, "Longest answer; what the context leaves where it is not given", 1,
+          kAnySize},
+    Field{"stop", K::kStops, "End before any of these texts", 0, 16},
+    Field{"include", K::kList, "message.output_text.logprobs says how likely each token was", 0, 0, false,
+          R"([[], ["message.output_text.logprobs"], ["reasoning.encrypted_content"]])"},
+    Field{"top_logprobs", K::kInteger, "And this many others", 0, 20},
+    Field{"stream_options", K::kObject, R"(Only {"include_obfuscation": false})", 0, 8},
+    Field{"reasoning", K::kObject, "The effort is a variable of some chat templates", 0, 8},
+    Field{"text", K::kObject, "Only plain text yet", 0, 0, false, R"([{}, {"format": {"type": "text"}}])"},
+    Field{"tools", K::kList, "Not available yet", 0, 0, false, "[[]]"},
+    Field{"tool_choice", K::kString, "There are no tools yet", 0, 0, false, R"(["none", "auto"])"},
+    Field{"parallel_tool_calls", K::kBoolean, "Changes nothing as long as there are no tools"},
+    Field{"store", K::kBoolean, "Nothing is stored", 0, 0, false, "[false]"},
+    Field{"background", K::kBoolean, "Not available", 0, 0, false, "[false]"},
+    Field{"previous_response_id", K::kString, "Nothing is stored: send the conversation", 0, 0, false, "[\"\"]"},
+    Field{"truncation", K::kString, "A prompt is never cut", 0, 0, false, R"(["disabled"])"},
+    Field{"service_tier", K::kString, "There is one", 0, 0, false, R"(["auto", "default"])"},
+    Field{"metadata", K::kObject, "Comes back in the answer and changes nothing", 0, 64},
+    Field{"user", K::kString, "For the caller's own books: changes nothing", 0, 4096},
+    Field{"safety_identifier", K::kString, "For the caller's own books: changes nothing", 0, 4096},
+    Field{"prompt_cache_key", K::kString, "Prompts are cached by what they have in common: changes nothing", 0, 4096},
+};
+
+constexpr std::array kPooling{
+    Field{"input", K::kPrompt, "Text, token ids, or a list of either", 1, kAnySize, true},
+    Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
+    Field{"encoding_format", K::kString, "float, or base64 of 32-bit floats, least byte first", 0, 0, false,
+          R"(["float", "base64"])"},
+    Field{"pooling", K::kString, "Of the last hidden states: the last token's, or the mean", 0, 0, false,
+          R"(["last", "mean"])"},
+    Field{"normalize", K::kBoolean, "Scale each to length 1; not so by default"},
+};
+
+}  // namespace
+
+std::span<const Fields> pooling_fields() {
+  static constexpr std::array<Fields, 1> kTables{kPooling};
+  return kTables;
+}
+
+std::span<const Fields> message_fields() {
+  static constexpr std::array<Fields, 4> kTables{kTalk, kMessage, kTemplate, kDrawing};
+  return kTables;
+}
+
+std::span<const Fields> count_tokens_fields() {
+  static constexpr std::array<Fields, 2> kTables{kTalk, kTemplate};
+  return kTables;
+}
+
+std::span<const Fields> response_fields() {
+  static constexpr std::array<Fields, 3> kTables{kResponse, kTemplate, kDrawing};
+  return kTables;
+}
+
+}  // namespace lanner::server

@@ -1,0 +1,37 @@
+import pathlib
+import signal
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "server"))
+from server_process import BINARY, PROBE, Server  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def start_probe():
+    started = []
+
+    def start(*arguments):
+        started.append(Server([PROBE, *map(str, arguments)]))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def probe(start_probe):
+    """The scripted server: its tokens are bytes, and "[say TEXT]" in a prompt is what it says."""
+    return start_probe()
+
+
+@pytest.fixture(scope="session")
+def real(model):
+    """lanner serve api_server with the real model."""
+    server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--model-name", "small",
+                     "--session-len", "1024", "--cache-max-entry-count", "0.05"])
+    yield server
+    code = server.stop()
+    assert code == 0, server.output

@@ -38,10 +38,10 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                   "Keep each on a processor of its own, where the model runs there"));
   options.push_back(add_choice(verb, "--numa", flags.numa, {"system", "interleave"},
                                "interleave: spread the memory over all memory nodes"));
-  options.push_back(
-      verb.add_flag("--deterministic", flags.deterministic,
-                    "The same answer whatever else runs beside it (on a CPU without products of 16 bits always so; else "
-                    "slower)"));
+  options.push_back(verb.add_flag(
+      "--deterministic", flags.deterministic,
+      "The same answer whatever else runs beside it (on a CPU without products of 16 bits always so; else "
+      "slower)"));
   for (CLI::Option* option : options) option->group(kEngineGroup);
 }
 

@@ -29,7 +29,7 @@ NOT_DETERMINISTIC = ("-Independence*:LinearAdd.PartsOfDifferentFormatsAreEachWha
                      "Device.RefusesQuantizedShapes*:Device.SaysWhatItIs")
 ONLY_CPU = "-Device.RefusesQuantizedShapes*:Device.SaysWhatItIs"
 NOT_SANITIZED = f"{NOT_DETERMINISTIC}:Door.*:Reference.*"  # Door's end their process on purpose
-OTHER_SCHEDULES = "-*Determinism*:*HoweverTheyAreComputed:*HiddenStates*:*ShareThePrompt*"
+OTHER_SCHEDULES = "-*Determinism*:*HoweverTheyAreComputed:*HiddenStates*:*ShareThePrompt*:*EndsItsRequestAlone"
 
 
 def test(program, device, *arguments, model=False):

@@ -39,7 +39,7 @@ CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions
     : CpuBackend(std::move(pool), kernels_for(options.isa),
                  options.deterministic ? BFloat16Kernels{}
                                        : BFloat16Kernels{.tiles = kernels_for(options.isa).tiles,
-                                                  .prompt = prompt_kernels_for(options.isa)},
+                                                         .prompt = prompt_kernels_for(options.isa)},
                  options.observer) {}
 
 CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const Kernels& kernels, const BFloat16Kernels& bfloat16,

@@ -201,7 +201,7 @@ class CpuBackend final : public Backend {
   void attend_prompt_rows(const ChunkWork& work, std::int64_t first, std::int64_t count, const PromptRoom& room) const;
 
   const Kernels& kernels_;
-  const TileKernels* tiles_;  // or null: none, or not wanted
+  const TileKernels* tiles_;     // or null: none, or not wanted
   const PromptKernels* prompt_;  // or null: none, or not wanted
   std::unique_ptr<ThreadPool> pool_;
   PackObserver* observer_;  // or null

@@ -31,15 +31,15 @@ static void multiply_tiles_of(const BFloat16Product& p, std::int64_t row, std::i
   for (std::int64_t k = 0; k < p.depth; k += kPromptDepth) {
     Tiles::template load<6>(b + k * kTileColumns, 64);
     Tiles::template load<4>(a + k, a_bytes);
-    Tiles::template multiply_bfloat16<0, 4, 6>();
+    Tiles::template multiply_bf16<0, 4, 6>();
     if constexpr (kTwoRows) {
       Tiles::template load<5>(a + 16 * p.a_stride + k, a_bytes);
-      Tiles::template multiply_bfloat16<2, 5, 6>();
+      Tiles::template multiply_bf16<2, 5, 6>();
     }
     if constexpr (kTwoColumns) {
       Tiles::template load<7>(b + p.b_stride + k * kTileColumns, 64);
-      Tiles::template multiply_bfloat16<1, 4, 7>();
-      if constexpr (kTwoRows) Tiles::template multiply_bfloat16<3, 5, 7>();
+      Tiles::template multiply_bf16<1, 4, 7>();
+      if constexpr (kTwoRows) Tiles::template multiply_bf16<3, 5, 7>();
     }
   }
   Tiles::template store<0>(c, c_bytes);

@@ -1,6 +1,7 @@
 """What tests of several rooms share."""
 
 import os
+import signal
 
 import pytest
 
@@ -11,3 +12,19 @@ def model():
     if not path:
         pytest.fail("LANNER_TEST_GGUF does not name a model: `make test` sets it")
     return path
+
+
+@pytest.fixture(scope="session")
+def start_probe():
+    """start_probe(*flags) starts the scripted server, which ends with the tests."""
+    from server_process import PROBE, Server  # has packages that other tests do without
+
+    started = []
+
+    def start(*arguments):
+        started.append(Server([PROBE, *map(str, arguments)]))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop(signal.SIGKILL)

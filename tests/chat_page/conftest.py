@@ -4,22 +4,15 @@ The browser is Debian's (`apt-get install chromium`), or the one that LANNER_TES
 nothing runs, and the exit code 77 tells CTest so.
 """
 
-import importlib.util
 import json
 import os
-import pathlib
 import shutil
-import signal
 import time
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-# How a test starts a server is tests/server's.
-_spec = importlib.util.spec_from_file_location(
-    "server_conftest", pathlib.Path(__file__).resolve().parents[1] / "server" / "conftest.py")
-_server = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_server)
+from server_process import BINARY, Server
 
 CHROMIUM = os.environ.get("LANNER_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -31,26 +24,13 @@ def pytest_sessionstart(session):
 
 
 @pytest.fixture(scope="session")
-def start_probe():
-    started = []
-
-    def start(*arguments):
-        started.append(_server.Server([_server.PROBE, *map(str, arguments)]))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop(signal.SIGKILL)
-
-
-@pytest.fixture(scope="session")
 def probe(start_probe):
     return start_probe("--answer", "Hello **world**")
 
 
 @pytest.fixture(scope="session")
 def real(model):
-    server = _server.Server([_server.BINARY, "serve", "api_server", model, "--server-port", "0", "--session-len", "1024",
+    server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--session-len", "1024",
                              "--cache-max-entry-count", "0.05"])
     yield server
     assert server.stop() == 0, server.output

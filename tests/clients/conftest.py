@@ -1,24 +1,6 @@
-import pathlib
-import signal
-import sys
-
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "server"))
-from server_process import BINARY, PROBE, Server  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def start_probe():
-    started = []
-
-    def start(*arguments):
-        started.append(Server([PROBE, *map(str, arguments)]))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop(signal.SIGKILL)
+from server_process import BINARY, Server
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,6 @@
-import signal
-
 import pytest
 
-from server_process import BINARY, PROBE, Server
-
-__all__ = ["BINARY", "PROBE", "Server"]
-
-
-@pytest.fixture(scope="session")
-def start_probe():
-    started = []
-
-    def start(*arguments):
-        started.append(Server([PROBE, *map(str, arguments)]))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop(signal.SIGKILL)
+from server_process import BINARY, Server
 
 
 @pytest.fixture(scope="session")

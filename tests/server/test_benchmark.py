@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from conftest import BINARY
+from server_process import BINARY
 
 
 def benchmark(server, *flags):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import BINARY, REPOSITORY
+from server_process import BINARY, REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
 

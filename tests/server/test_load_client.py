@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from conftest import BUILD
+from server_process import BUILD
 
 CLIENT = os.environ.get("LANNER_LOAD_CLIENT", str(BUILD / "src" / "server" / "load_client"))
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

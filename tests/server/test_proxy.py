@@ -9,7 +9,7 @@ import time
 import openai
 import pytest
 
-from conftest import BINARY, PROBE, Server
+from server_process import BINARY, PROBE, Server
 
 HI = {"model": "test", "messages": [{"role": "user", "content": "Hi"}]}
 

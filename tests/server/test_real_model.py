@@ -18,7 +18,7 @@ import numpy as np
 import openai
 import pytest
 
-from conftest import BINARY, Server
+from server_process import BINARY, Server
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -5,7 +5,7 @@ import pathlib
 import openai
 import pytest
 
-from conftest import BINARY, Server
+from server_process import BINARY, Server
 
 KEY = {"Authorization": "Bearer secret"}
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]

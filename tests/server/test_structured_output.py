@@ -13,7 +13,7 @@ import openai
 import pydantic
 import pytest
 
-from conftest import BINARY, Server
+from server_process import BINARY, Server
 
 PERSON = {
     "type": "object",

@@ -45,8 +45,7 @@ Status run_server(const ServeFlags& flags) {
   server::Service service(std::move(pipeline), std::move(options));
   LANNER_ASSIGN_OR_RETURN(const auto server, server::HttpServer::start(http, service));
   announce(http, server->port());
-  LANNER_ASSIGN_OR_RETURN(auto registration,
-                          register_at_proxy(flags, http, server->port(), service.options().model_name));
+  LANNER_ASSIGN_OR_RETURN(auto registration, register_at_proxy(flags, http, server->port(), service.options()));
   while (!signals.take()) signals.wait(std::chrono::hours(1));
   write_stderr("INFO:     Shutting down\n");
   registration.reset();  // so that nothing new is sent here

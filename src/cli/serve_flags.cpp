@@ -184,6 +184,8 @@ Status add_key(std::vector<std::string>& keys, std::string key, const std::strin
   return {};
 }
 
+}  // namespace
+
 Result<std::vector<std::string>> read_keys(const ServeFlags& flags) {
   std::vector<std::string> keys;
   for (const std::string& key : flags.api_keys) LANNER_RETURN_IF_ERROR(add_key(keys, key, "--api-keys"));
@@ -200,8 +202,6 @@ Result<std::vector<std::string>> read_keys(const ServeFlags& flags) {
   if (keys.empty()) return invalid_argument(fmt::format("{}: holds no key", flags.api_key_file));
   return keys;
 }
-
-}  // namespace
 
 void add_serve_flags(CLI::App& verb, ServeFlags& flags) {
   add_own_flags(verb, flags);

@@ -65,6 +65,8 @@ void add_serve_flags(CLI::App& verb, ServeFlags& flags);
 /// What is served and to whom; keys come from the flag, the file, and LANNER_API_KEY. kUnsupported for what is not
 /// available yet. max_places is left to most_answers().
 Result<server::ServiceOptions> service_options(const ServeFlags& flags);
+/// The keys of --api-keys, LANNER_API_KEY and --api-key-file; one that is no key is an error.
+Result<std::vector<std::string>> read_keys(const ServeFlags& flags);
 /// Those that are made at once, `sequences`, and those that wait.
 std::int64_t most_answers(const ServeFlags& flags, std::int64_t sequences);
 /// Where it listens; files of TLS come from the flags, else from SSL_CERTFILE and SSL_KEYFILE.

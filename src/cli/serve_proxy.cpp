@@ -73,7 +73,7 @@ std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
 }
 
-Result<server::ProxyOptions> proxy_options(const ProxyFlags& flags) {
+Result<server::ProxyOptions> proxy_options(const ProxyFlags& flags, const ServeFlags& listening) {
   if (flags.serving_strategy != "Hybrid") return not_yet("--serving-strategy " + flags.serving_strategy);
   if (flags.health_interval_s < 0.1 || flags.health_interval_s > kMostSeconds) {
     return invalid_argument("--health-interval must be 0.1 to 86400 seconds");
@@ -85,9 +85,7 @@ Result<server::ProxyOptions> proxy_options(const ProxyFlags& flags) {
   if (flags.routing == "random") options.routing = server::Routing::kRandom;
   if (flags.routing == "min_observed_latency") options.routing = server::Routing::kMinObservedLatency;
   if (flags.routing == "prefix_hash") options.routing = server::Routing::kPrefixHash;
-  options.api_keys = flags.api_keys;
-  if (const char* key = std::getenv("LANNER_API_KEY"); key != nullptr && *key != '\0')
-    options.api_keys.emplace_back(key);
+  LANNER_ASSIGN_OR_RETURN(options.api_keys, read_keys(listening));
   const bool local = net::is_loopback(flags.server_name);
   options.check_host = local && options.api_keys.empty();
   if (!local && options.api_keys.empty()) {
@@ -112,11 +110,12 @@ Result<server::ProxyOptions> proxy_options(const ProxyFlags& flags) {
 }
 
 Status run_proxy(const ProxyFlags& flags) {
-  LANNER_ASSIGN_OR_RETURN(server::ProxyOptions options, proxy_options(flags));
   ServeFlags listening;
+  listening.api_keys = flags.api_keys;
   listening.server_name = flags.server_name;
   listening.server_port = flags.server_port;
   listening.ssl = flags.ssl;
+  LANNER_ASSIGN_OR_RETURN(server::ProxyOptions options, proxy_options(flags, listening));
   LANNER_ASSIGN_OR_RETURN(const server::HttpServerOptions http, http_options(listening));
   allow_many_files();
   ShutdownSignals& signals = ShutdownSignals::install();
@@ -156,7 +155,7 @@ void add_serve_proxy(CLI::App& group, Run& run) {
 Result<std::unique_ptr<server::ProxyRegistration>> register_at_proxy(const ServeFlags& flags,
                                                                      const server::HttpServerOptions& http,
                                                                      std::uint16_t port,
-                                                                     const std::string& model_name) {
+                                                                     const server::ServiceOptions& service) {
   if (flags.proxy_url.empty()) return std::unique_ptr<server::ProxyRegistration>();
   if (!http.certificate_file.empty()) {
     return Status(StatusCode::kUnsupported, "--proxy-url: a proxy reaches servers by http:// alone, not with --ssl");
@@ -170,8 +169,8 @@ Result<std::unique_ptr<server::ProxyRegistration>> register_at_proxy(const Serve
     host = "[" + host + "]";
   }
   options.own_url = fmt::format("http://{}:{}", host, port);
-  options.model_name = model_name;
-  if (!flags.api_keys.empty()) options.api_key = flags.api_keys.front();
+  options.model_name = service.model_name;
+  if (!service.api_keys.empty()) options.api_key = service.api_keys.front();
   options.tell = [](const std::string& line) { write_stderr(fmt::format("INFO:     {}\n", printable(line))); };
   return std::make_unique<server::ProxyRegistration>(std::move(options));
 }

@@ -295,6 +295,26 @@ def test_a_server_registers_and_leaves(group, model):
     assert proxy.status() == {}
 
 
+def test_a_server_registers_with_the_key_of_its_environment(group, model):
+    proxy = group("--api-keys", "secret")
+    flags = ["--server-port", "0", "--session-len", "256", "--cache-max-entry-count", "0.02"]
+    server = Server([BINARY, "serve", "api_server", model, *flags, "--proxy-url", proxy.proxy.url],
+                    {**os.environ, "LANNER_API_KEY": "secret"})
+    try:
+        until = time.monotonic() + 20
+        while server.url.encode() not in proxy.proxy.ask("/nodes/status", headers={"Authorization": "Bearer secret"})[2]:
+            assert time.monotonic() < until, server.output
+            time.sleep(0.05)
+    finally:
+        assert server.stop() == 0
+
+
+def test_an_empty_key_is_no_key():
+    done = subprocess.run([BINARY, "serve", "proxy", "--server-port", "0", "--api-keys", ""], capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert done.returncode == 1 and "--api-keys: a key has only visible ASCII characters" in done.stderr
+
+
 def test_strange_flags_are_refused():
     done = subprocess.run([BINARY, "serve", "proxy", "--serving-strategy", "DistServe"], capture_output=True, text=True,
                           timeout=60, check=False)

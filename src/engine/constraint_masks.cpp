@@ -12,6 +12,11 @@ int thread_count() { return std::clamp(available_processors() / 4, 1, 4); }
 
 }  // namespace
 
+ConstraintMasks::ConstraintMasks(std::size_t vocab) : words_(ops::words_of_mask(vocab)) {
+  const int threads = thread_count();
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
+}
+
 ConstraintMasks::~ConstraintMasks() {
   {
     const std::lock_guard lock(mutex_);
@@ -22,9 +27,6 @@ ConstraintMasks::~ConstraintMasks() {
 }
 
 void ConstraintMasks::begin(Sequence& sequence) {
-  if (threads_.empty()) {
-    for (int i = 0; i < thread_count(); ++i) threads_.emplace_back([this] { loop(); });
-  }
   {
     const std::lock_guard lock(mutex_);
     work_.push_back(&sequence);

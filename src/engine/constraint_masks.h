@@ -1,8 +1,9 @@
 #pragma once
 // The masks of a step's constrained rows, computed while the device computes the rows.
 //
-// Threads: begin() and wait() are the engine thread's; the work is done on a few others, which exist from the first
-// begin() on. Between the two a sequence's constraint, mask and status are theirs.
+// Threads: begin() and wait() are the engine thread's; the work is done on a few others. They are made by whoever makes
+// this, not by the engine's thread, which may be pinned, as threads that it made would be too. Between begin() and
+// wait() a sequence's constraint, mask and status are theirs.
 
 #include <condition_variable>
 #include <cstddef>
@@ -18,7 +19,7 @@ namespace lanner {
 class ConstraintMasks {
  public:
   /// For a vocabulary of so many tokens.
-  explicit ConstraintMasks(std::size_t vocab) : words_(ops::words_of_mask(vocab)) {}
+  explicit ConstraintMasks(std::size_t vocab);
   ~ConstraintMasks();
   ConstraintMasks(const ConstraintMasks&) = delete;
   ConstraintMasks& operator=(const ConstraintMasks&) = delete;
@@ -40,7 +41,7 @@ class ConstraintMasks {
   std::deque<Sequence*> work_;
   std::size_t unfinished_ = 0;
   bool stopping_ = false;
-  std::vector<std::thread> threads_;  // the engine thread's
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace lanner

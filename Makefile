@@ -58,7 +58,7 @@ test: layers build $(VENV)/.requirements-test ## run the tests but the long ones
 	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -LE $(if $(filter 0,$(LONG)),'long|clients',clients) $(CTEST_ARGS) </dev/null
 	@$(VENV)/bin/python -m pytest -q tests/house </dev/null
 
-clients-test: build ## the tests with clients that are large, or not Python: langchain-openai, litellm, openai for JavaScript
+clients-test: build $(VENV)/.requirements-test ## the tests with clients that are large, or not Python: langchain-openai, litellm, openai for JavaScript
 	@scripts/setup_clients.sh $(BUILD)/clients
 	@model=$$($(fetch_model)); LANNER_TEST_GGUF="$$model" \
 	  ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -L clients $(CTEST_ARGS) </dev/null

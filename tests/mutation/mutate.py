@@ -104,8 +104,8 @@ def first_failure(tree: Path, mutant: int, tests: str) -> str:
             return f"{body}: does not end"
         if done.returncode in (0, SKIPPED):
             continue
-        failed = re.findall(r"^\[  FAILED  \] (\w+\.\w+)", done.stdout, re.MULTILINE)
-        started = re.findall(r"^\[ RUN      \] (\w+\.\w+)", done.stdout, re.MULTILINE)
+        failed = re.findall(r"^\[  FAILED  \] (?:\w+/)?(\w+\.\w+)", done.stdout, re.MULTILINE)
+        started = re.findall(r"^\[ RUN      \] (?:\w+/)?(\w+\.\w+)", done.stdout, re.MULTILINE)
         if failed:
             return f"{body}: {failed[0]}"
         return f"{body}: {started[-1] if started else 'at its start'} (the program ends with {done.returncode})"

@@ -8,13 +8,14 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cli/arguments.h"
 #include "cli/benchmark_subject.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "core/cpu_info.h"
-#include "core/numa.h"
+#include "engine/open_engine.h"
 #include "eval/kernel_benchmark.h"
 
 namespace lanner::cli {
@@ -90,18 +91,16 @@ Status run_kernels(const KernelFlags& flags) {
   for (const std::string& name : flags.isas) options.isas.push_back(*cpu_isa_by_name(name));
   LANNER_ASSIGN_OR_RETURN(const NamedCheckpoint model, open_named_checkpoint(flags.flags, engine_options));
 
-  std::optional<InterleavedMemory> interleaved;
-  if (engine_options.numa == NumaPolicy::kInterleave) {
-    LANNER_ASSIGN_OR_RETURN(InterleavedMemory memory, InterleavedMemory::begin());
-    interleaved.emplace(std::move(memory));
-  }
+  std::vector<std::string> notes;
+  LANNER_ASSIGN_OR_RETURN(const auto interleaved, begin_numa(engine_options.numa, notes));
 
   ProgressBar bar("measuring");
   options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.set(done, total); };
   const auto figures = eval::measure_kernels(*model.checkpoint, options);
   bar.clear();
   LANNER_RETURN_IF_ERROR(figures.status());
-  for (const std::string& line : figures->notes) note(line);
+  notes.insert(notes.end(), figures->notes.begin(), figures->notes.end());
+  for (const std::string& line : notes) note(line);
   Status shown = write_stdout(table(*figures, model.name));
   if (!flags.flags.json.empty()) {
     nlohmann::ordered_json report =

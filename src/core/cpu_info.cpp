@@ -33,7 +33,7 @@ bool tiles_are_granted() {
   unsigned ecx = 0;
   unsigned edx = 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kTiles) != kTiles) return false;
-  if (!__builtin_cpu_supports("avx512bf16")) return false;
+  if (!has_bfloat16_products()) return false;
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM; Linux 5.16
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;

@@ -118,13 +118,6 @@ Result<ChosenDevice> open_device(const EngineOptions& options, const model::Chec
 }
 
 /// Goes on until the engine's threads are started, which have its policy from then on.
-Result<std::optional<InterleavedMemory>> begin_numa(NumaPolicy policy, std::vector<std::string>& notes) {
-  if (policy == NumaPolicy::kSystem) return std::optional<InterleavedMemory>();
-  LANNER_ASSIGN_OR_RETURN(InterleavedMemory memory, InterleavedMemory::begin());
-  if (memory.nodes() == 1) notes.emplace_back("memory is not spread: there is one memory node");
-  return std::optional<InterleavedMemory>(std::move(memory));
-}
-
 std::int64_t weight_elements(const model::DecoderSpec& spec) {
   std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
   for (const model::LayerSpec& layer : spec.layers) {
@@ -287,6 +280,13 @@ Status take_memory(DType kv_type, EngineParts& parts, std::vector<std::string>& 
 }
 
 }  // namespace
+
+Result<std::optional<InterleavedMemory>> begin_numa(NumaPolicy policy, std::vector<std::string>& notes) {
+  if (policy == NumaPolicy::kSystem) return std::optional<InterleavedMemory>();
+  LANNER_ASSIGN_OR_RETURN(InterleavedMemory memory, InterleavedMemory::begin());
+  if (memory.nodes() == 1) notes.emplace_back("memory is not spread: there is one memory node");
+  return std::optional<InterleavedMemory>(std::move(memory));
+}
 
 DeviceWarmUp::DeviceWarmUp(Device device) {
   if (device == Device::kCpu || !ops::cuda_is_built()) return;

@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
+#include "core/numa.h"
 #include "lanner/engine.h"
 #include "model/checkpoint.h"
 #include "ops/backend.h"
@@ -30,6 +32,10 @@ using OptionName = std::function<std::string(std::string_view option)>;
 
 /// Refuses numbers out of range, as open_engine() does before all else; an empty `name_of` leaves the names.
 Status check_options(const EngineOptions& options, const OptionName& name_of);
+
+/// As `policy` says, for what this thread allocates as long as the result lives; nothing: as the system does. `notes`
+/// gets a line where that changes nothing. kUnsupported where the system does not let this process choose.
+Result<std::optional<InterleavedMemory>> begin_numa(NumaPolicy policy, std::vector<std::string>& notes);
 
 /// Starts the device, which takes some tenths of a second, while its owner opens files; of no account where it cannot.
 class DeviceWarmUp {

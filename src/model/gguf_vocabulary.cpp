@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cstring>
 #include <string>
 #include <utility>
 
+#include "core/ascii.h"
 #include "model/decoder_spec.h"
 #include "model/json_reader.h"
 
@@ -56,17 +56,11 @@ constexpr std::int32_t kDefaultUnknown = 0;
 constexpr std::int32_t kDefaultBos = 1;
 constexpr std::int32_t kDefaultEos = 2;
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
-
 /// Phi-3 takes the blanks behind its markers along; the format has no place for that, so llama.cpp goes by the name.
 bool strips_behind_markers(const Gguf& gguf, std::string_view marker) {
   const auto* name = metadata_value<std::string_view>(gguf, "general.name");
   if (name == nullptr) return false;
-  const std::string model = lower(*name);
+  const std::string model = lower_case(*name);
   if (model.find("phi-3") == std::string::npos && model.find("phi3") == std::string::npos) return false;
   return marker != "<unk>" && marker != "<s>" && marker != "<|endoftext|>";
 }

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/ascii.h"
 #include "core/checked.h"
 #include "model/tensor_view.h"
 
@@ -27,11 +28,6 @@ std::uint32_t word(const StoredTensor& tensor, std::int64_t index) {
   std::uint32_t value = 0;
   std::memcpy(&value, tensor.bytes.data() + 4 * index, sizeof(value));
   return value;
-}
-
-std::string lower(std::string text) {
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return text;
 }
 
 /// A field that older files spell in another way.
@@ -64,7 +60,7 @@ Result<GroupQuantization> read_common(const JsonFields& fields, ModelFormat form
 Result<GroupQuantization> read_awq(const JsonFields& fields) {
   LANNER_ASSIGN_OR_RETURN(GroupQuantization result, read_common(fields, ModelFormat::kAwq));
   LANNER_ASSIGN_OR_RETURN(const std::string layout, fields.text_or("version", "gemm"));
-  if (lower(layout) != "gemm") {
+  if (lower_case(layout) != "gemm") {
     return fields.not_supported("version", fmt::format("'{}'; of AWQ only 'gemm' can be read", printable(layout)));
   }
   LANNER_ASSIGN_OR_RETURN(result.has_zeros, fields.boolean_or("zero_point", true));

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "core/ascii.h"
 #include "net/hub_json.h"
 
 namespace lanner::net {
@@ -32,15 +33,9 @@ constexpr std::array<std::string_view, 15> kSmallFiles{"config.json",
                                                        "processor_config.json",
                                                        "video_preprocessor_config.json"};
 
-std::string lowered(std::string_view text) {
-  std::string result(text);
-  std::ranges::transform(result, result.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
-  return result;
-}
-
 std::string_view last_part(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 
-bool is_gguf(std::string_view path) { return lowered(path).ends_with(".gguf"); }
+bool is_gguf(std::string_view path) { return lower_case(path).ends_with(".gguf"); }
 
 bool is_small_file(std::string_view name) {
   if (name.find('/') != std::string_view::npos) return false;
@@ -65,8 +60,8 @@ std::string listed(const std::vector<std::string>& names) {
 /// "Q4_K_M" for model-Q4_K_M.gguf, model.Q4_K_M.gguf and Q4_K_M/model.gguf, whatever the case.
 bool matches_selector(std::string_view path, std::string_view selector) {
   if (path == selector || last_part(path) == selector) return true;
-  const std::string wanted = lowered(selector);
-  const std::string name = lowered(path);
+  const std::string wanted = lower_case(selector);
+  const std::string name = lower_case(path);
   std::string_view stem = last_part(name);
   stem.remove_suffix(std::min<std::size_t>(5, stem.size()));
   if (stem == wanted) return true;
@@ -80,7 +75,7 @@ bool matches_selector(std::string_view path, std::string_view selector) {
 
 /// model-00001-of-00003.gguf
 bool is_gguf_part(std::string_view path) {
-  const std::string stem = lowered(path).substr(0, path.size() - 5);
+  const std::string stem = lower_case(path).substr(0, path.size() - 5);
   const std::size_t of = stem.rfind("-of-");
   return of != std::string::npos && of > 0 && of + 4 < stem.size() &&
          std::ranges::all_of(stem.substr(of + 4), [](char c) { return c >= '0' && c <= '9'; });
@@ -142,7 +137,7 @@ Result<std::string> choose_gguf(std::vector<std::string> paths, const ModelId& i
   std::vector<std::string> matching;
   for (const std::string& path : paths) {
     // A projector is half a model: it is taken only by its name.
-    const bool projector = lowered(last_part(path)).starts_with("mmproj");
+    const bool projector = lower_case(last_part(path)).starts_with("mmproj");
     const bool wanted = id.selector.empty() ? !projector : matches_selector(path, id.selector);
     if (wanted && (!projector || last_part(path) == last_part(id.selector))) matching.push_back(path);
   }

@@ -1,5 +1,7 @@
 #include "net/url.h"
 
+#include "core/ascii.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,16 +15,8 @@ namespace {
 constexpr std::size_t kMaxUrlBytes = 8192;
 constexpr std::size_t kMaxHostBytes = 253;  // of a DNS name
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-
-std::string lowered(std::string_view text) {
-  std::string result(text);
-  std::ranges::transform(result, result.begin(), lower);
-  return result;
-}
 
 /// Shows neither a password nor a query, which may hold a signature.
 Status no_url(std::string_view text, std::string_view why) {
@@ -48,8 +42,9 @@ bool is_host_name(std::string_view host) {
 
 bool is_ipv6(std::string_view host) {
   return host.size() >= 2 && host.size() <= 45 && host.find(':') != std::string_view::npos &&
-         std::ranges::all_of(
-             host, [](char c) { return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'f') || c == ':' || c == '.'; });
+         std::ranges::all_of(host, [](char c) {
+           return is_digit(c) || (lower_case(c) >= 'a' && lower_case(c) <= 'f') || c == ':' || c == '.';
+         });
 }
 
 /// Fills host and port from "host", "host:port", "[::1]" or "[::1]:port".
@@ -59,13 +54,13 @@ Status parse_authority(std::string_view authority, std::string_view text, Url& u
   if (authority.starts_with('[')) {
     const std::size_t end = authority.find(']');
     if (end == std::string_view::npos || !is_ipv6(authority.substr(1, end - 1))) return no_url(text, "its host");
-    url.host = lowered(authority.substr(1, end - 1));
+    url.host = lower_case(authority.substr(1, end - 1));
     const std::string_view rest = authority.substr(end + 1);
     if (!rest.empty() && !rest.starts_with(':')) return no_url(text, "its host");
     if (!rest.empty()) port = rest.substr(1);
   } else {
     const std::size_t colon = authority.find(':');
-    url.host = lowered(authority.substr(0, colon));
+    url.host = lower_case(authority.substr(0, colon));
     if (!is_host_name(url.host)) return no_url(text, "its host");
     if (colon != std::string_view::npos) port = authority.substr(colon + 1);
   }
@@ -118,7 +113,7 @@ std::string percent_decoded(std::string_view text) {
 bool is_exception(std::string_view host, std::string_view list) {
   while (!list.empty()) {
     const std::size_t comma = std::min(list.find(','), list.size());
-    std::string name = lowered(list.substr(0, comma));
+    std::string name = lower_case(list.substr(0, comma));
     std::erase(name, ' ');
     list.remove_prefix(std::min(comma + 1, list.size()));
     if (name == "*") return true;
@@ -147,7 +142,7 @@ Result<Url> parse_url(std::string_view text) {
     return no_url(text, "it holds a space or a control character");
   }
   Url url;
-  const std::string scheme = lowered(text.substr(0, 8));
+  const std::string scheme = lower_case(text.substr(0, 8));
   if (scheme.starts_with("https://")) {
     url.https = true;
   } else if (scheme.starts_with("http://")) {
@@ -165,7 +160,7 @@ Result<Url> parse_url(std::string_view text) {
 }
 
 Result<Url> resolve_reference(const Url& base, std::string_view reference) {
-  const std::string scheme = lowered(reference.substr(0, 8));
+  const std::string scheme = lower_case(reference.substr(0, 8));
   if (scheme.starts_with("https://") || scheme.starts_with("http://")) return parse_url(reference);
   if (reference.starts_with("//")) return parse_url((base.https ? "https:" : "http:") + std::string(reference));
   const std::size_t delimiter = reference.find_first_of(":/?#");
@@ -205,7 +200,7 @@ Result<Proxy> proxy_for(const Url& url, const ProxySettings& settings) {
   std::string_view setting = url.https ? settings.https : settings.http;
   // A proxy cannot reach what "this machine" means here.
   if (setting.empty() || is_loopback(url.host) || is_exception(url.host, settings.exceptions)) return Proxy{};
-  const std::string scheme = lowered(setting.substr(0, setting.find("://")));
+  const std::string scheme = lower_case(setting.substr(0, setting.find("://")));
   if (setting.find("://") != std::string_view::npos) {
     if (scheme != "http") {
       return invalid_argument(

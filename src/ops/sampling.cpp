@@ -48,13 +48,6 @@ std::int32_t largest_token(std::span<const float> logits) {
   return static_cast<std::int32_t>(std::ranges::find(logits, best) - logits.begin());
 }
 
-/// Whether the candidates' scores are the logits as they are.
-bool takes_logits_as_they_are(const SampleRow& row) {
-  const SamplingParams& params = *row.params;
-  return params.repetition_penalty == 1.0F && params.presence_penalty == 0.0F && params.frequency_penalty == 0.0F &&
-         row.logit_bias.empty() && row.banned_tokens.empty() && row.allowed_tokens.empty();
-}
-
 void apply_repetition_penalty(const SampleRow& row, std::vector<TokenLogprob>& scores) {
   const float penalty = row.params->repetition_penalty;
   if (penalty == 1.0F) return;
@@ -163,8 +156,8 @@ SampledToken sample_row(const SampleRow& row, std::vector<TokenLogprob>& scratch
     return result;
   }
   const SamplingParams& params = *row.params;
-  const bool greedy = params.temperature <= 0.0F || params.top_k == 1;
-  if (greedy && takes_logits_as_they_are(row)) {
+  const bool greedy = is_greedy(params);
+  if (greedy && !is_edited(row)) {
     result.token = largest_token(row.logits);
     if (params.logprobs >= 0) report_logprobs(row, result);
     return result;

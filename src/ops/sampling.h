@@ -49,6 +49,17 @@ struct SampleRow {
   std::span<const LogitBias> logit_bias;
 };
 
+/// Whether the best token is taken, with no draw.
+inline bool is_greedy(const SamplingParams& params) { return params.temperature <= 0.0F || params.top_k == 1; }
+inline bool is_penalized(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F || params.frequency_penalty != 0.0F;
+}
+/// Whether scores are not the logits as they are.
+inline bool is_edited(const SampleRow& row) {
+  return is_penalized(*row.params) || !row.logit_bias.empty() || !row.banned_tokens.empty() ||
+         !row.allowed_tokens.empty();
+}
+
 /// Words of a mask over a vocabulary.
 constexpr std::size_t words_of_mask(std::size_t vocab) { return (vocab + 31) / 32; }
 constexpr bool in_mask(std::span<const std::uint32_t> words, std::size_t token) {

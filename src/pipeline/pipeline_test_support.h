@@ -88,6 +88,15 @@ inline std::vector<std::int32_t> byte_tokens(std::string_view text) {
   return ids;
 }
 
+/// Goes on until it is cancelled.
+inline Script endless(const Request& /*request*/) {
+  Script script;
+  script.tokens = {byte_tokens("x")};
+  script.endless = true;
+  script.delay = std::chrono::milliseconds(1);
+  return script;
+}
+
 /// An engine that says this and then the end-of-text token, whatever it is asked.
 inline ScriptedEngine::Author says(const std::string& text) {
   std::vector<std::int32_t> ids = byte_tokens(text);

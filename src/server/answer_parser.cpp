@@ -22,6 +22,25 @@ std::size_t first_not_blank(std::string_view text, std::size_t from = 0) {
   return std::min(text.find_first_not_of(kBlanks, from), text.size());
 }
 
+/// Adds text to `out`, but holds back the blanks at its end, which count only where more follows. `joins`: what is held
+/// back and the text's own blanks in front are part of what came before. False where there is nothing but blanks.
+bool add_held(std::string_view text, bool joins, std::string& blanks, std::string& out) {
+  const std::size_t last = text.find_last_not_of(kBlanks);
+  if (last == std::string_view::npos) {
+    blanks += text;
+    return false;
+  }
+  if (joins) {
+    out += blanks;
+  } else {
+    text.remove_prefix(text.find_first_not_of(kBlanks));
+  }
+  const std::size_t end = text.find_last_not_of(kBlanks) + 1;
+  out += text.substr(0, end);
+  blanks = text.substr(end);
+  return true;
+}
+
 }  // namespace
 
 // --- thoughts -------------------------------------------------------------------------------------------------------
@@ -88,19 +107,7 @@ bool ThoughtParser::step(bool final, std::string& reasoning, std::string& answer
 }
 
 void ThoughtParser::think(std::string_view text, std::string& reasoning) {
-  const std::size_t last = text.find_last_not_of(kBlanks);
-  if (last == std::string_view::npos) {
-    blanks_ += text;
-    return;
-  }
-  if (thinking_) {
-    reasoning += blanks_;
-  } else {
-    text.remove_prefix(text.find_first_not_of(kBlanks));
-    thinking_ = true;
-  }
-  reasoning += text.substr(0, text.find_last_not_of(kBlanks) + 1);
-  blanks_ = text.substr(text.find_last_not_of(kBlanks) + 1);
+  if (add_held(text, thinking_, blanks_, reasoning)) thinking_ = true;
 }
 
 // --- calls ----------------------------------------------------------------------------------------------------------
@@ -295,19 +302,8 @@ bool ToolCallParser::accept(std::size_t end, AnswerParts& parts) {
 }
 
 void ToolCallParser::say(std::string_view text, AnswerParts& parts) {
-  const std::size_t last = text.find_last_not_of(kBlanks);
-  if (last == std::string_view::npos) {
-    blanks_ += text;
-    return;
-  }
-  if (said_ || calls_ == 0) {
-    parts.content += blanks_;
-  } else {  // nothing but a call stands in front of it
-    text.remove_prefix(text.find_first_not_of(kBlanks));
-  }
-  said_ = true;
-  parts.content += text.substr(0, text.find_last_not_of(kBlanks) + 1);
-  blanks_ = text.substr(text.find_last_not_of(kBlanks) + 1);
+  // Where nothing but a call stands in front, its blanks are of no account.
+  if (add_held(text, said_ || calls_ == 0, blanks_, parts.content)) said_ = true;
 }
 
 // --- both -----------------------------------------------------------------------------------------------------------

@@ -20,16 +20,14 @@ std::optional<Refusal> render_prompt(Pipeline& pipeline, GenerationRequest& requ
     return refusal_of(text.status());
   }
   if (!request.tools.empty()) {
-    GenerationRequest without = request;
-    without.tools.clear();
-    const Result<std::string> same = pipeline.render(without);
+    request.tools.clear();
+    const Result<std::string> same = pipeline.render(request);
     if (same.ok() && *same == *text) {
       return bad_field("tools", "the model's chat template has no form for tools (--chat-template sets another one)");
     }
   }
   request.prompt = *std::move(text);
   request.messages.clear();
-  request.tools.clear();
   return std::nullopt;
 }
 

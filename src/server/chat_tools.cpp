@@ -8,7 +8,6 @@
 namespace lanner::server {
 namespace {
 
-constexpr std::size_t kMostTools = 128;
 constexpr std::size_t kLongestName = 64;
 
 bool is_name(const Json* name) {
@@ -57,7 +56,6 @@ std::optional<Refusal> read_tool(const Json& json, const std::string& where, Too
 }
 
 std::optional<Refusal> read_all(const Json& list, std::vector<Tool>& tools) {
-  if (list.size() > kMostTools) return bad_field("tools", fmt::format("must not be more than {}", kMostTools));
   for (std::size_t i = 0; i < list.size(); ++i) {
     const std::string where = fmt::format("tools[{}]", i);
     Tool tool;
@@ -143,10 +141,7 @@ std::optional<Refusal> read_tools(const Json& body, const ToolSyntax* syntax, To
     return std::nullopt;
   }
   if (syntax == nullptr) {
-    Refusal refusal =
-        bad_field("tools", "Please launch the api_server with --tool-call-parser if you want to use tools.");
-    refusal.code = "unsupported_value";
-    return refusal;
+    return not_available("tools", "Please launch the api_server with --tool-call-parser if you want to use tools.");
   }
   use.syntax = syntax;
   use.template_tools = to_text(*tools);

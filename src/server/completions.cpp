@@ -91,9 +91,7 @@ HttpReply completions(Context& context, const Call& call) {
   options.logprobs = get_or(body, "logprobs", -1);
   const bool echo = get_or(body, "echo", false);
   if (echo && options.logprobs >= 0) {
-    Refusal refusal = bad_field("echo", "not available in this version together with logprobs");
-    refusal.code = "unsupported_value";
-    return to_reply(refusal);
+    return to_reply(not_available("echo", "not available in this version together with logprobs"));
   }
   GenerationConfig config =
       generation_config(body, get_or<std::int64_t>(body, "max_tokens", std::numeric_limits<std::int32_t>::max()));

@@ -26,15 +26,6 @@ std::string header(const Headers& headers, std::string_view name) {
   return "";
 }
 
-/// Goes on until it is cancelled.
-Script endless(const Request& /*request*/) {
-  Script script;
-  script.tokens = {byte_tokens("x")};
-  script.endless = true;
-  script.delay = std::chrono::milliseconds(1);
-  return script;
-}
-
 TEST(Routes, UnknownOnesAndMethods) {
   TestService test(says("x"));
   EXPECT_EQ(test.get("/nothing").status, 404);

@@ -49,6 +49,8 @@ std::optional<Refusal> sleep_gate(const ServiceOptions& options);
 HttpReply fall_asleep(Context& context, const Call& call);
 HttpReply wake_up(Context& context, const Call& call);
 HttpReply show_sleeping(Context& context, const Call& call);
+/// Whether the model has been given back.
+bool is_asleep(const Context& context);
 
 // model_endpoints.cpp
 HttpReply list_models(Context& context, const Call& call);

@@ -142,9 +142,7 @@ std::optional<Refusal> check_field(const Field& field, const Json& value) {
   if (field.only != nullptr) {
     const Json allowed = Json::parse(field.only);
     if (std::ranges::find(allowed, value) != allowed.end()) return std::nullopt;
-    Refusal refusal = bad_field(field.name, fmt::format("not available in this version beyond {}", field.only));
-    refusal.code = "unsupported_value";
-    return refusal;
+    return not_available(field.name, fmt::format("not available in this version beyond {}", field.only));
   }
   const KindRow& row = row_of(field.kind);
   if (!row.fits(value)) return bad_field(field.name, fmt::format("must be {}", row.wanted));

@@ -20,31 +20,6 @@ std::int32_t clamped(std::int64_t value) {
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(value, 0, std::numeric_limits<std::int32_t>::max()));
 }
 
-using PartTypes = std::initializer_list<std::string_view>;
-
-/// The text of a list of parts.
-std::optional<Refusal> read_parts(const Json& parts, const std::string& where, PartTypes types, std::string& text) {
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const Json& part = parts[i];
-    const std::string here = fmt::format("{}[{}]", where, i);
-    const auto type = part.is_object() ? part.find("type") : part.end();
-    if (!part.is_object() || type == part.end() || !type->is_string()) {
-      return bad_field(here, "must be an object with a type");
-    }
-    const auto value = part.find("text");
-    if (std::ranges::find(types, type->get_ref<const std::string&>()) == types.end()) {
-      Refusal refusal = bad_field(here + ".type", fmt::format("'{}' is not available: this model takes text alone",
-                                                              type->get<std::string>().substr(0, 40)));
-      refusal.code = "unsupported_value";
-      return refusal;
-    }
-    if (value == part.end() || !value->is_string()) return bad_field(here + ".text", "must be a string");
-    if (i > 0) text += '\n';
-    text += value->get_ref<const std::string&>();
-  }
-  return std::nullopt;
-}
-
 std::optional<Refusal> read_message(const Json& json, const std::string& where, Message& message) {
   const Json* role = find(json, "role");
   if (role == nullptr || !role->is_string() || std::ranges::find(kRoles, role->get<std::string>()) == kRoles.end()) {
@@ -52,12 +27,8 @@ std::optional<Refusal> read_message(const Json& json, const std::string& where, 
   }
   message.role = *role == "developer" ? "system" : role->get<std::string>();
   const Json* content = find(json, "content");
-  if (content != nullptr && content->is_string()) {
-    message.content = content->get<std::string>();
-  } else if (content != nullptr && content->is_array()) {
-    if (auto refusal = read_parts(*content, where + ".content", {"text"}, message.content)) return refusal;
-  } else if (content != nullptr) {
-    return bad_field(where + ".content", "must be a string or a list of parts");
+  if (content != nullptr) {
+    if (auto refusal = read_content(content, where + ".content", {"text"}, message.content)) return refusal;
   } else if (find(json, "tool_calls") == nullptr) {
     return bad_field(where + ".content", "this field is required");
   }
@@ -96,13 +67,7 @@ GenerationConfig generation_config(const Json& body, std::int64_t max_new_tokens
       config.logit_bias.emplace_back(token, bias.get<float>());
     }
   }
-  if (const Json* stop = find(body, "stop")) {
-    if (stop->is_string()) {
-      config.stop = {stop->get<std::string>()};
-    } else {
-      config.stop = stop->get<std::vector<std::string>>();
-    }
-  }
+  if (const Json* stop = find(body, "stop")) config.stop = read_stops(*stop);
   config.stop_ids = get_or<std::vector<std::int32_t>>(body, "stop_token_ids", {});
   return config;
 }
@@ -133,9 +98,44 @@ std::optional<Refusal> read_messages(const Json& body, std::string_view name, st
   return std::nullopt;
 }
 
-std::optional<Refusal> read_text_parts(const Json& parts, const std::string& where, PartTypes types,
-                                       std::string& text) {
-  return read_parts(parts, where, types, text);
+std::vector<std::string> read_stops(const Json& stops) {
+  if (stops.is_string()) return {stops.get<std::string>()};
+  return stops.get<std::vector<std::string>>();
+}
+
+std::optional<Refusal> read_text_part(const Json& part, const std::string& where, PartTypes types, std::string& text) {
+  const auto type = part.is_object() ? part.find("type") : part.end();
+  if (!part.is_object() || type == part.end() || !type->is_string()) {
+    return bad_field(where, "must be an object with a type");
+  }
+  if (std::ranges::find(types, type->get_ref<const std::string&>()) == types.end()) {
+    return not_available(where + ".type", fmt::format("'{}' is not available: this model takes text alone",
+                                                      type->get<std::string>().substr(0, 40)));
+  }
+  const auto value = part.find("text");
+  if (value == part.end() || !value->is_string()) return bad_field(where + ".text", "must be a string");
+  text += value->get_ref<const std::string&>();
+  return std::nullopt;
+}
+
+std::optional<Refusal> read_content(const Json* content, const std::string& where, PartTypes types, std::string& text) {
+  if (content != nullptr && content->is_string()) {
+    text = content->get<std::string>();
+    return std::nullopt;
+  }
+  if (content == nullptr || !content->is_array()) return bad_field(where, "must be a string or a list of parts");
+  for (std::size_t i = 0; i < content->size(); ++i) {
+    if (i > 0) text += '\n';
+    if (auto refusal = read_text_part((*content)[i], fmt::format("{}[{}]", where, i), types, text)) return refusal;
+  }
+  return std::nullopt;
+}
+
+Result<std::vector<std::int32_t>> prompt_ids(Pipeline& pipeline, const GenerationRequest& request) {
+  if (const auto refusal = check_size(request, pipeline.engine().session_len())) {
+    return Status(StatusCode::kTooLong, refusal->message);
+  }
+  return pipeline.prompt_tokens(request);
 }
 
 std::optional<Refusal> read_template_variables(const Json& body, std::string& variables) {

@@ -23,10 +23,15 @@ std::optional<Refusal> read_stream_options(const Json& body, bool& include_usage
 /// is the system. What else a message has goes to the chat template as it is.
 std::optional<Refusal> read_messages(const Json& body, std::string_view name, std::vector<Message>& messages);
 
-/// Adds the text of a list of parts, of which those of `types` hold text, joined with line ends; others are refused.
-/// `where` names the list in a refusal.
-std::optional<Refusal> read_text_parts(const Json& parts, const std::string& where,
-                                       std::initializer_list<std::string_view> types, std::string& text);
+/// Texts that end an answer: one, or a list.
+std::vector<std::string> read_stops(const Json& stops);
+
+/// The types of parts that hold text.
+using PartTypes = std::initializer_list<std::string_view>;
+/// Adds the text of one part; `where` names it in a refusal.
+std::optional<Refusal> read_text_part(const Json& part, const std::string& where, PartTypes types, std::string& text);
+/// A string, or a list of parts, whose texts are joined with line ends; nullptr is refused.
+std::optional<Refusal> read_content(const Json* content, const std::string& where, PartTypes types, std::string& text);
 
 /// chat_template_kwargs and the fields that are shorthands for one of them.
 std::optional<Refusal> read_template_variables(const Json& body, std::string& variables);
@@ -36,7 +41,9 @@ std::vector<GenerationRequest> read_prompts(const Json& prompt);
 
 /// Refuses text that cannot fit a context of `session_len` tokens, before time is spent on making tokens of it.
 std::optional<Refusal> check_size(const GenerationRequest& request, std::int32_t session_len);
-/// The same for text that is only to be tokenized.
+/// The tokens of a prompt that fits.
+Result<std::vector<std::int32_t>> prompt_ids(Pipeline& pipeline, const GenerationRequest& request);
+/// check_size() for text that is only to be tokenized.
 std::optional<Refusal> check_text_size(std::string_view text);
 
 /// Nothing when `body` names no model, or this one.

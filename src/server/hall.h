@@ -35,6 +35,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/ascii.h"
 #include "server/http_server.h"
 
 namespace lanner::server {
@@ -139,14 +140,6 @@ inline Problem problem_of(const error_code& error, const HttpServerOptions& opti
     return {400, "the request is not proper HTTP"};
   }
   return {};
-}
-
-inline std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
 }
 
 /// What two readers of one header might see the end of the request at different places by: the server and a proxy in

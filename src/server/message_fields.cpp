@@ -2,32 +2,13 @@
 
 #include <array>
 
+#include "server/common_fields.h"
 #include "server/request_fields.h"
 
 namespace lanner::server {
 namespace {
 
 using K = FieldKind;
-
-constexpr double kAnySize = 1 << 30;
-
-/// How tokens are drawn; the first two are of both protocols.
-constexpr std::array kDrawing{
-    Field{"temperature", K::kNumber, "Spread of the choice; 0 is greedy", 0, 2},
-    Field{"top_p", K::kNumber, "Choose among the best tokens that have this share together", 0, 1},
-    Field{"top_k", K::kInteger, "Choose among this many best tokens; 0 and -1 are all", -1, kAnySize},
-    Field{"min_p", K::kNumber, "Leave out tokens below this share of the best one", 0, 1},
-    Field{"repetition_penalty", K::kNumber, "Above 1: avoid tokens that were there already", 0.01, 100},
-    Field{"ignore_eos", K::kBoolean, "Go on where the model would end"},
-    Field{"skip_special_tokens", K::kBoolean, "Leave special tokens out of the text (the default)"},
-    Field{"seed", K::kInteger, "Repeat the same choices"},
-    Field{"stream", K::kBoolean, "Send the answer as it comes"},
-};
-
-constexpr std::array kTemplate{
-    Field{"chat_template_kwargs", K::kObject, "More variables for the chat template", 0, 64},
-    Field{"enable_thinking", K::kBoolean, "A variable of some chat templates"},
-};
 
 constexpr std::array kTalk{
     Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
@@ -75,10 +56,6 @@ constexpr std::array kResponse{
 };
 
 constexpr std::array kPooling{
-    Field{"input", K::kPrompt, "Text, token ids, or a list of either", 1, kAnySize, true},
-    Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
-    Field{"encoding_format", K::kString, "float, or base64 of 32-bit floats, least byte first", 0, 0, false,
-          R"(["float", "base64"])"},
     Field{"pooling", K::kString, "Of the last hidden states: the last token's, or the mean", 0, 0, false,
           R"(["last", "mean"])"},
     Field{"normalize", K::kBoolean, "Scale each to length 1; not so by default"},
@@ -87,7 +64,7 @@ constexpr std::array kPooling{
 }  // namespace
 
 std::span<const Fields> pooling_fields() {
-  static constexpr std::array<Fields, 1> kTables{kPooling};
+  static constexpr std::array<Fields, 2> kTables{kVectors, kPooling};
   return kTables;
 }
 

@@ -15,26 +15,17 @@ namespace lanner::server {
 namespace {
 
 /// How the protocol calls the errors of an HTTP status.
-const char* anthropic_error_type(int status) {
-  switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 413: return "request_too_large";
-    case 429: return "rate_limit_error";
-    case 503: return "overloaded_error";
-    default: return status >= 500 ? "api_error" : "invalid_request_error";
-  }
+std::string anthropic_error_type(int status) {
+  if (status == 413) return "request_too_large";
+  if (status == 503) return "overloaded_error";
+  return status >= 500 ? "api_error" : error_type(status);
 }
 
 Json anthropic_error(int status, const std::string& message) {
   return {{"type", "error"}, {"error", {{"type", anthropic_error_type(status)}, {"message", message}}}};
 }
 
-Refusal stopped_early() {
-  return {
-      .status = 503, .type = error_type(503), .message = "the answer was stopped before its end", .code = "aborted"};
-}
+Refusal stopped_early() { return plain_refusal(503, "the answer was stopped before its end", "aborted"); }
 
 /// What the cache had is not among the input tokens here.
 Json anthropic_usage(const TokenCounts& counts) {
@@ -120,20 +111,13 @@ class MessagesFormat final : public AnswerFormat {
 
 /// Blocks of text and, of an assistant, thoughts.
 std::optional<Refusal> read_blocks(const Json& blocks, const std::string& where, bool assistant, Message& message) {
-  Json texts = Json::array();
   std::string thoughts;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const Json& block = blocks[i];
     const bool thinks = assistant && block.is_object() && block.value("type", Json()) == "thinking";
     if (!thinks) {
-      // One by one, so that a refusal names the block.
-      Json one = Json::array();
-      one.push_back(block);
       std::string text;
-      if (auto refusal = read_text_parts(one, where, {"text"}, text)) {
-        refusal->param = fmt::format("{}[{}]", where, i);
-        return refusal;
-      }
+      if (auto refusal = read_text_part(block, fmt::format("{}[{}]", where, i), {"text"}, text)) return refusal;
       if (!message.content.empty()) message.content += '\n';
       message.content += text;
       continue;
@@ -173,11 +157,7 @@ std::optional<Refusal> read_message(const Json& json, const std::string& where, 
 std::optional<Refusal> read_talk(const Json& body, GenerationRequest& request) {
   if (const Json* system = find(body, "system")) {
     Message message{.role = "system", .content = ""};
-    if (system->is_string()) {
-      message.content = system->get<std::string>();
-    } else if (auto refusal = read_text_parts(*system, "system", {"text"}, message.content)) {
-      return refusal;
-    }
+    if (auto refusal = read_content(system, "system", {"text"}, message.content)) return refusal;
     if (!message.content.empty()) request.messages.push_back(std::move(message));
   }
   const Json& list = *find(body, "messages");
@@ -196,13 +176,6 @@ std::optional<Refusal> read_talk(const Json& body, GenerationRequest& request) {
   return std::nullopt;
 }
 
-Result<std::vector<std::int32_t>> tokens_of(Context& context, const GenerationRequest& request) {
-  if (const auto refusal = check_size(request, context.pipeline.engine().session_len())) {
-    return Status(StatusCode::kTooLong, refusal->message);
-  }
-  return context.pipeline.prompt_tokens(request);
-}
-
 }  // namespace
 
 HttpReply in_anthropic_form(HttpReply reply) {
@@ -219,7 +192,7 @@ HttpReply messages(Context& context, const Call& call) {
   GenerationRequest talk;
   if (const auto refusal = read_talk(body, talk)) return to_reply(*refusal);
   // The first event says how many there are.
-  auto ids = tokens_of(context, talk);
+  auto ids = prompt_ids(context.pipeline, talk);
   if (!ids.ok()) return to_reply(refusal_of(ids.status()));
   const auto count = static_cast<std::int64_t>(ids->size());
 
@@ -228,10 +201,7 @@ HttpReply messages(Context& context, const Call& call) {
   GenerationRequest& request = plan.requests.emplace_back();
   request.prompt_ids = *std::move(ids);
   request.config = generation_config(body, *get<std::int64_t>(body, "max_tokens"));
-  if (const Json* stops = find(body, "stop_sequences")) {
-    request.config.stop =
-        stops->is_string() ? std::vector{stops->get<std::string>()} : stops->get<std::vector<std::string>>();
-  }
+  if (const Json* stops = find(body, "stop_sequences")) request.config.stop = read_stops(*stops);
   plan.format = std::make_unique<MessagesFormat>(context.options.model_name, request.config.stop, count);
   return answer_with(context, std::move(plan));
 }
@@ -240,7 +210,7 @@ HttpReply count_message_tokens(Context& context, const Call& call) {
   if (const auto refusal = check_model(call.body, context.options.model_name)) return to_reply(*refusal);
   GenerationRequest talk;
   if (const auto refusal = read_talk(call.body, talk)) return to_reply(*refusal);
-  const auto ids = tokens_of(context, talk);
+  const auto ids = prompt_ids(context.pipeline, talk);
   if (!ids.ok()) return to_reply(refusal_of(ids.status()));
   return json_reply({{"input_tokens", ids->size()}});
 }

@@ -20,10 +20,7 @@ Result<std::vector<std::vector<std::int32_t>>> tokens_of(Pipeline& pipeline, con
   std::vector<std::vector<std::int32_t>> prompts;
   for (GenerationRequest& request : read_prompts(input)) {
     if (request.prompt && request.prompt->empty()) return invalid_argument("input: a text is empty");
-    if (const auto refusal = check_size(request, pipeline.engine().session_len())) {
-      return Status(StatusCode::kTooLong, refusal->message);
-    }
-    LANNER_ASSIGN_OR_RETURN(auto ids, pipeline.prompt_tokens(request));
+    LANNER_ASSIGN_OR_RETURN(auto ids, prompt_ids(pipeline, request));
     prompts.push_back(std::move(ids));
   }
   return prompts;
@@ -61,55 +58,58 @@ Json embedding_json(const std::vector<float>& values, bool as_base64) {
   return net::base64({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
 }
 
+/// The answer with the vectors of the request's inputs: whole(data, usage), whose data are entry(index, vector).
+template <typename Entry, typename Whole>
+HttpReply vectors_reply(Context& context, const Call& call, Pooling how, bool normalize, const Entry& entry,
+                        const Whole& whole) {
+  const Json& body = call.body;
+  if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
+  const auto prompts = tokens_of(context.pipeline, *find(body, "input"));
+  if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
+  const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
+  if (!place) return to_reply(turned_away(context.limits.closed()));
+  const PromptRun run(context, call.request);
+  const auto vectors = get_embeddings(context.pipeline.engine(), *prompts, how, normalize, run.unwanted());
+  if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
+
+  const bool as_base64 = get_or<std::string>(body, "encoding_format", "float") == "base64";
+  Json data = Json::array();
+  for (std::size_t i = 0; i < vectors->size(); ++i) data.push_back(entry(i, embedding_json((*vectors)[i], as_base64)));
+  return json_reply(whole(std::move(data), prompt_usage(*prompts)));
+}
+
+/// What the request's field says, or else `usual`.
+Pooling pooling_of(const Json& body, const char* usual) {
+  return get_or<std::string>(body, "pooling", usual) == "mean" ? Pooling::kMean : Pooling::kLast;
+}
+
 }  // namespace
 
 HttpReply embeddings(Context& context, const Call& call) {
-  const Json& body = call.body;
-  if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
-  const auto prompts = tokens_of(context.pipeline, *find(body, "input"));
-  if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
-  const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
-  if (!place) return to_reply(turned_away(context.limits.closed()));
-  const Pooling pooling = get_or<std::string>(body, "pooling", "mean") == "mean" ? Pooling::kMean : Pooling::kLast;
-  const PromptRun run(context, call.request);
-  const auto vectors = get_embeddings(context.pipeline.engine(), *prompts, pooling, /*normalize=*/true, run.unwanted());
-  if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
-
-  const bool as_base64 = get_or<std::string>(body, "encoding_format", "float") == "base64";
-  Json data = Json::array();
-  for (std::size_t i = 0; i < vectors->size(); ++i) {
-    data.push_back({{"object", "embedding"}, {"index", i}, {"embedding", embedding_json((*vectors)[i], as_base64)}});
-  }
-  return json_reply({{"object", "list"},
-                     {"data", std::move(data)},
-                     {"model", context.options.model_name},
-                     {"usage", prompt_usage(*prompts)}});
+  return vectors_reply(
+      context, call, pooling_of(call.body, "mean"), /*normalize=*/true,
+      [](std::size_t index, Json vector) {
+        return Json{{"object", "embedding"}, {"index", index}, {"embedding", std::move(vector)}};
+      },
+      [&](Json data, Json usage) {
+        return Json{{"object", "list"},
+                    {"data", std::move(data)},
+                    {"model", context.options.model_name},
+                    {"usage", std::move(usage)}};
+      });
 }
 
 HttpReply pooling(Context& context, const Call& call) {
-  const Json& body = call.body;
-  if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
-  const auto prompts = tokens_of(context.pipeline, *find(body, "input"));
-  if (!prompts.ok()) return to_reply(refusal_of(prompts.status()));
-  const auto place = context.limits.enter(static_cast<std::int64_t>(prompts->size()));
-  if (!place) return to_reply(turned_away(context.limits.closed()));
-  const Pooling how = get_or<std::string>(body, "pooling", "last") == "mean" ? Pooling::kMean : Pooling::kLast;
-  const PromptRun run(context, call.request);
-  const auto vectors =
-      get_embeddings(context.pipeline.engine(), *prompts, how, get_or(body, "normalize", false), run.unwanted());
-  if (!vectors.ok()) return to_reply(refusal_of(vectors.status()));
-
-  const bool as_base64 = get_or<std::string>(body, "encoding_format", "float") == "base64";
-  Json data = Json::array();
-  for (std::size_t i = 0; i < vectors->size(); ++i) {
-    data.push_back({{"index", i}, {"object", "pooling"}, {"data", embedding_json((*vectors)[i], as_base64)}});
-  }
-  return json_reply({{"id", random_id("pool-")},
-                     {"object", "list"},
-                     {"created", unix_seconds()},
-                     {"model", context.options.model_name},
-                     {"data", std::move(data)},
-                     {"usage", prompt_usage(*prompts)}});
+  return vectors_reply(
+      context, call, pooling_of(call.body, "last"), get_or(call.body, "normalize", false),
+      [](std::size_t index, Json vector) {
+        return Json{{"index", index}, {"object", "pooling"}, {"data", std::move(vector)}};
+      },
+      [&](Json data, Json usage) {
+        return Json{{"id", random_id("pool-")},  {"object", "list"},
+                    {"created", unix_seconds()}, {"model", context.options.model_name},
+                    {"data", std::move(data)},   {"usage", std::move(usage)}};
+      });
 }
 
 HttpReply get_ppl(Context& context, const Call& call) {

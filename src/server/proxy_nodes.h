@@ -61,7 +61,7 @@ class ProxyNodes {
 
   struct Wish {
     std::string model;               // empty: any
-    std::string_view prefix;         // how the prompt begins
+    std::string prefix;              // how the prompt begins; of kPrefixHash alone
     std::vector<std::string> tried;  // nodes that are not to be chosen
   };
   /// A healthy node, which has one more request under way from now on; nothing when there is none.

@@ -70,33 +70,20 @@ const ProxyRoute* find_proxy_route(std::string_view method, std::string_view pat
 }
 
 HttpReply proxy_error(int status, int number, const std::string& message, const std::string& code) {
-  HttpReply reply = to_reply({.status = status, .type = error_type(status), .message = message, .code = code});
-  Json body = Json::parse(reply.body);
+  Json body = error_body(plain_refusal(status, message, code));
   body["error_code"] = number;
   body["text"] = message;
-  reply.body = to_text(body);
+  HttpReply reply = json_reply(body);
+  reply.status = status;
   if (status == 503) reply.headers = {{"Retry-After", "1"}};
   return reply;
 }
 
-/// Of a request: those that are about one connection alone, or that the proxy writes itself.
+/// Of a request: those that the proxy does not write itself.
 bool is_sent_on(std::string_view name) {
-  constexpr std::array kOwn{"connection",
-                            "keep-alive",
-                            "proxy-authorization",
-                            "proxy-connection",
-                            "te",
-                            "trailer",
-                            "transfer-encoding",
-                            "upgrade",
-                            "host",
-                            "content-length",
-                            "expect",
-                            "x-request-id",
-                            "x-forwarded-for",
-                            "x-forwarded-host",
-                            "x-forwarded-proto"};
-  return std::ranges::find(kOwn, name) == kOwn.end();
+  constexpr std::array kOwn{"proxy-authorization", "proxy-connection", "host", "expect", "x-forwarded-for",
+                            "x-forwarded-host",    "x-forwarded-proto"};
+  return !is_written_anew(name) && std::ranges::find(kOwn, name) == kOwn.end();
 }
 
 Headers sent_on(const HttpRequest& request) {
@@ -307,12 +294,12 @@ HttpReply ProxyService::handle(const HttpRequest& request) {
     case Task::kModels: return list_models();
     case Task::kStatus: return show_nodes();
     case Task::kTerminateAll: return terminate(all_urls(), request);
-    case Task::kForward: return forward(request);
     default: break;
   }
   const auto body = parse_json(request.body);
   if (!body.ok()) return to_reply(refusal_of(body.status()));
   if (!body->is_object()) return refuse(400, "the body must be a JSON object");
+  if (route->task == Task::kForward) return forward(request, *body);
   if (route->task == Task::kAdd) return add_node(*body, request);
   if (route->task == Task::kRemove) return remove_node(*body);
   const auto url = node_url(*body);
@@ -320,15 +307,11 @@ HttpReply ProxyService::handle(const HttpRequest& request) {
   return terminate({*url}, request);
 }
 
-HttpReply ProxyService::forward(const HttpRequest& request) {
-  const auto body = parse_json(request.body);
-  if (!body.ok()) return to_reply(refusal_of(body.status()));
-  if (!body->is_object()) return refuse(400, "the body must be a JSON object");
-  const Json* model = find(*body, "model");
+HttpReply ProxyService::forward(const HttpRequest& request, const Json& body) {
+  const Json* model = find(body, "model");
   if (model != nullptr && !model->is_string()) return to_reply(bad_field("model", "must be a string"));
   struct State {
     ProxyNodes::Wish wish;
-    std::string prefix;
     ProxyNodes::Clock::time_point begin;
   };
   const auto state = std::make_shared<State>();
@@ -338,8 +321,7 @@ HttpReply ProxyService::forward(const HttpRequest& request) {
                        fmt::format("The model '{}' does not exist.", state->wish.model.substr(0, 200)),
                        "model_not_found");
   }
-  state->prefix = prefix_of(*body);
-  state->wish.prefix = state->prefix;
+  if (options_.routing == Routing::kPrefixHash) state->wish.prefix = prefix_of(body);
   UpstreamPlan plan;
   plan.method = request.method;
   plan.target = request.query.empty() ? request.path : request.path + "?" + request.query;
@@ -357,8 +339,11 @@ HttpReply ProxyService::forward(const HttpRequest& request) {
     nodes_.finished(node, outcome, std::chrono::duration<double>(now - state->begin).count(), now);
     if (outcome == Outcome::kFailed) tell(fmt::format("{} does not answer", node));
   };
-  plan.unreachable = proxy_error(503, kUnavailable, "no server behind the proxy takes this request", "unavailable");
-  plan.too_late = proxy_error(504, kTimeout, "the server behind the proxy takes too long", "timeout");
+  static const HttpReply kUnreachable =
+      proxy_error(503, kUnavailable, "no server behind the proxy takes this request", "unavailable");
+  static const HttpReply kTooLate = proxy_error(504, kTimeout, "the server behind the proxy takes too long", "timeout");
+  plan.unreachable = kUnreachable;
+  plan.too_late = kTooLate;
   return upstreams_.forward(std::move(plan));
 }
 

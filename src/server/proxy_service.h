@@ -57,7 +57,7 @@ class ProxyService final : public HttpHandler {
   std::vector<Node> nodes() const { return nodes_.nodes(); }
 
  private:
-  HttpReply forward(const HttpRequest& request);
+  HttpReply forward(const HttpRequest& request, const Json& body);
   HttpReply list_models() const;
   HttpReply show_nodes() const;
   HttpReply add_node(const Json& body, const HttpRequest& request);

@@ -32,6 +32,21 @@ Refusal overloaded(const std::string& message) {
           .headers = {{"Retry-After", "1"}}};
 }
 
+Refusal not_available(std::string param, const std::string& detail) {
+  Refusal refusal = bad_field(std::move(param), detail);
+  refusal.code = "unsupported_value";
+  return refusal;
+}
+
+Refusal plain_refusal(int status, std::string message, std::string code) {
+  return {.status = status, .type = error_type(status), .message = std::move(message), .code = std::move(code)};
+}
+
+Refusal not_allowed(const char* flag) {
+  return plain_refusal(403, std::string("not allowed: the server takes this only with ") + flag + " and an API key",
+                       "not_allowed");
+}
+
 Refusal shutting_down() {
   return {.status = 503,
           .type = error_type(503),

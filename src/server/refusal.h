@@ -21,6 +21,10 @@ struct Refusal {
 };
 
 Refusal bad_field(std::string param, const std::string& detail);
+/// A value that is right, but for what this version does not do.
+Refusal not_available(std::string param, const std::string& detail);
+/// The type follows from the status.
+Refusal plain_refusal(int status, std::string message, std::string code);
 /// What a Status from below means to a client.
 Refusal refusal_of(const Status& status);
 Refusal unknown_model(const std::string& name);
@@ -29,6 +33,9 @@ Refusal overloaded(const std::string& message);
 Refusal shutting_down();
 /// For whom Limits::enter() has no place. `closed`: the limits are.
 Refusal turned_away(bool closed);
+
+/// What only those may do whom --api-keys and this flag let.
+Refusal not_allowed(const char* flag);
 
 Json error_body(const Refusal& refusal);
 HttpReply to_reply(const Refusal& refusal);

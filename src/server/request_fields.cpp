@@ -2,31 +2,20 @@
 
 #include <array>
 
+#include "server/common_fields.h"
+
 namespace lanner::server {
 namespace {
 
-constexpr double kAnySize = 1 << 30;
 constexpr double kMostChoices = 128;
 
 using K = FieldKind;
 
-/// How tokens are drawn, and where an answer ends.
-constexpr std::array kSampling{
-    Field{"temperature", K::kNumber, "Spread of the choice; 0 is greedy", 0, 2},
-    Field{"top_p", K::kNumber, "Choose among the best tokens that have this share together", 0, 1},
-    Field{"top_k", K::kInteger, "Choose among this many best tokens; 0 and -1 are all", -1, kAnySize},
-    Field{"min_p", K::kNumber, "Leave out tokens below this share of the best one", 0, 1},
-    Field{"repetition_penalty", K::kNumber, "Above 1: avoid tokens that were there already", 0.01, 100},
+/// Where an answer ends, and how its text is written.
+constexpr std::array kEnding{
     Field{"stop", K::kStops, "End before any of these texts", 0, 16},
-    Field{"ignore_eos", K::kBoolean, "Go on where the model would end"},
-    Field{"skip_special_tokens", K::kBoolean, "Leave special tokens out of the text (the default)"},
     Field{"spaces_between_special_tokens", K::kBoolean, "Always so", 0, 0, false, "[true]"},
     Field{"include_stop_str_in_output", K::kBoolean, "Show what ended the answer"},
-    Field{"seed", K::kInteger, "Repeat the same choices"},
-    Field{"stream", K::kBoolean, "Send the answer as it comes"},
-};
-
-constexpr std::array kSamplingMore{
     Field{"min_new_tokens", K::kInteger, "Do not end before", 0, kAnySize},
     Field{"stop_token_ids", K::kTokens, "End at any of these tokens", 0, 64},
 };
@@ -55,8 +44,6 @@ constexpr std::array kChat{
     Field{"max_tokens", K::kInteger, "The old name of max_completion_tokens", 1, kAnySize},
     Field{"logprobs", K::kBoolean, "Say how likely each token was"},
     Field{"top_logprobs", K::kInteger, "And this many others; needs logprobs", 0, 20},
-    Field{"chat_template_kwargs", K::kObject, "More variables for the chat template", 0, 64},
-    Field{"enable_thinking", K::kBoolean, "A variable of some chat templates"},
     Field{"reasoning_effort", K::kString, "A variable of some chat templates", 0, 64},
     Field{"add_generation_prompt", K::kBoolean, "Begin an answer (the default)"},
     Field{"continue_final_message", K::kBoolean, "Go on with the last message instead of answering it"},
@@ -104,10 +91,6 @@ constexpr std::array kInteractive{
 };
 
 constexpr std::array kEmbedding{
-    Field{"input", K::kPrompt, "Text, token ids, or a list of either", 1, kAnySize, true},
-    Field{"model", K::kString, "The name that /v1/models shows; this one where it is left out"},
-    Field{"encoding_format", K::kString, "float, or base64 of 32-bit floats, least byte first", 0, 0, false,
-          R"(["float", "base64"])"},
     Field{"pooling", K::kString, "Of the last hidden states: the mean, or the last token's", 0, 0, false,
           R"(["mean", "last"])"},
     Field{"dimensions", K::kInteger, "Not available: all are sent", 0, 0, false, "[]"},
@@ -146,27 +129,27 @@ constexpr std::array kAbort{
 }  // namespace
 
 std::span<const Fields> chat_fields() {
-  static constexpr std::array<Fields, 4> kTables{kChat, kOpenAi, kSampling, kSamplingMore};
+  static constexpr std::array<Fields, 5> kTables{kChat, kTemplate, kOpenAi, kDrawing, kEnding};
   return kTables;
 }
 
 std::span<const Fields> completion_fields() {
-  static constexpr std::array<Fields, 4> kTables{kCompletion, kOpenAi, kSampling, kSamplingMore};
+  static constexpr std::array<Fields, 4> kTables{kCompletion, kOpenAi, kDrawing, kEnding};
   return kTables;
 }
 
 std::span<const Fields> generate_fields() {
-  static constexpr std::array<Fields, 3> kTables{kGenerate, kSampling, kSamplingMore};
+  static constexpr std::array<Fields, 3> kTables{kGenerate, kDrawing, kEnding};
   return kTables;
 }
 
 std::span<const Fields> interactive_fields() {
-  static constexpr std::array<Fields, 3> kTables{kInteractive, kSampling, kSamplingMore};
+  static constexpr std::array<Fields, 3> kTables{kInteractive, kDrawing, kEnding};
   return kTables;
 }
 
 std::span<const Fields> embedding_fields() {
-  static constexpr std::array<Fields, 1> kTables{kEmbedding};
+  static constexpr std::array<Fields, 2> kTables{kVectors, kEmbedding};
   return kTables;
 }
 

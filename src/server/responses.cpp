@@ -144,12 +144,6 @@ class ResponseFormat final : public AnswerFormat {
   std::string text_;  // of a stream, whose end repeats it; logprobs come with the deltas alone
 };
 
-Refusal not_available(const std::string& field, const std::string& detail) {
-  Refusal refusal = bad_field(field, detail);
-  refusal.code = "unsupported_value";
-  return refusal;
-}
-
 std::optional<Refusal> read_item(const Json& item, const std::string& where, Message& message) {
   if (const Json* type = find(item, "type"); type != nullptr && *type != "message") {
     return not_available(where + ".type", "only messages are available in this version");
@@ -162,15 +156,8 @@ std::optional<Refusal> read_item(const Json& item, const std::string& where, Mes
   } else {
     return bad_field(where + ".role", "must be user, assistant, system or developer");
   }
-  const Json* content = find(item, "content");
-  if (content != nullptr && content->is_string()) {
-    message.content = content->get<std::string>();
-    return std::nullopt;
-  }
-  if (content == nullptr || !content->is_array()) {
-    return bad_field(where + ".content", "must be a string or a list of parts");
-  }
-  return read_text_parts(*content, where + ".content", {"input_text", "output_text", "text"}, message.content);
+  return read_content(find(item, "content"), where + ".content", {"input_text", "output_text", "text"},
+                      message.content);
 }
 
 std::optional<Refusal> read_input(const Json& body, GenerationRequest& request) {

@@ -2,7 +2,6 @@
 
 #include "server/endpoints.h"
 #include "server/generation_request.h"
-#include "server/sleeping_pipeline.h"
 
 namespace lanner::server {
 namespace {
@@ -13,15 +12,6 @@ HttpReply health_reply(const char* status, const char* message, bool good) {
   reply.status = 503;
   reply.headers = {{"Retry-After", "5"}};
   return reply;
-}
-
-bool is_asleep(const Context& context) { return context.sleeper != nullptr && context.sleeper->asleep(); }
-
-Refusal not_allowed(const char* flag) {
-  return {.status = 403,
-          .type = error_type(403),
-          .message = std::string("not allowed: the server takes this only with ") + flag + " and an API key",
-          .code = "not_allowed"};
 }
 
 }  // namespace

@@ -60,8 +60,9 @@ bool has_body(const HttpRequest& head) {
          head.header("content-length").find_first_not_of('0') != std::string_view::npos;
 }
 
-Refusal plain_refusal(int status, std::string message, std::string code) {
-  return {.status = status, .type = error_type(status), .message = std::move(message), .code = std::move(code)};
+/// As the route's protocol has it.
+HttpReply in_form(const Route* route, HttpReply reply) {
+  return route != nullptr && route->errors != nullptr ? route->errors(std::move(reply)) : std::move(reply);
 }
 
 }  // namespace
@@ -147,7 +148,7 @@ HttpReply Service::preflight(const HttpRequest& head) const {
 std::optional<HttpReply> Service::screen(HttpRequest& head) {
   const Route* route = find_route(head.method, head.path, options_);
   std::optional<HttpReply> refusal = refused(head, route);
-  if (refusal && route != nullptr && route->errors != nullptr) return route->errors(*std::move(refusal));
+  if (refusal) return in_form(route, *std::move(refusal));
   return refusal;
 }
 
@@ -191,7 +192,7 @@ std::optional<HttpReply> Service::refused(HttpRequest& head, const Route* route)
 std::optional<HttpReply> Service::turn_away(const HttpRequest& request) {
   const Route* route = find_route(request.method, request.path, options_);
   if (route == nullptr || !route->takes_place || !limits_.refuse_if_full()) return std::nullopt;
-  return to_reply(turned_away(limits_.closed()));
+  return in_form(route, to_reply(turned_away(limits_.closed())));
 }
 
 Pace Service::pace(const HttpRequest& request) const {
@@ -202,8 +203,7 @@ Pace Service::pace(const HttpRequest& request) const {
 HttpReply Service::handle(const HttpRequest& request) {
   const Route* route = find_route(request.method, request.path, options_);
   if (route == nullptr) return to_reply(plain_refusal(404, "there is no such route", "unknown_url"));
-  HttpReply reply = answered(request, route);
-  return route->errors != nullptr ? route->errors(std::move(reply)) : std::move(reply);
+  return in_form(route, answered(request, route));
 }
 
 HttpReply Service::answered(const HttpRequest& request, const Route* route) {

@@ -26,12 +26,11 @@ std::vector<std::string_view> query_values(std::string_view query, std::string_v
 
 }  // namespace
 
+bool is_asleep(const Context& context) { return context.sleeper != nullptr && context.sleeper->asleep(); }
+
 std::optional<Refusal> sleep_gate(const ServiceOptions& options) {
   if (options.allow_sleep && !options.api_keys.empty() && options.reopen) return std::nullopt;
-  return Refusal{.status = 403,
-                 .type = error_type(403),
-                 .message = "not allowed: the server takes this only with --enable-sleep and an API key",
-                 .code = "not_allowed"};
+  return not_allowed("--enable-sleep");
 }
 
 HttpReply fall_asleep(Context& context, const Call& call) {
@@ -52,9 +51,7 @@ HttpReply wake_up(Context& context, const Call& call) {
     cache = cache || tag == "kv_cache";
   }
   if (!weights || !cache) {
-    Refusal refusal = bad_field("tags", "weights and KV cache come back together: give both, or none");
-    refusal.code = "unsupported_value";
-    return to_reply(refusal);
+    return to_reply(not_available("tags", "weights and KV cache come back together: give both, or none"));
   }
   const Status status = context.sleeper->wake();
   if (!status.ok()) return to_reply(refusal_of(status));
@@ -62,7 +59,7 @@ HttpReply wake_up(Context& context, const Call& call) {
 }
 
 HttpReply show_sleeping(Context& context, const Call& /*call*/) {
-  return json_reply({{"is_sleeping", context.sleeper != nullptr && context.sleeper->asleep()}});
+  return json_reply({{"is_sleeping", is_asleep(context)}});
 }
 
 }  // namespace lanner::server

@@ -68,13 +68,6 @@ TEST(Sleep, GivesTheModelBackAndComesAgain) {
 
 TEST(Sleep, EndsWhatIsUnderWay) {
   std::atomic<int> opened = 0;
-  const auto endless = [](const Request&) {
-    Script script;
-    script.tokens = {byte_tokens("x")};
-    script.endless = true;
-    script.delay = std::chrono::milliseconds(1);
-    return script;
-  };
   TestService test(endless, sleepy_options(opened, says("Again")), {.session_len = 1'000'000});
   HttpReply waiting = test.begin(with_key(TestService::post_request(kChat, kHi)));
   std::thread reader([&] { waiting = finish(std::move(waiting)); });
@@ -139,13 +132,6 @@ TEST(Sleep, GoesOnWhereTheModelCannotBeOpened) {
 }
 
 TEST(SleepingPipeline, IdsOfAnEarlierTimeNameNothing) {
-  const auto endless = [](const Request&) {
-    Script script;
-    script.tokens = {byte_tokens("x")};
-    script.endless = true;
-    script.delay = std::chrono::milliseconds(1);
-    return script;
-  };
   SleepingPipeline pipeline(make_test_pipeline(endless).pipeline, [&]() -> Result<std::unique_ptr<Pipeline>> {
     return make_test_pipeline(endless).pipeline;
   });

@@ -122,7 +122,6 @@ std::string call_rules(const Pipeline& pipeline, const ToolUse& tools) {
   }
   rules += "call: " + calls + "\n";
   const std::string begin = mark(pipeline, syntax.begin);
-  const char* more = tools.one_call ? "" : "*";
   if (syntax.list) {
     const std::string rest = tools.one_call ? "" : " (\", \" call)*";
     return rules + fmt::format("calls: {} \"[\" call{} \"]\"\n", begin, rest);
@@ -132,7 +131,7 @@ std::string call_rules(const Pipeline& pipeline, const ToolUse& tools) {
   const std::string one =
       fmt::format("{} {} call {} {}", begin, line_end, line_end, syntax.end.empty() ? "" : mark(pipeline, syntax.end));
   if (tools.one_call) return rules + "calls: " + one + "\n";
-  return rules + fmt::format("marked: {}\ncalls: marked (\"\\n\" marked){}\n", one, more);
+  return rules + fmt::format("marked: {}\ncalls: marked (\"\\n\" marked)*\n", one);
 }
 
 /// The rule `thoughts`, to their end.

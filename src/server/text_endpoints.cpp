@@ -50,8 +50,7 @@ HttpReply tokenize(Context& context, const Call& call) {
   } else {
     GenerationRequest request;
     if (const auto refusal = read_messages(body, "messages", request.messages)) return to_reply(*refusal);
-    if (const auto refusal = check_size(request, context.pipeline.engine().session_len())) return to_reply(*refusal);
-    ids = context.pipeline.prompt_tokens(request);
+    ids = prompt_ids(context.pipeline, request);
   }
   if (!ids.ok()) return to_reply(refusal_of(ids.status()));
   return json_reply(

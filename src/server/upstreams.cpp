@@ -24,6 +24,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/ascii.h"
 #include "net/url.h"
 
 namespace lanner::server {
@@ -42,30 +43,10 @@ constexpr std::size_t kReadBytes = 16 << 10;
 constexpr std::size_t kMaxWaitingBytes = 256 << 10;  // that the client has not taken; beyond, nothing is read
 constexpr std::uint32_t kMaxHeaderBytes = 64 << 10;
 
-std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
-}
-
-/// Of an answer: those that are about one connection alone, or that the proxy writes itself.
+/// Of an answer: those that the proxy does not write itself.
 bool is_passed_on(std::string_view name) {
-  constexpr std::array kOwn{"connection",
-                            "keep-alive",
-                            "proxy-authenticate",
-                            "te",
-                            "trailer",
-                            "transfer-encoding",
-                            "upgrade",
-                            "content-length",
-                            "content-type",
-                            "date",
-                            "server",
-                            "x-request-id",
-                            "x-content-type-options"};
-  return std::ranges::find(kOwn, name) == kOwn.end() && !name.starts_with("access-control-");
+  constexpr std::array kOwn{"proxy-authenticate", "content-type", "date", "server", "x-content-type-options"};
+  return !is_written_anew(name) && std::ranges::find(kOwn, name) == kOwn.end() && !name.starts_with("access-control-");
 }
 
 /// One request on its way: an answer that comes late to the client, and the coroutine that gets it.
@@ -307,6 +288,12 @@ class Relay final : public LateAnswer, public std::enable_shared_from_this<Relay
 };
 
 }  // namespace
+
+bool is_written_anew(std::string_view name) {
+  constexpr std::array kNames{"connection", "keep-alive",     "te",          "trailer", "transfer-encoding",
+                              "upgrade",    "content-length", "x-request-id"};
+  return std::ranges::find(kNames, name) != kNames.end();
+}
 
 class Upstreams::Thread {
  public:

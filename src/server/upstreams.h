@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "server/http.h"
 #include "server/proxy_nodes.h"
@@ -41,6 +42,10 @@ struct UpstreamPlan {
   HttpReply unreachable;  // where no node answers
   HttpReply too_late;     // where one takes longer than answer_timeout
 };
+
+/// Whether a header of this name, in small letters, is about one connection alone or written by whoever sends a
+/// message, so that a proxy passes on neither a request's nor an answer's.
+bool is_written_anew(std::string_view name);
 
 class Upstreams {
  public:

@@ -1,7 +1,8 @@
 #include "text/template_choice.h"
 
+#include "core/ascii.h"
+
 #include <algorithm>
-#include <cctype>
 #include <string>
 
 namespace lanner {
@@ -119,8 +120,7 @@ bool matches(const PathRule& rule, std::string_view path) {
 }  // namespace
 
 std::string_view builtin_template_for(std::string_view model_path, std::string_view architecture) {
-  std::string path(model_path);
-  std::ranges::transform(path, path.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string path = lower_case(model_path);
   for (const PathRule& rule : kPathRules) {
     if (matches(rule, path)) return rule.name;
   }

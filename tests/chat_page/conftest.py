@@ -12,8 +12,6 @@ import time
 import pytest
 from playwright.sync_api import sync_playwright
 
-from server_process import BINARY, Server
-
 CHROMIUM = os.environ.get("LANNER_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -26,14 +24,6 @@ def pytest_sessionstart(session):
 @pytest.fixture(scope="session")
 def probe(start_probe):
     return start_probe("--answer", "Hello **world**")
-
-
-@pytest.fixture(scope="session")
-def real(model):
-    server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--session-len", "1024",
-                             "--cache-max-entry-count", "0.05"])
-    yield server
-    assert server.stop() == 0, server.output
 
 
 @pytest.fixture(scope="session")

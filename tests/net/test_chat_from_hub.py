@@ -16,11 +16,8 @@ from tiny_model import BINARY
 
 
 @pytest.fixture
-def gguf():
-    path = os.environ.get("LANNER_TEST_GGUF")
-    if not path:
-        pytest.fail("LANNER_TEST_GGUF does not name a model: `make test` sets it")
-    return pathlib.Path(path).read_bytes()
+def gguf(model):
+    return pathlib.Path(model).read_bytes()
 
 
 @pytest.fixture

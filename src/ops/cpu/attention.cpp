@@ -39,12 +39,18 @@ void merge_state(const Kernels& kernels, bool fresh, float& max, float& sum, flo
   max = together;
 }
 
-void write_normalized(const float* values, float sum, std::int64_t head_dim, float* out) {
+}  // namespace
+
+void CpuBackend::write_normalized(const float* values, float sum, std::int64_t head_dim, float* out) {
   const float inverse = 1.0F / sum;
   for (std::int64_t d = 0; d < head_dim; ++d) out[d] = values[d] * inverse;
 }
 
-}  // namespace
+std::int64_t CpuBackend::query_place(const AttentionTask& task, const AttentionArgs& args, std::int64_t head_dim,
+                                     std::int64_t query) {
+  const std::int64_t row = task.slice->first_row + task.row + query / task.heads;
+  return (row * args.heads + task.head + query % task.heads) * head_dim;
+}
 
 std::int64_t CpuBackend::first_key(const AttentionArgs& args, std::int64_t position) {
   return args.window == 0 ? 0 : std::max<std::int64_t>(0, position - args.window + 1);
@@ -202,8 +208,7 @@ void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const 
     return AttentionState{.max = place, .sum = place + queries, .values = place + 2 * queries};
   };
   const auto out_row = [&](const AttentionTask& task, std::int64_t query) {
-    const std::int64_t row = task.slice->first_row + task.row + query / task.heads;
-    return args.out + (row * args.heads + task.head + query % task.heads) * head_dim;
+    return args.out + query_place(task, args, head_dim, query);
   };
   std::atomic<std::size_t> taken{0};
   const auto take = [&]() -> const AttentionTask* {  // a prompt's last rows, the longest task, first

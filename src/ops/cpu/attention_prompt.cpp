@@ -104,14 +104,11 @@ void CpuBackend::attend_prompt(const AttentionTask& task, const AttentionArgs& a
   const SequenceSlice& slice = *task.slice;
   Pieces pieces(scratch);
   const PromptRoom room(pieces, in_blocks(count), head_dim);
-  const auto offset = [&](std::int64_t query) {  // of a query in q and out
-    const std::int64_t row = slice.first_row + task.row + query / task.heads;
-    return (row * args.heads + task.head + query % task.heads) * head_dim;
-  };
+  const auto place = [&](std::int64_t query) { return query_place(task, args, head_dim, query); };
   prompt_->configure();
   std::fill_n(room.values, count * head_dim, 0.0F);
   for (std::int64_t n = 0; n < count; ++n) {
-    prompt_->round_query(args.q + offset(n), args.scale, head_dim, room.queries + n * prompt_depth(head_dim));
+    prompt_->round_query(args.q + place(n), args.scale, head_dim, room.queries + n * prompt_depth(head_dim));
     room.states[n] = {.max = -std::numeric_limits<float>::infinity(), .sum = 0, .values = room.values + n * head_dim};
   }
   const std::int64_t last = slice.first_position + task.row + task.rows;  // tokens that the last row sees
@@ -127,9 +124,7 @@ void CpuBackend::attend_prompt(const AttentionTask& task, const AttentionArgs& a
     }
   }
   for (std::int64_t n = 0; n < count; ++n) {
-    const float inverse = 1.0F / room.states[n].sum;
-    float* out = args.out + offset(n);
-    for (std::int64_t d = 0; d < head_dim; ++d) out[d] = room.states[n].values[d] * inverse;
+    write_normalized(room.states[n].values, room.states[n].sum, head_dim, args.out + place(n));
   }
 }
 

@@ -188,6 +188,11 @@ class CpuBackend final : public Backend {
   void attend_queries(const ChunkWork& work, std::int64_t first, std::int64_t count, float* scratch,
                       const AttentionState& state) const;
 
+  /// Where a query of the task lies in q, and what it attends to in out.
+  static std::int64_t query_place(const AttentionTask& task, const AttentionArgs& args, std::int64_t head_dim,
+                                  std::int64_t query);
+  static void write_normalized(const float* values, float sum, std::int64_t head_dim, float* out);
+
   /// Whether the slice's queries go through prompt_'s products.
   bool is_prompt(const SequenceSlice& slice, const KvLayout& layout) const;
   /// How many rows of a prompt, `heads` query heads of each, are a task. There are head_tasks for each row.
@@ -197,7 +202,7 @@ class CpuBackend final : public Backend {
   struct PromptRoom;
   void attend_prompt(const AttentionTask& task, const AttentionArgs& args, const KvCacheView& cache,
                      float* scratch) const;
-  /// Queries [first, first + rows) of the task, of which there are `count`.
+  /// Queries [first, first + count) of the task.
   void attend_prompt_rows(const ChunkWork& work, std::int64_t first, std::int64_t count, const PromptRoom& room) const;
 
   const Kernels& kernels_;

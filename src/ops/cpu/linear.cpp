@@ -35,6 +35,12 @@ const CpuWeight& cpu_weight(const LinearPart& part) { return static_cast<const C
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
 /// Of the rows of a tile, which lie a stride apart.
+/// Rows of a block, at most `most`: as many blocks for each worker, so that they end together.
+std::int64_t even_block(std::int64_t rows, std::int64_t most, std::int64_t workers) {
+  const std::int64_t blocks = workers * ((rows + most * workers - 1) / (most * workers));
+  return (rows + blocks - 1) / blocks;
+}
+
 void add_bias(const LinearPart& part, std::int64_t column, std::int64_t count, std::int64_t rows, std::int64_t stride,
               float* tile) {
   if (part.bias == nullptr) return;
@@ -67,10 +73,8 @@ CpuBackend::Cut CpuBackend::cut_of(const Linear& linear, std::int64_t rows) cons
   const std::int64_t workers = pool_->size();
   const std::int64_t least = (int4 ? kOwnRowsOfInt4 : kOwnRowsOfOthers) * workers * workers;
   if (rows >= std::max(least, kernels_.block_rows * workers)) {
-    // As many blocks for each worker, so that they end together.
     const std::int64_t fitting = std::clamp(kBlockBytes / code_stride(cols), kMaxTileRows, kMostBlockRows);
-    const std::int64_t blocks = workers * ((rows + fitting * workers - 1) / (fitting * workers));
-    cut.block_rows = (rows + blocks - 1) / blocks;
+    cut.block_rows = even_block(rows, fitting, workers);
   }
   cut.alone = cut.block_rows == 0 && rows <= kAloneRows;
   return cut;
@@ -209,9 +213,7 @@ bool CpuBackend::hands_tiles(const Linear* reader, std::int64_t rows, std::int64
 std::int64_t CpuBackend::tile_block_rows(std::int64_t rows) const {
   const std::int64_t workers = pool_->size();
   if (workers > 1 && rows < kOwnTileRows * workers) return 0;
-  // As many blocks for each worker, so that they end together.
-  const std::int64_t blocks = workers * ((rows + kBlockTileRows * workers - 1) / (kBlockTileRows * workers));
-  return round_up((rows + blocks - 1) / blocks, kPairRows);
+  return round_up(even_block(rows, kBlockTileRows, workers), kPairRows);
 }
 
 TileRoom CpuBackend::tile_room(const Worker& worker) {

@@ -18,19 +18,12 @@ constexpr std::int64_t kExtraInts = 1 << 16;  // tokens that are banned or have 
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-bool is_greedy(const SamplingParams& params) { return params.temperature <= 0.0F || params.top_k == 1; }
-
-bool is_penalized(const SamplingParams& params) {
-  return params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F || params.frequency_penalty != 0.0F;
-}
-
 /// Rows of logits that lie one behind the other and of which the best are wanted: nothing else need be said of them.
 bool are_plain(std::span<const SampleRow> rows) {
   const float* place = rows.front().logits.data();
   for (const SampleRow& row : rows) {
-    const bool plain = row.logits.data() == place && is_greedy(*row.params) && !is_penalized(*row.params) &&
-                       row.banned_tokens.empty() && row.allowed_tokens.empty() && row.logit_bias.empty() &&
-                       row.params->logprobs < 0;
+    const bool plain =
+        row.logits.data() == place && is_greedy(*row.params) && !is_edited(row) && row.params->logprobs < 0;
     if (!plain) return false;
     place += row.logits.size();
   }

@@ -90,7 +90,7 @@ async function streamAnswer(messages, sampling, signal, onpart) {
     if (!choice) continue;
     if (choice.finish_reason) result.ended = choice.finish_reason;
     const text = choice.delta?.content ?? '';
-    const thinking = choice.delta?.reasoning_content ?? choice.delta?.reasoning ?? '';
+    const thinking = choice.delta?.reasoning_content ?? '';
     if (text || thinking) onpart({text, thinking});
   }
   return broken(new Error());

@@ -59,35 +59,26 @@ function resetSettings() {
   toast('The settings are as they were at first.');
 }
 
-/** Asks until the server takes a key; false when the person gives up. */
-let keyAsked = null;
+/** Asks until the server takes a key, or the person gives up. */
 function askForKey(message = '') {
-  if (keyAsked) return keyAsked;
   const dialog = $('key-dialog');
+  if (dialog.open) return;
   $('key').value = '';
   $('key-error').textContent = message;
-  keyAsked = new Promise((resolve) => {
-    $('key-form').onsubmit = async (event) => {
-      event.preventDefault();
-      apiKey = $('key').value.trim();
-      try {
-        showModel(await modelName());
-      } catch (error) {
-        $('key-error').textContent = error.status === 401 ? 'The server does not take this key.' : error.message;
-        $('key').select();
-        return;
-      }
-      writeKey(apiKey, $('keep-key').checked);
-      resolve(true);
-      dialog.close();
-    };
-    dialog.onclose = () => {
-      keyAsked = null;
-      resolve(false);
-    };
-  });
+  $('key-form').onsubmit = async (event) => {
+    event.preventDefault();
+    apiKey = $('key').value.trim();
+    try {
+      showModel(await modelName());
+    } catch (error) {
+      $('key-error').textContent = error.status === 401 ? 'The server does not take this key.' : error.message;
+      $('key').select();
+      return;
+    }
+    writeKey(apiKey, $('keep-key').checked);
+    dialog.close();
+  };
   dialog.showModal();
-  return keyAsked;
 }
 
 function showModel(name) {
@@ -99,7 +90,7 @@ async function findModel() {
   try {
     showModel(await modelName());
   } catch (error) {
-    if (error.status === 401) await askForKey();
+    if (error.status === 401) askForKey();
     else toast(error.message);
   }
 }

@@ -7,13 +7,13 @@
 #include <cerrno>
 #include <chrono>
 #include <memory>
-#include <random>
 #include <utility>
 
 #include "cli/block_reader.h"
 #include "cli/output.h"
 #include "cli/reply_queue.h"
 #include "cli/verbs.h"
+#include "core/random_bits.h"
 
 namespace lanner::cli {
 namespace {
@@ -67,9 +67,7 @@ ChatLoop::ChatLoop(Pipeline& pipeline, LineReader& lines, Interrupts& interrupts
 void ChatLoop::start_over() {
   messages_.clear();
   if (!options_.system.empty()) messages_.push_back({"system", options_.system});
-  std::random_device random;
-  const std::uint64_t drawn = (static_cast<std::uint64_t>(random()) << 32U) | random();
-  seed_ = options_.generation.seed.value_or(drawn);
+  seed_ = options_.generation.seed.value_or(random_bits());
 }
 
 int ChatLoop::run() {

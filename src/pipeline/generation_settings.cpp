@@ -1,9 +1,9 @@
 #include "pipeline/generation_settings.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
+#include "core/random_bits.h"
 #include "pipeline/check_utf8.h"
 
 namespace lanner {
@@ -16,11 +16,6 @@ constexpr int kDefaultTopK = 40;
 template <typename T>
 void add_once(std::vector<T>& list, T value) {
   if (std::ranges::find(list, value) == list.end()) list.push_back(std::move(value));
-}
-
-std::uint64_t random_seed() {
-  std::random_device device;
-  return (static_cast<std::uint64_t>(device()) << 32U) | device();
 }
 
 bool is_greedy(const GenerationConfig& config, const model::GenerationDefaults& defaults) {
@@ -39,7 +34,7 @@ SamplingOptions resolve_sampling(const GenerationConfig& config, const model::Ge
   sampling.frequency_penalty = config.frequency_penalty;
   sampling.logprobs = config.logprobs;
   sampling.logit_bias = config.logit_bias;
-  sampling.seed = config.seed ? *config.seed : random_seed();
+  sampling.seed = config.seed ? *config.seed : random_bits();
   if (is_greedy(config, defaults)) return sampling;
   const auto temperature = static_cast<float>(defaults.temperature.value_or(kDefaultTemperature));
   sampling.temperature = config.temperature.value_or(temperature);

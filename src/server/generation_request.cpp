@@ -7,7 +7,8 @@
 #include <charconv>
 #include <chrono>
 #include <limits>
-#include <random>
+
+#include "core/random_bits.h"
 
 namespace lanner::server {
 namespace {
@@ -203,13 +204,8 @@ std::optional<Refusal> check_model(const Json& body, const std::string& served) 
 std::string random_id(std::string_view prefix) {
   constexpr std::string_view kLetters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
   constexpr int kLength = 24;
-  // Not for secrets: only so that two ids differ.
-  thread_local std::mt19937_64 random = [] {
-    std::random_device device;
-    return std::mt19937_64((static_cast<std::uint64_t>(device()) << 32U) | device());
-  }();
   std::string id(prefix);
-  for (int i = 0; i < kLength; ++i) id += kLetters[random() % kLetters.size()];
+  for (int i = 0; i < kLength; ++i) id += kLetters[random_bits() % kLetters.size()];
   return id;
 }
 

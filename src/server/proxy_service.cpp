@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <random>
 #include <sstream>
 #include <utility>
 
 #include "core/mapped_file.h"
+#include "core/random_bits.h"
 #include "net/http_client.h"
 #include "net/url.h"
 #include "server/endpoints.h"
@@ -193,7 +193,7 @@ Result<std::vector<std::string>> ask_models(const std::string& url, std::string_
 ProxyService::ProxyService(ProxyOptions options)
     : options_(std::move(options)),
       key_digests_(key_digests(options_.api_keys)),
-      nodes_(options_.routing, options_.forget_after, std::random_device()()),
+      nodes_(options_.routing, options_.forget_after, random_bits()),
       upstreams_(options_.upstream) {
   load_state();
   watcher_ = std::thread([this] { watch_nodes(); });

@@ -42,7 +42,7 @@ class ResponseFormat final : public AnswerFormat {
     put("response.output_item.added", {{"output_index", 0}, {"item", message_json("in_progress", Json::array())}}, out);
     Json event = place();
     event["part"] = part_json("", Json::array());
-    put("response.content_part.added", std::move(event), out);
+    put("response.content_part.added", event, out);
   }
 
   void piece(std::size_t /*choice*/, const Chunk& chunk, std::string& out) override {
@@ -61,11 +61,11 @@ class ResponseFormat final : public AnswerFormat {
     Json text_done = place();
     text_done["text"] = text_;
     text_done["logprobs"] = Json::array();
-    put("response.output_text.done", std::move(text_done), out);
+    put("response.output_text.done", text_done, out);
     const Json part = part_json(text_, Json::array());
     Json part_done = place();
     part_done["part"] = part;
-    put("response.content_part.done", std::move(part_done), out);
+    put("response.content_part.done", part_done, out);
     const Json item = message_json(item_status(reason), Json::array({part}));
     put("response.output_item.done", {{"output_index", 0}, {"item", item}}, out);
     const Json response = ended_json(reason, item, answer.counts);
@@ -93,7 +93,7 @@ class ResponseFormat final : public AnswerFormat {
 
   Json place() const { return {{"item_id", message_id_}, {"output_index", 0}, {"content_index", 0}}; }
 
-  void put(std::string_view name, Json event, std::string& out) {
+  void put(std::string_view name, const Json& event, std::string& out) {
     Json all{{"type", name}};
     all.update(event);
     all["sequence_number"] = sequence_++;
@@ -204,9 +204,9 @@ Json echo_of(const Json& body, const std::string& model) {
     const Json* value = find(body, name);
     return value == nullptr ? Json() : *value;
   };
-  const auto given_or = [&](const char* name, Json otherwise) {
+  const auto given_or = [&](const char* name, const Json& otherwise) {
     const Json* value = find(body, name);
-    return value == nullptr ? std::move(otherwise) : *value;
+    return value == nullptr ? otherwise : *value;
   };
   Json reasoning{{"effort", nullptr}, {"summary", nullptr}};
   reasoning.update(given_or("reasoning", Json::object()));

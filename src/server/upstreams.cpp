@@ -117,6 +117,7 @@ class Relay final : public LateAnswer, public std::enable_shared_from_this<Relay
       }
     } catch (const std::exception&) {
       // For lack of memory, mostly: this answer ends, and the others go on.
+      answered = self->break_off();
     }
     if (node) self->plan_.ended(*node, Outcome::kNoMatter);
     if (!answered) self->give(self->plan_.unreachable);
@@ -150,6 +151,15 @@ class Relay final : public LateAnswer, public std::enable_shared_from_this<Relay
     done_ = true;
     broken_ = broken;
     wake_client();
+  }
+  /// Ends what has begun; false where nothing was handed on yet.
+  bool break_off() {
+    const std::lock_guard lock(mutex_);
+    if (!head_known_) return false;
+    done_ = true;
+    broken_ = true;
+    wake_client();
+    return true;
   }
   void give(const HttpReply& whole) {
     give_head(whole);

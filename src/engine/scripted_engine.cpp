@@ -7,6 +7,11 @@
 namespace lanner {
 
 using Clock = std::chrono::steady_clock;
+namespace {
+
+constexpr std::size_t kHiddenSize = 8;
+
+}  // namespace
 
 ScriptedEngine::ScriptedEngine(Author author, const ScriptedEngineOptions& options)
     : author_(std::move(author)), options_(options), thread_([this] { loop(); }) {}
@@ -46,6 +51,12 @@ Result<RequestId> ScriptedEngine::submit(Request request) {
   running->reasons.resize(n, FinishReason::kAbort);
   running->due = Clock::now() + running->script.first_delay + running->script.delay;
   if (running->script.tokens.empty()) running->script.tokens.emplace_back();
+  if (request.grammar != nullptr && running->script.walk) {
+    for (std::size_t i = 0; i < n; ++i) {
+      LANNER_ASSIGN_OR_RETURN(auto constraint, request.grammar->begin());
+      running->walks.emplace_back(std::move(constraint), *running->script.walk, request.sampling.seed + i);
+    }
+  }
   Request copy = request;
   copy.on_event = nullptr;
   running->request = std::move(request);
@@ -134,6 +145,7 @@ void ScriptedEngine::loop() {
 /// One token of each choice; true when the request has got its final event.
 bool ScriptedEngine::step(RequestId id, Running& running) {
   const Script& script = running.script;
+  if (!std::exchange(running.began, true)) deliver_wanted(id, running);
   for (std::int32_t choice = 0; choice < running.request.n; ++choice) {
     const auto at = static_cast<std::size_t>(choice);
     {
@@ -142,13 +154,14 @@ bool ScriptedEngine::step(RequestId id, Running& running) {
     }
     if (running.ended[at]) continue;
     if (script.fail_after >= 0 && running.total >= script.fail_after) {
-      for (std::size_t i = 0; i < running.ended.size(); ++i) {
-        if (!running.ended[i]) running.reasons[i] = FinishReason::kError;
-      }
-      finish(id, running, script.failure);
+      fail(id, running, script.failure);
       return true;
     }
-    deliver(id, running, choice);
+    const Status delivered = deliver(id, running, choice);
+    if (!delivered.ok()) {
+      fail(id, running, delivered);
+      return true;
+    }
   }
   bool cancelled = false;
   {
@@ -163,10 +176,46 @@ bool ScriptedEngine::step(RequestId id, Running& running) {
   return false;
 }
 
-void ScriptedEngine::deliver(RequestId id, Running& running, std::int32_t choice) {
+void ScriptedEngine::deliver_wanted(RequestId id, const Running& running) const {
+  const Request& request = running.request;
+  if (!request.on_event) return;
+  Event event;
+  event.request = id;
+  event.rows = 1;
+  if (request.wants.hidden != RequestWants::Hidden::kNone) {
+    const std::vector<float> hidden(kHiddenSize, 1.0F);
+    event.kind = Event::Kind::kHidden;
+    event.values = hidden;
+    request.on_event(event);
+  }
+  if (request.wants.logits != RequestWants::Logits::kAll) return;
+  const std::vector<float> logits(static_cast<std::size_t>(options_.vocab_size), 0.0F);
+  event.kind = Event::Kind::kLogits;
+  event.values = logits;
+  for (std::size_t row = 0; row < request.prompt.size(); ++row) {
+    event.first_position = static_cast<std::int32_t>(row);
+    request.on_event(event);
+  }
+}
+
+/// Nothing: it ends here.
+Result<std::optional<std::int32_t>> ScriptedEngine::next_token(Running& running, std::size_t choice) {
+  const Request& request = running.request;
+  if (!running.walks.empty()) return running.walks[choice].next(request.stop_ids);
+  const auto& tokens = running.script.tokens[std::min(choice, running.script.tokens.size() - 1)];
+  std::size_t& next = running.next[choice];
+  const auto stops = [&](std::int32_t token) {
+    return std::ranges::find(request.stop_ids, token) != request.stop_ids.end();
+  };
+  while (next < tokens.size() && running.generated[choice] < request.min_new_tokens && stops(tokens[next])) ++next;
+  if (next >= tokens.size() && running.script.endless) next = 0;
+  if (next >= tokens.size()) return std::optional<std::int32_t>();
+  return std::optional(tokens[next++]);
+}
+
+Status ScriptedEngine::deliver(RequestId id, Running& running, std::int32_t choice) {
   const Request& request = running.request;
   const auto at = static_cast<std::size_t>(choice);
-  const auto& tokens = running.script.tokens[std::min(at, running.script.tokens.size() - 1)];
   const auto stops = [&](std::int32_t token) {
     return std::ranges::find(request.stop_ids, token) != request.stop_ids.end();
   };
@@ -177,19 +226,17 @@ void ScriptedEngine::deliver(RequestId id, Running& running, std::int32_t choice
   const auto used = static_cast<std::int64_t>(request.prompt.size()) + running.generated[at];
   if (running.generated[at] >= request.max_new_tokens || used >= options_.session_len) {
     end(FinishReason::kLength);
-    return;
+    return {};
   }
-  std::size_t& next = running.next[at];
-  while (next < tokens.size() && running.generated[at] < request.min_new_tokens && stops(tokens[next])) ++next;
-  if (next >= tokens.size() && running.script.endless) next = 0;
-  if (next >= tokens.size()) {
+  LANNER_ASSIGN_OR_RETURN(const std::optional<std::int32_t> token, next_token(running, at));
+  if (!token) {
     end(FinishReason::kStop);
-    return;
+    return {};
   }
   Event event;
   event.request = id;
   event.choice = choice;
-  event.token = tokens[next++];
+  event.token = *token;
   const auto& logprobs = running.script.logprobs;
   const auto total = static_cast<std::size_t>(running.total);
   event.logprob = total < logprobs.size() ? logprobs[total] : 0.0F;
@@ -207,6 +254,14 @@ void ScriptedEngine::deliver(RequestId id, Running& running, std::int32_t choice
     ++generated_;
   }
   if (request.on_event) request.on_event(event);
+  return {};
+}
+
+void ScriptedEngine::fail(RequestId id, Running& running, const Status& failure) {
+  for (std::size_t i = 0; i < running.ended.size(); ++i) {
+    if (!running.ended[i]) running.reasons[i] = FinishReason::kError;
+  }
+  finish(id, running, failure);
 }
 
 void ScriptedEngine::finish(RequestId id, Running& running, const Status& status) {

@@ -6,7 +6,8 @@
 //
 // It keeps the Engine's promises: stop ids end a choice (not before min_new_tokens), max_new_tokens and session_len
 // cut it, cancel and destruction end it with kAbort, and each accepted request gets one final event. All events come
-// from one thread, one token of each choice of each running request in turn. Threads: as Engine.
+// from one thread, one token of each choice of each running request in turn. Wanted logits and hidden states come too,
+// the same ones for all. Threads: as Engine.
 
 #include <chrono>
 #include <condition_variable>
@@ -15,9 +16,11 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "engine/grammar_walk.h"
 #include "lanner/engine.h"
 
 namespace lanner {
@@ -33,6 +36,8 @@ struct Script {
   std::int64_t fail_after = -1;                   // tokens of all choices, then kError with `failure`
   Status failure = internal_error("the script says so");
   std::int32_t cached_tokens = 0;  // what the final event reports
+  /// A request with a grammar gets a walk through it, drawn by the request's seed, in place of `tokens`.
+  std::optional<WalkOptions> walk;
 };
 
 struct ScriptedEngineOptions {
@@ -70,6 +75,8 @@ class ScriptedEngine final : public Engine {
     std::vector<std::int32_t> generated;  // (n)
     std::vector<bool> ended;              // (n)
     std::vector<FinishReason> reasons;    // (n)
+    std::vector<GrammarWalk> walks;       // (n), or empty
+    bool began = false;
     std::int32_t total = 0;
     bool cancelled = false;
   };
@@ -77,7 +84,10 @@ class ScriptedEngine final : public Engine {
   Status check(const Request& request) const;
   void loop();
   bool step(RequestId id, Running& running);
-  void deliver(RequestId id, Running& running, std::int32_t choice);
+  void deliver_wanted(RequestId id, const Running& running) const;
+  Status deliver(RequestId id, Running& running, std::int32_t choice);
+  static Result<std::optional<std::int32_t>> next_token(Running& running, std::size_t choice);
+  void fail(RequestId id, Running& running, const Status& failure);
   void finish(RequestId id, Running& running, const Status& status);
 
   const Author author_;

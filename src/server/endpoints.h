@@ -41,6 +41,8 @@ HttpReply show_live(Context& context, const Call& call);
 /// Whether abort_request() may be called at all.
 std::optional<Refusal> abort_gate(const ServiceOptions& options);
 HttpReply abort_request(Context& context, const Call& call);
+/// Whether terminate() may be called at all.
+std::optional<Refusal> terminate_gate(const ServiceOptions& options);
 HttpReply terminate(Context& context, const Call& call);
 
 // sleep_endpoints.cpp

@@ -2,6 +2,7 @@
 // Every route of the server: what is called, what it takes, and who may call it. Requests are routed and checked by
 // this table, and /openapi.json and the page at / are written from it.
 
+#include <array>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -21,6 +22,12 @@ enum class Access : std::uint8_t {
 };
 
 struct Route {
+  struct Failure {
+    const char* status = nullptr;
+    const char* text = nullptr;
+    const char* schema = nullptr;  // where its body is no error's
+  };
+
   const char* method;
   const char* path;  // "{model}" stands for the rest of a path
   const char* group;
@@ -36,6 +43,8 @@ struct Route {
   std::optional<Refusal> (*gate)(const ServiceOptions& options) = nullptr;
   /// The form of its refusals, where it is not everybody's.
   HttpReply (*errors)(HttpReply refusal) = nullptr;
+  /// What it can answer besides what its other members say, for the OpenAPI document.
+  std::array<Failure, 3> failures{};
 };
 
 std::span<const Route> routes();

@@ -51,11 +51,13 @@ HttpReply abort_request(Context& context, const Call& call) {
   return json_reply({{"status", "ok"}});
 }
 
+std::optional<Refusal> terminate_gate(const ServiceOptions& options) {
+  if (options.allow_terminate && !options.api_keys.empty() && options.on_terminate) return std::nullopt;
+  return not_allowed("--allow-terminate-by-client");
+}
+
 HttpReply terminate(Context& context, const Call& /*call*/) {
-  const ServiceOptions& options = context.options;
-  const bool allowed = options.allow_terminate && !options.api_keys.empty() && options.on_terminate;
-  if (!allowed) return to_reply(not_allowed("--allow-terminate-by-client"));
-  options.on_terminate();
+  context.options.on_terminate();
   return json_reply({{"status", "ok"}});
 }
 

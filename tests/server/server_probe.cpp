@@ -2,11 +2,11 @@
 // itself costs:
 //
 //   server_probe [--port N] [--places N] [--session-len N] [--key KEY] [--answer TEXT] [--tokens N] [--delay-us N]
-//                [--tools PARSER] [--thoughts 1] [--batch N]
+//                [--tools PARSER] [--thoughts 1] [--batch N] [--walk 1]
 //
 // Prints "port N" and serves until SIGTERM, as `lanner serve api_server` does. Tokens are bytes. The answer is --answer
 // (--tokens: so many letters instead), unless the prompt has a word in brackets: [endless], [fail], [slow] (a token in
-// 20 ms), or [say TEXT].
+// 20 ms), or [say TEXT]. With --walk a request with a grammar gets one of the texts that it allows, drawn by its seed.
 
 #include <csignal>
 #include <cstdio>
@@ -69,7 +69,8 @@ int main(int argc, char** argv) {
                                            {"--delay-us", "0"},
                                            {"--tools", ""},
                                            {"--thoughts", "0"},
-                                           {"--batch", "0"}};
+                                           {"--batch", "0"},
+                                           {"--walk", "0"}};
   for (int i = 1; i + 1 < argc; i += 2) flags[argv[i]] = argv[i + 1];
   const auto number = [&](const char* name) { return std::stoi(flags[name]); };
   std::signal(SIGPIPE, SIG_IGN);
@@ -82,9 +83,14 @@ int main(int argc, char** argv) {
   const bool tools = !flags["--tools"].empty();
   const std::string jinja =
       (tools ? std::string("{% if tools %}{{ tools | tojson }}{% endif %}") : "") + std::string(kTestTemplate);
+  const bool walks = number("--walk") != 0;
+  const auto author = [=](const Request& request) {
+    Script script = script_for(request, answer, delay);
+    if (walks) script.walk = WalkOptions{.vocab_size = kTestBos + 1, .closing = byte_tokens("\"]}")};
+    return script;
+  };
   TestPipeline test =
-      make_test_pipeline([=](const Request& request) { return script_for(request, answer, delay); },
-                         {.session_len = number("--session-len"), .max_batch = number("--batch")}, jinja);
+      make_test_pipeline(author, {.session_len = number("--session-len"), .max_batch = number("--batch")}, jinja);
   server::ServiceOptions options{.max_places = number("--places"),
                                  .tools = server::find_tool_syntax(flags["--tools"]),
                                  .thoughts = number("--thoughts") != 0};

@@ -51,10 +51,11 @@ chat: ## talk to the default model (MODEL=path another one, CHAT_ARGS=... its fl
 	@model='$(MODEL)'; [[ -n $$model ]] || model=$$($(fetch_model)); exec $(BUILD)/lanner chat "$$model" $(CHAT_ARGS)
 
 test: layers build $(VENV)/.requirements-test ## run the tests but the long ones (CTEST_ARGS='-L unit' some, LONG=1 all)
-	@model=$$($(fetch_model)); venv=$$PWD/$(VENV); \
+	@model=$$($(fetch_model)); venv=$$PWD/$(VENV); schemas=$$($(VENV)/bin/python scripts/fetch_json_schema_tests.py); \
 	  folder=$$PWD/$(BUILD)/test-model; \
 	  $$venv/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \
-	  export LANNER_TEST_GGUF="$$model" LANNER_TEST_MODEL_DIR="$$folder" LANNER_PYTHON="$$venv/bin/python"; \
+	  export LANNER_TEST_GGUF="$$model" LANNER_TEST_MODEL_DIR="$$folder" LANNER_PYTHON="$$venv/bin/python" \
+	    LANNER_TEST_JSON_SCHEMAS="$$schemas"; \
 	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -LE $(if $(filter 0,$(LONG)),'long|clients',clients) $(CTEST_ARGS) </dev/null
 	@$(VENV)/bin/python -m pytest -q tests/house </dev/null
 
@@ -84,9 +85,9 @@ gpu-bundle: cuda $(VENV)/.requirements-test ## gather what runs them on another 
 
 ## Checks
 .PHONY: asan tsan fuzz format format-check lint layers
-asan: build-asan/.configured ## unit tests under address and undefined-behaviour sanitizers (ROOMS='engine text model server')
-	@$(call compile,build-asan,$(room_tests))
-	@scripts/sanitized_tests.sh build-asan $(ROOMS)
+asan: build-asan/.configured $(VENV)/.requirements-test ## unit tests and hostile requests under address and undefined-behaviour sanitizers (ROOMS='engine text model server')
+	@$(call compile,build-asan,$(room_tests) $(if $(filter server,$(ROOMS)),server_probe))
+	@LANNER_PYTHON=$(VENV)/bin/python LANNER_TEST_THOROUGH=$(LONG) scripts/sanitized_tests.sh build-asan $(ROOMS)
 
 tsan: build-tsan/.configured ## unit tests under the thread sanitizer (ROOMS='engine text model server')
 	@$(call compile,build-tsan,$(room_tests))

@@ -1,6 +1,6 @@
 # Folders of pytest as CTest tests.
 #
-#   lanner_python_test(NAME python_text DIR tests/text [ENVIRONMENT "NAME=value;…"])
+#   lanner_python_test(NAME python_text DIR tests/text… [ENVIRONMENT "NAME=value;…"])
 #
 # They run with LANNER_PYTHON from the root of the sources; LANNER_BINARY names the program that was built, and
 # LANNER_BUILD_DIR the folder in which the probes of the tests lie.
@@ -9,7 +9,7 @@ set(LANNER_PYTHON "${CMAKE_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH
   "The Python that has scripts/requirements-test.txt")
 
 function(lanner_python_test)
-  cmake_parse_arguments(TEST "" "NAME;DIR" "ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(TEST "" "NAME" "DIR;ENVIRONMENT" ${ARGN})
   if(NOT LANNER_BUILD_TESTS)
     return()
   endif()

@@ -2,11 +2,11 @@
 """Fetches the JSON-Schema-Test-Suite once and prints the path of its folder tests/.
 
 It lies in the source package of jsonschema on PyPI (MIT), 350 KB, which is fetched with pip, so that pip's own settings
-hold. The npm package of that name stops at draft 4. Only the tests marked `peer` want the folder; nothing of it becomes a
-part of this project.
+hold. The npm package of that name stops at draft 4. Only tests want the folder (`make test` fetches it); nothing of it
+becomes a part of this project.
 
     export LANNER_TEST_JSON_SCHEMAS=$(scripts/fetch_json_schema_tests.py)
-    .venv/bin/python -m pytest tests/server/test_json_schemas.py -m peer
+    .venv/bin/python -m pytest tests/server/test_json_schemas.py
     scripts/fetch_json_schema_tests.py --offline    # fails where it has not been fetched
 """
 

@@ -66,7 +66,7 @@ Result<RequestId> ScriptedEngine::submit(Request request) {
   if (options_.max_queue > 0 && running_.size() >= static_cast<std::size_t>(options_.max_queue)) {
     return resource_exhausted("the queue is full");
   }
-  seen_.push_back(std::move(copy));
+  if (options_.remembers) seen_.push_back(std::move(copy));
   const RequestId id = ++last_id_;
   running_.emplace(id, std::move(running));
   changed_.notify_all();

@@ -45,6 +45,7 @@ struct ScriptedEngineOptions {
   std::int32_t vocab_size = 512;
   std::int32_t max_queue = 0;  // requests at once before kResourceExhausted; 0: no limit
   std::int32_t max_batch = 0;  // requests that get tokens at once, the oldest; the others wait. 0: no limit
+  bool remembers = true;       // what requests() tells
 };
 
 class ScriptedEngine final : public Engine {

@@ -72,7 +72,9 @@ TEST(Routes, WithoutFieldsTakeNoBody) {
 }
 
 TEST(Keys, OpenEveryRouteButHealth) {
-  ServiceOptions options{.api_keys = {"first", "second"}, .allow_abort = true, .allow_sleep = true};
+  ServiceOptions options{
+      .api_keys = {"first", "second"}, .allow_terminate = true, .allow_abort = true, .allow_sleep = true};
+  options.on_terminate = [] {};
   options.reopen = []() -> Result<std::unique_ptr<Pipeline>> { return internal_error("not here"); };
   TestService test(says("x"), options);
   for (const Route& route : routes()) {

@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
     return script;
   };
   TestPipeline test =
-      make_test_pipeline(author, {.session_len = number("--session-len"), .max_batch = number("--batch")}, jinja);
+      make_test_pipeline(author, {.session_len = number("--session-len"), .max_batch = number("--batch"), .remembers = false}, jinja);
   server::ServiceOptions options{.max_places = number("--places"),
                                  .tools = server::find_tool_syntax(flags["--tools"]),
                                  .thoughts = number("--thoughts") != 0};

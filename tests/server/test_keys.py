@@ -25,7 +25,7 @@ def call(server, method, path, headers):
 
 
 def test_every_route_with_every_key(server):
-    description = Description(server, RIGHT)
+    description = Description.of(server, RIGHT)
     seen = set()
     for method, path, operation in description.operations():
         seen.add(path)
@@ -52,7 +52,7 @@ def test_without_a_key_nothing_is_told_of_other_paths_and_methods(server):
 
 
 def test_every_route_of_a_server_without_keys(probe):
-    description = Description(probe)
+    description = Description.of(probe)
     assert "securitySchemes" not in description.document["components"]
     for method, path, operation in description.operations():
         assert "security" not in operation and "401" not in operation["responses"], path

@@ -30,9 +30,7 @@ Status run_server(const ServeFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(server::ServiceOptions options, service_options(flags));
   LANNER_ASSIGN_OR_RETURN(const server::HttpServerOptions http, http_options(flags));
   LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(engine));
-  if (flags.access_log || flags.log_level == "INFO" || flags.log_level == "DEBUG") {
-    options.log = [](const std::string& line) { write_stderr(printable(line) + "\n"); };
-  }
+  options.log = access_log(flags.access_log, flags.log_level);
   options.on_terminate = [] { ShutdownSignals::raise(); };
   allow_many_files();
   if (options.allow_sleep) {
@@ -47,11 +45,10 @@ Status run_server(const ServeFlags& flags) {
   announce(http, server->port());
   LANNER_ASSIGN_OR_RETURN(auto registration, register_at_proxy(flags, http, server->port(), service.options()));
   while (!signals.take()) signals.wait(std::chrono::hours(1));
-  write_stderr("INFO:     Shutting down\n");
+  inform("Shutting down");
   registration.reset();  // so that nothing new is sent here
-  const std::chrono::milliseconds drain_timeout(static_cast<std::int64_t>(flags.drain_timeout_s * 1000));
-  server::shut_down(service, *server, drain_timeout, [&] { return signals.take(); });
-  write_stderr("INFO:     Finished server process\n");
+  server::shut_down(service, *server, milliseconds(flags.drain_timeout_s), [&] { return signals.take(); });
+  inform("Finished server process");
   return {};
 }
 

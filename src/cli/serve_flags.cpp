@@ -262,6 +262,17 @@ void allow_many_files() {
   ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
+std::function<void(const std::string&)> access_log(bool wanted, const std::string& log_level) {
+  if (!wanted && log_level != "INFO" && log_level != "DEBUG") return {};
+  return [](const std::string& line) { write_stderr(printable(line) + "\n"); };
+}
+
+void inform(const std::string& line) { write_stderr(fmt::format("INFO:     {}\n", printable(line))); }
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
 void announce(const server::HttpServerOptions& options, std::uint16_t port) {
   const char* scheme = options.certificate_file.empty() ? "http" : "https";
   const bool six = options.host.find(':') != std::string::npos;

@@ -1,7 +1,9 @@
 #pragma once
 // The flags of `lanner serve api_server`, with the names and meanings of LMDeploy's.
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -75,6 +77,12 @@ Result<server::HttpServerOptions> http_options(const ServeFlags& flags);
 EngineFlags engine_flags(const ServeFlags& flags);
 /// Lets this process have as many files, which connections are, as the system allows.
 void allow_many_files();
+/// Where the lines of the access log go: to stderr, where --access-log or --log-level asks for them; else empty.
+std::function<void(const std::string&)> access_log(bool wanted, const std::string& log_level);
+/// A line about what goes on, on stderr.
+void inform(const std::string& line);
+/// A flag's seconds.
+std::chrono::milliseconds milliseconds(double seconds);
 /// Says where it listens, in the lines that scripts written for LMDeploy wait for.
 void announce(const server::HttpServerOptions& options, std::uint16_t port);
 

@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cstdlib>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "cli/arguments.h"
 #include "cli/output.h"
 #include "cli/shutdown_signals.h"
+#include "net/environment.h"
 #include "net/url.h"
 #include "server/http_server.h"
 #include "server/proxy_service.h"
@@ -69,10 +69,6 @@ void add_proxy_flags(CLI::App& verb, ProxyFlags& flags) {
   for (CLI::Option* option : options) option->group(kCompatibleGroup);
 }
 
-std::chrono::milliseconds milliseconds(double seconds) {
-  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-}
-
 Result<server::ProxyOptions> proxy_options(const ProxyFlags& flags, const ServeFlags& listening) {
   if (flags.serving_strategy != "Hybrid") return not_yet("--serving-strategy " + flags.serving_strategy);
   if (flags.health_interval_s < 0.1 || flags.health_interval_s > kMostSeconds) {
@@ -97,15 +93,9 @@ Result<server::ProxyOptions> proxy_options(const ProxyFlags& flags, const ServeF
   if (!flags.disable_cache_status) options.state_file = "proxy_config.json";
   options.health_interval = milliseconds(flags.health_interval_s);
   // LMDeploy's variable for how long the proxy waits for a server, in seconds.
-  if (const char* timeout = std::getenv("AIOHTTP_TIMEOUT"); timeout != nullptr) {
-    const double seconds = std::atof(timeout);
-    if (seconds <= 0 || seconds > kMostSeconds) return invalid_argument("AIOHTTP_TIMEOUT must be seconds, up to 86400");
-    options.upstream.answer_timeout = milliseconds(seconds);
-  }
-  options.tell = [](const std::string& line) { write_stderr(fmt::format("INFO:     {}\n", printable(line))); };
-  if (flags.access_log || flags.log_level == "INFO" || flags.log_level == "DEBUG") {
-    options.log = [](const std::string& line) { write_stderr(printable(line) + "\n"); };
-  }
+  LANNER_RETURN_IF_ERROR(net::read_seconds("AIOHTTP_TIMEOUT", options.upstream.answer_timeout));
+  options.tell = inform;
+  options.log = access_log(flags.access_log, flags.log_level);
   return options;
 }
 
@@ -123,14 +113,14 @@ Status run_proxy(const ProxyFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(const auto server, server::HttpServer::start(http, proxy));
   announce(http, server->port());
   while (!signals.take()) signals.wait(std::chrono::hours(1));
-  write_stderr("INFO:     Shutting down\n");
+  inform("Shutting down");
   server->drain();
   const auto until = std::chrono::steady_clock::now() + milliseconds(flags.drain_timeout_s);
   while (server->connections() > 0 && !signals.take() && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(kPoll);
   }
   server->stop();
-  write_stderr("INFO:     Finished server process\n");
+  inform("Finished server process");
   return {};
 }
 
@@ -171,7 +161,7 @@ Result<std::unique_ptr<server::ProxyRegistration>> register_at_proxy(const Serve
   options.own_url = fmt::format("http://{}:{}", host, port);
   options.model_name = service.model_name;
   if (!service.api_keys.empty()) options.api_key = service.api_keys.front();
-  options.tell = [](const std::string& line) { write_stderr(fmt::format("INFO:     {}\n", printable(line))); };
+  options.tell = inform;
   return std::make_unique<server::ProxyRegistration>(std::move(options));
 }
 

@@ -36,19 +36,6 @@ bool is_true(std::string value) {
   return value == "1" || value == "ON" || value == "YES" || value == "TRUE";
 }
 
-Status read_seconds(const char* name, std::chrono::milliseconds& result) {
-  const std::string text = variable(name);
-  if (text.empty()) return {};
-  double seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  const bool number = error == std::errc() && end == text.data() + text.size();
-  if (!number || !(seconds >= 0.001 && seconds <= kMaxTimeoutSeconds)) {
-    return invalid_argument(fmt::format("{}: is no number of seconds", name));
-  }
-  result = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
-  return {};
-}
-
 Status read_retries(int& retries) {
   const std::string text = variable("LANNER_HUB_RETRIES");
   if (text.empty()) return {};
@@ -135,6 +122,19 @@ Status read_hugging_face(Environment& environment) {
 }
 
 }  // namespace
+
+Status read_seconds(const char* name, std::chrono::milliseconds& result) {
+  const std::string text = variable(name);
+  if (text.empty()) return {};
+  double seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  const bool number = error == std::errc() && end == text.data() + text.size();
+  if (!number || !(seconds >= 0.001 && seconds <= kMaxTimeoutSeconds)) {
+    return invalid_argument(fmt::format("{}: is no number of seconds", name));
+  }
+  result = std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+  return {};
+}
 
 Result<Environment> read_environment() {
   Environment environment;

@@ -42,6 +42,9 @@ struct Environment {
   std::chrono::milliseconds retry_delay{1'000};
 };
 
+/// The seconds that a variable gives, 0.001 to 86,400; `result` stays where it is not set.
+Status read_seconds(const char* name, std::chrono::milliseconds& result);
+
 /// kInvalidArgument for a variable with a value that makes no sense; the token's own value is never part of a message.
 Result<Environment> read_environment();
 

@@ -319,3 +319,10 @@ def test_strange_flags_are_refused():
     done = subprocess.run([BINARY, "serve", "proxy", "--serving-strategy", "DistServe"], capture_output=True, text=True,
                           timeout=60, check=False)
     assert done.returncode == 1 and "--serving-strategy DistServe" in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "5s", "nan", "1e9"])
+def test_a_strange_timeout_is_refused(seconds):
+    done = subprocess.run([BINARY, "serve", "proxy", "--server-port", "0"], capture_output=True, text=True, timeout=60, check=False,
+                          env={**os.environ, "AIOHTTP_TIMEOUT": seconds})
+    assert done.returncode == 1 and "AIOHTTP_TIMEOUT: is no number of seconds" in done.stderr

@@ -143,11 +143,12 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
     const bool final = chunk.final;
     const RequestId id = chunk.request;
     bool cancel = false;
-    bool last = false;
     observe(request, chunk);
+    const bool last = final && one_less();
+    // Before the reader is told: a client that has its whole answer may come back at once, and its place must be free.
+    if (last) settle();
     {
       const std::lock_guard lock(mutex_);
-      if (final) last = --unfinished_ == 0;
       if (!dropped_) {
         pending_bytes_ += weight(chunk);
         pending_.push_back({request, std::move(chunk)});
@@ -160,7 +161,12 @@ class AnswerTask final : public LateAnswer, public std::enable_shared_from_this<
       cancel = dropped_ && !final;
     }
     if (cancel) context_.pipeline.cancel(id);
-    if (last) settle();
+  }
+
+  /// A request has ended. Whether it was the last.
+  bool one_less() {
+    const std::lock_guard lock(mutex_);
+    return --unfinished_ == 0;
   }
 
   void observe(std::size_t request, const Chunk& chunk) {

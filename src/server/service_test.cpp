@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -242,6 +243,25 @@ TEST(Chat, AFailureEndsItsRequestAlone) {
   const auto list = events(test.post(kChat, hi_with(R"("stream": true)")).body);
   EXPECT_EQ(list.back()["error"]["message"], "the script says so");
   EXPECT_EQ(test.post(kChat, kHi).status, 200);
+}
+
+TEST(Chat, HasLeftItsPlaceWhenItsReaderHearsOfTheEnd) {
+  TestService test(
+      [](const Request&) {
+        Script script;
+        script.tokens = {{kTestEos}};
+        script.delay = std::chrono::milliseconds(50);  // so that the end comes after start()
+        return script;
+      },
+      {.max_places = 1});
+  for (int i = 0; i < 3; ++i) {
+    const HttpReply reply = test.begin(TestService::post_request(kChat, kHi));
+    ASSERT_NE(reply.late, nullptr);
+    std::promise<bool> idle;
+    reply.late->start([&] { idle.set_value(test.service.wait_until_idle(std::chrono::steady_clock::now())); });
+    EXPECT_TRUE(idle.get_future().get());
+    EXPECT_TRUE(reply.late->take().done);
+  }
 }
 
 TEST(Completions, GoOnWithEachPrompt) {

@@ -337,4 +337,12 @@ void AnswerParser::finish(AnswerParts& parts) {
   tools_->finish(parts);
 }
 
+AnswerParts parts_of(const AnswerReading& reading, std::string_view text) {
+  AnswerParser parser(reading);
+  AnswerParts parts;
+  parser.push(text, parts);
+  parser.finish(parts);
+  return parts;
+}
+
 }  // namespace lanner::server

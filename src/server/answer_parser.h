@@ -43,6 +43,9 @@ struct AnswerReading {
   const ToolSyntax* tools = nullptr;      // nullptr: no calls are looked for
   std::vector<std::string> tool_names{};  // that may be called
   bool one_call = false;                  // calls after the first are left out
+
+  /// Whether there is more to an answer than its content.
+  bool has_parts() const { return tools != nullptr || thoughts != Thoughts::kNone; }
 };
 
 /// Thoughts apart from the answer. Blanks at the borders belong to neither.
@@ -118,5 +121,8 @@ class AnswerParser {
   std::optional<ThoughtParser> thoughts_;
   std::optional<ToolCallParser> tools_;
 };
+
+/// The parts of an answer that has come to its end.
+AnswerParts parts_of(const AnswerReading& reading, std::string_view text);
 
 }  // namespace lanner::server

@@ -10,6 +10,7 @@
 #include "server/endpoints.h"
 #include "server/generation_request.h"
 #include "server/openai_answer.h"
+#include "server/structured_output.h"
 
 namespace lanner::server {
 namespace {
@@ -36,7 +37,7 @@ class ChatFormat final : public OpenAiFormat {
   ChatFormat(OpenAiAnswerOptions options, AnswerReading reading)
       : OpenAiFormat(std::move(options), "chat.completion.chunk", "chat.completion"),
         reading_(std::move(reading)),
-        is_read_(reading_.tools != nullptr || reading_.thoughts != AnswerReading::Thoughts::kNone) {}
+        is_read_(reading_.has_parts()) {}
 
   void begin(std::size_t choices, std::string& out) override {
     for (std::size_t i = 0; i < choices; ++i) {
@@ -99,10 +100,7 @@ class ChatFormat final : public OpenAiFormat {
   }
 
   Json choice_json(std::size_t index, const ChoiceSoFar& choice) override {
-    AnswerParser parser(reading_);
-    AnswerParts parts;
-    parser.push(choice.text, parts);
-    parser.finish(parts);
+    const AnswerParts parts = parts_of(reading_, choice.text);
     Json message{{"role", "assistant"}, {"content", parts.content}, {"refusal", nullptr}};
     if (reading_.thoughts != AnswerReading::Thoughts::kNone) {
       message["reasoning_content"] = parts.reasoning.empty() ? Json() : Json(parts.reasoning);
@@ -143,8 +141,13 @@ HttpReply chat_completions(Context& context, const Call& call) {
   request.config = generation_config(
       body, most ? *most : get_or<std::int64_t>(body, "max_tokens", std::numeric_limits<std::int32_t>::max()));
   request.config.logprobs = options.logprobs;
+  AnswerDemands demands;
+  if (const auto refusal = read_tools(body, ToolProtocol::kChat, context.options.tools, demands.tools)) {
+    return to_reply(*refusal);
+  }
+  if (const auto refusal = read_response_format(body, demands.format)) return to_reply(*refusal);
   AnswerReading reading;
-  if (const auto refusal = prepare_answer(context, body, request, reading)) return to_reply(*refusal);
+  if (const auto refusal = prepare_answer(context, demands, request, reading)) return to_reply(*refusal);
 
   AnswerPlan plan;
   plan.stream = get_or(body, "stream", false);

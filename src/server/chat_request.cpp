@@ -3,14 +3,24 @@
 #include <string_view>
 #include <utility>
 
-#include "server/chat_tools.h"
 #include "server/generation_request.h"
 #include "server/structured_output.h"
 
 namespace lanner::server {
 namespace {
 
-/// The prompt as text, so that it need not be rendered again. A template that does not look at tools is of no use.
+/// Whether the chat template looks at tools, told by the smallest conversation there is.
+bool looks_at_tools(const Pipeline& pipeline) {
+  constexpr const char* kTool =
+      R"([{"type":"function","function":{"name":"f","description":"f","parameters":{"type":"object","properties":{}}}}])";
+  GenerationRequest request{.messages = {{.role = "user", .content = "x"}}};
+  const Result<std::string> without = pipeline.render(request);
+  request.tools = kTool;
+  const Result<std::string> with = pipeline.render(request);
+  return !without.ok() || !with.ok() || *with != *without;  // what goes wrong will with the conversation, too
+}
+
+/// The prompt as text, so that it need not be rendered again.
 std::optional<Refusal> render_prompt(Pipeline& pipeline, GenerationRequest& request) {
   if (request.prompt) return std::nullopt;
   if (auto refusal = check_size(request, pipeline.engine().session_len())) return refusal;
@@ -19,15 +29,9 @@ std::optional<Refusal> render_prompt(Pipeline& pipeline, GenerationRequest& requ
     if (text.status().code() == StatusCode::kUnsupported) return bad_field("tools", text.status().message());
     return refusal_of(text.status());
   }
-  if (!request.tools.empty()) {
-    request.tools.clear();
-    const Result<std::string> same = pipeline.render(request);
-    if (same.ok() && *same == *text) {
-      return bad_field("tools", "the model's chat template has no form for tools (--chat-template sets another one)");
-    }
-  }
   request.prompt = *std::move(text);
   request.messages.clear();
+  request.tools.clear();
   return std::nullopt;
 }
 
@@ -53,16 +57,20 @@ std::optional<Refusal> read_conversation(const Json& body, GenerationRequest& re
   return read_template_variables(body, request.chat_template_kwargs);
 }
 
-std::optional<Refusal> prepare_answer(Context& context, const Json& body, GenerationRequest& request,
+std::optional<Refusal> show_tools(Pipeline& pipeline, const ToolUse& tools, GenerationRequest& request) {
+  if (!tools.may_be_called()) return std::nullopt;
+  if (request.prompt) return bad_field("tools", "only together with a list of messages");
+  request.tools = tools.template_tools;
+  if (auto refusal = render_prompt(pipeline, request)) return refusal;
+  if (looks_at_tools(pipeline)) return std::nullopt;
+  return bad_field("tools", "the model's chat template has no form for tools (--chat-template sets another one)");
+}
+
+std::optional<Refusal> prepare_answer(Context& context, const AnswerDemands& demands, GenerationRequest& request,
                                       AnswerReading& reading) {
   Pipeline& pipeline = context.pipeline;
-  ToolUse tools;
-  if (auto refusal = read_tools(body, context.options.tools, tools)) return refusal;
-  if (tools.may_be_called() && request.prompt) return bad_field("tools", "only together with a list of messages");
-  request.tools = tools.template_tools;
-  if (tools.may_be_called() || context.options.thoughts) {
-    if (auto refusal = render_prompt(pipeline, request)) return refusal;
-  }
+  const ToolUse& tools = demands.tools;
+  if (auto refusal = show_tools(pipeline, tools, request)) return refusal;
   if (tools.may_be_called()) {
     reading.tools = tools.syntax;
     reading.tool_names = tools.names();
@@ -72,10 +80,14 @@ std::optional<Refusal> prepare_answer(Context& context, const Json& body, Genera
     if (hidden) request.config.skip_special_tokens = false;
   }
   if (context.options.thoughts) {
+    if (auto refusal = render_prompt(pipeline, request)) return refusal;
     reading.thoughts = thoughts_after(*request.prompt);
     if (spells_special_tokens(pipeline, kThinkEnd)) request.config.skip_special_tokens = false;
   }
-  return set_grammar(pipeline, body, tools, reading, request);
+  std::optional<GrammarSource> grammar;
+  if (auto refusal = answer_grammar(pipeline, demands.format, tools, reading, grammar)) return refusal;
+  if (!grammar) return std::nullopt;
+  return set_grammar(pipeline, *grammar, demands.format ? demands.format_field : "tools", request);
 }
 
 }  // namespace lanner::server

@@ -7,6 +7,7 @@
 #include "server/endpoints.h"
 #include "server/generation_request.h"
 #include "server/openai_answer.h"
+#include "server/structured_output.h"
 
 namespace lanner::server {
 namespace {
@@ -97,13 +98,23 @@ HttpReply completions(Context& context, const Call& call) {
       generation_config(body, get_or<std::int64_t>(body, "max_tokens", std::numeric_limits<std::int32_t>::max()));
   config.logprobs = options.logprobs;
 
+  GenerationRequest common{.config = std::move(config)};
+  std::optional<GrammarSource> format;
+  if (const auto refusal = read_response_format(body, format)) return to_reply(*refusal);
+  if (format) {
+    if (const auto refusal = set_grammar(context.pipeline, *format, "response_format", common)) {
+      return to_reply(*refusal);
+    }
+  }
+
   AnswerPlan plan;
   plan.stream = get_or(body, "stream", false);
   plan.requests = read_prompts(*find(body, "prompt"));
   std::vector<std::string> echoes(plan.requests.size());
   for (std::size_t i = 0; i < plan.requests.size(); ++i) {
     GenerationRequest& request = plan.requests[i];
-    request.config = config;
+    request.config = common.config;
+    request.grammar = common.grammar;
     if (!echo) continue;
     if (request.prompt) {
       echoes[i] = *request.prompt;
@@ -113,7 +124,7 @@ HttpReply completions(Context& context, const Call& call) {
     if (!text.ok()) return to_reply(refusal_of(text.status()));
     echoes[i] = *text;
   }
-  const auto n = static_cast<std::size_t>(config.n);
+  const auto n = static_cast<std::size_t>(common.config.n);
   plan.format = std::make_unique<CompletionFormat>(std::move(options), std::move(echoes), n);
   return answer_with(context, std::move(plan));
 }

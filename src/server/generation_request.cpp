@@ -10,6 +10,8 @@
 
 #include "core/random_bits.h"
 
+#include "server/chat_tools.h"
+
 namespace lanner::server {
 namespace {
 
@@ -19,6 +21,13 @@ std::optional<float> get_float(const Json& body, std::string_view name) { return
 
 std::int32_t clamped(std::int64_t value) {
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(value, 0, std::numeric_limits<std::int32_t>::max()));
+}
+
+/// Templates write arguments as JSON, so that they must not be text when they get there.
+Json template_calls(const Json& calls) {
+  Json list = Json::array();
+  for (const Json& call : calls) list.push_back(call.is_object() ? template_call(call) : call);
+  return list;
 }
 
 std::optional<Refusal> read_message(const Json& json, const std::string& where, Message& message) {
@@ -37,7 +46,8 @@ std::optional<Refusal> read_message(const Json& json, const std::string& where, 
   // The vector below the map, as in parse_json(): the keys differ, and need not be compared once more.
   auto& members = more.get_ref<Json::object_t&>();
   for (const auto& [key, value] : json.items()) {
-    if (key != "role" && key != "content" && !value.is_null()) members.push_back({key, value});
+    if (key == "role" || key == "content" || value.is_null()) continue;
+    members.push_back({key, key == "tool_calls" && value.is_array() ? template_calls(value) : value});
   }
   if (!more.empty()) message.more = to_text(more);
   return std::nullopt;

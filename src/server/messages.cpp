@@ -7,210 +7,258 @@
 #include <ctime>
 #include <utility>
 
+#include "server/anthropic_answer.h"
+#include "server/chat_request.h"
+#include "server/chat_tools.h"
 #include "server/endpoints.h"
 #include "server/generation_request.h"
-#include "server/openai_answer.h"
+#include "server/structured_output.h"
 
 namespace lanner::server {
 namespace {
 
-/// How the protocol calls the errors of an HTTP status.
-std::string anthropic_error_type(int status) {
-  if (status == 413) return "request_too_large";
-  if (status == 503) return "overloaded_error";
-  return status >= 500 ? "api_error" : error_type(status);
-}
+bool has_type(const Json& block, const char* type) { return block.is_object() && block.value("type", Json()) == type; }
 
-Json anthropic_error(int status, const std::string& message) {
-  return {{"type", "error"}, {"error", {{"type", anthropic_error_type(status)}, {"message", message}}}};
-}
-
-Refusal stopped_early() { return plain_refusal(503, "the answer was stopped before its end", "aborted"); }
-
-/// What the cache had is not among the input tokens here.
-Json anthropic_usage(const TokenCounts& counts) {
-  return {{"input_tokens", counts.prompt - counts.cached},
-          {"cache_creation_input_tokens", 0},
-          {"cache_read_input_tokens", counts.cached},
-          {"output_tokens", counts.generated}};
-}
-
-class MessagesFormat final : public AnswerFormat {
- public:
-  MessagesFormat(std::string model, std::vector<std::string> stops, std::int64_t prompt_tokens)
-      : id_(random_id("msg_")), model_(std::move(model)), stops_(std::move(stops)), prompt_tokens_(prompt_tokens) {}
-
-  void begin(std::size_t /*choices*/, std::string& out) override {
-    const Json message = message_json(Json::array(), Json(), Json(), {.prompt = prompt_tokens_});
-    put("message_start", {{"type", "message_start"}, {"message", message}}, out);
-    const Json block{{"type", "text"}, {"text", ""}};
-    put("content_block_start", {{"type", "content_block_start"}, {"index", 0}, {"content_block", block}}, out);
-  }
-
-  void piece(std::size_t /*choice*/, const Chunk& chunk, std::string& out) override {
-    if (chunk.text.empty()) return;
-    put_named_event("content_block_delta",
-                    R"({"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":)" +
-                        json_string(chunk.text) + "}}",
-                    out);
-  }
-
-  void end(const AnswerSoFar& answer, std::string& out) override {
-    const ChoiceSoFar& choice = answer.choices.front();
-    if (choice.reason == FinishReason::kAbort) return fail(stopped_early(), out);
-    put("content_block_stop", {{"type", "content_block_stop"}, {"index", 0}}, out);
-    const Json delta{{"stop_reason", stop_reason(choice)}, {"stop_sequence", stop_sequence(choice)}};
-    put("message_delta", {{"type", "message_delta"}, {"delta", delta}, {"usage", anthropic_usage(answer.counts)}}, out);
-    put("message_stop", {{"type", "message_stop"}}, out);
-  }
-
-  void fail(const Refusal& refusal, std::string& out) override {
-    put("error", anthropic_error(refusal.status, refusal.message), out);
-  }
-
-  HttpReply whole(const AnswerSoFar& answer) override {
-    const ChoiceSoFar& choice = answer.choices.front();
-    if (choice.reason == FinishReason::kAbort) return refuse(stopped_early());
-    const Json block{{"type", "text"}, {"text", choice.text}};
-    return json_reply(message_json(Json::array({block}), stop_reason(choice), stop_sequence(choice), answer.counts));
-  }
-
-  HttpReply refuse(const Refusal& refusal) override { return in_anthropic_form(to_reply(refusal)); }
-
- private:
-  static void put(std::string_view name, const Json& data, std::string& out) {
-    put_named_event(name, to_text(data), out);
-  }
-
-  /// The chat template may have stop strings of its own, which are the end of a turn.
-  bool was_asked_for(const std::string& stop) const { return std::ranges::find(stops_, stop) != stops_.end(); }
-  Json stop_reason(const ChoiceSoFar& choice) const {
-    if (choice.reason == FinishReason::kLength) return "max_tokens";
-    return was_asked_for(choice.stop) ? "stop_sequence" : "end_turn";
-  }
-  Json stop_sequence(const ChoiceSoFar& choice) const {
-    return was_asked_for(choice.stop) ? Json(choice.stop) : Json();
-  }
-
-  Json message_json(Json content, Json reason, Json sequence, const TokenCounts& counts) const {
-    return {{"id", id_},
-            {"type", "message"},
-            {"role", "assistant"},
-            {"model", model_},
-            {"content", std::move(content)},
-            {"stop_reason", std::move(reason)},
-            {"stop_sequence", std::move(sequence)},
-            {"usage", anthropic_usage(counts)}};
-  }
-
-  const std::string id_;
-  const std::string model_;
-  const std::vector<std::string> stops_;
-  const std::int64_t prompt_tokens_;
-};
-
-/// Blocks of text and, of an assistant, thoughts.
-std::optional<Refusal> read_blocks(const Json& blocks, const std::string& where, bool assistant, Message& message) {
-  std::string thoughts;
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    const Json& block = blocks[i];
-    const bool thinks = assistant && block.is_object() && block.value("type", Json()) == "thinking";
-    if (!thinks) {
-      std::string text;
-      if (auto refusal = read_text_part(block, fmt::format("{}[{}]", where, i), {"text"}, text)) return refusal;
-      if (!message.content.empty()) message.content += '\n';
-      message.content += text;
-      continue;
-    }
-    const Json* thought = find(block, "thinking");
-    if (thought == nullptr || !thought->is_string()) {
-      return bad_field(fmt::format("{}[{}].thinking", where, i), "must be a string");
-    }
-    thoughts += thought->get_ref<const std::string&>();
-  }
-  if (!thoughts.empty()) message.more = to_text({{"reasoning_content", thoughts}});
+std::optional<Refusal> read_string(const Json& block, const char* name, const std::string& where, std::string& text) {
+  const Json* value = find(block, name);
+  if (value == nullptr || !value->is_string()) return bad_field(where + "." + name, "must be a string");
+  text = value->get<std::string>();
   return std::nullopt;
 }
 
-std::optional<Refusal> read_message(const Json& json, const std::string& where, Message& message) {
+/// Texts of one message stand in lines of their own.
+std::optional<Refusal> read_text(const Json& block, const std::string& where, std::string& content) {
+  std::string text;
+  if (auto refusal = read_text_part(block, where, {"text"}, text)) return refusal;
+  if (!content.empty()) content += '\n';
+  content += text;
+  return std::nullopt;
+}
+
+std::optional<Refusal> read_tool_use(const Json& block, const std::string& where, Json& calls) {
+  std::string id;
+  std::string name;
+  if (auto refusal = read_string(block, "id", where, id)) return refusal;
+  if (auto refusal = read_string(block, "name", where, name)) return refusal;
+  const Json* input = find(block, "input");
+  if (input == nullptr || !input->is_object()) return bad_field(where + ".input", "must be an object");
+  calls.push_back(template_call(id, name, *input));
+  return std::nullopt;
+}
+
+std::optional<Refusal> read_assistant_blocks(const Json& blocks, const std::string& where, Message& message) {
+  std::string thoughts;
+  Json calls = Json::array();
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const std::string at = fmt::format("{}[{}]", where, i);
+    std::optional<Refusal> refusal;
+    if (has_type(blocks[i], "thinking")) {
+      std::string thought;
+      refusal = read_string(blocks[i], "thinking", at, thought);
+      thoughts += thought;
+    } else if (has_type(blocks[i], "tool_use")) {
+      refusal = read_tool_use(blocks[i], at, calls);
+    } else {
+      refusal = read_text(blocks[i], at, message.content);
+    }
+    if (refusal) return refusal;
+  }
+  Json more = Json::object();
+  if (!thoughts.empty()) more["reasoning_content"] = thoughts;
+  if (!calls.empty()) more["tool_calls"] = std::move(calls);
+  if (!more.empty()) message.more = to_text(more);
+  return std::nullopt;
+}
+
+/// What a tool has answered, which is a message of its own to chat templates.
+std::optional<Refusal> read_tool_result(const Json& block, const std::string& where, Message& message) {
+  message.role = "tool";
+  std::string id;
+  if (auto refusal = read_string(block, "tool_use_id", where, id)) return refusal;
+  if (const Json* content = find(block, "content")) {
+    if (auto refusal = read_content(content, where + ".content", {"text"}, message.content)) return refusal;
+  }
+  Json more{{"tool_call_id", id}};
+  if (const Json* failed = find(block, "is_error")) {
+    if (!failed->is_boolean()) return bad_field(where + ".is_error", "must be true or false");
+    more["is_error"] = *failed;
+  }
+  message.more = to_text(more);
+  return std::nullopt;
+}
+
+std::optional<Refusal> read_user_blocks(const Json& blocks, const std::string& where, std::vector<Message>& messages) {
+  const Message nothing_said{.role = "user", .content = ""};
+  Message said = nothing_said;
+  bool says = blocks.empty();
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const std::string at = fmt::format("{}[{}]", where, i);
+    if (!has_type(blocks[i], "tool_result")) {
+      if (auto refusal = read_text(blocks[i], at, said.content)) return refusal;
+      says = true;
+      continue;
+    }
+    if (std::exchange(says, false)) messages.push_back(std::exchange(said, nothing_said));
+    Message result;
+    if (auto refusal = read_tool_result(blocks[i], at, result)) return refusal;
+    messages.push_back(std::move(result));
+  }
+  if (says) messages.push_back(std::move(said));
+  return std::nullopt;
+}
+
+std::optional<Refusal> read_message(const Json& json, const std::string& where, std::vector<Message>& messages) {
   if (!json.is_object()) return bad_field(where, "must be an object");
   const Json* role = find(json, "role");
   const bool assistant = role != nullptr && *role == "assistant";
-  if (!assistant && (role == nullptr || *role != "user"))
+  if (!assistant && (role == nullptr || *role != "user")) {
     return bad_field(where + ".role", "must be user or assistant");
-  message.role = role->get<std::string>();
+  }
   for (const auto& [key, value] : json.items()) {
     if (key != "role" && key != "content") return bad_field(where + "." + key.substr(0, 100), "unknown field");
   }
   const Json* content = find(json, "content");
-  if (content != nullptr && content->is_string()) {
-    message.content = content->get<std::string>();
-    return std::nullopt;
+  const std::string at = where + ".content";
+  if (content == nullptr || !(content->is_string() || content->is_array())) {
+    return bad_field(at, "must be a string or a list of blocks");
   }
-  if (content == nullptr || !content->is_array()) {
-    return bad_field(where + ".content", "must be a string or a list of blocks");
-  }
-  return read_blocks(*content, where + ".content", assistant, message);
+  if (content->is_array() && !assistant) return read_user_blocks(*content, at, messages);
+  Message& message = messages.emplace_back(Message{.role = role->get<std::string>(), .content = ""});
+  if (content->is_array()) return read_assistant_blocks(*content, at, message);
+  message.content = content->get<std::string>();
+  return std::nullopt;
 }
 
-/// What the template gets: everything but how to draw.
-std::optional<Refusal> read_talk(const Json& body, GenerationRequest& request) {
-  if (const Json* system = find(body, "system")) {
-    Message message{.role = "system", .content = ""};
-    if (auto refusal = read_content(system, "system", {"text"}, message.content)) return refusal;
-    if (!message.content.empty()) request.messages.push_back(std::move(message));
+std::optional<Refusal> read_system(const Json& system, std::vector<Message>& messages) {
+  // Which some clients put in front, other for each request: no prompt would begin as one before.
+  constexpr std::string_view kBilling = "x-anthropic-billing-header:";
+  Message message{.role = "system", .content = ""};
+  if (system.is_string()) {
+    message.content = system.get<std::string>();
+  } else {
+    for (std::size_t i = 0; i < system.size(); ++i) {
+      const Json* text = find(system[i], "text");
+      const bool billing = text != nullptr && text->is_string() &&
+                           std::string_view(text->get_ref<const std::string&>()).starts_with(kBilling);
+      if (billing) continue;
+      if (auto refusal = read_text(system[i], fmt::format("system[{}]", i), message.content)) return refusal;
+    }
   }
-  const Json& list = *find(body, "messages");
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    Message message;
-    if (auto refusal = read_message(list[i], fmt::format("messages[{}]", i), message)) return refusal;
-    request.messages.push_back(std::move(message));
+  if (!message.content.empty()) messages.push_back(std::move(message));
+  return std::nullopt;
+}
+
+/// {"type": "enabled" | "disabled" | "adaptive"}: a variable of chat templates.
+std::optional<Refusal> read_thinking(const Json& thinking, bool thoughts, Json& variables) {
+  for (const auto& [name, value] : thinking.items()) {
+    if (name == "type" || value.is_null()) continue;
+    if (name != "budget_tokens") return not_available("thinking." + name.substr(0, 100), "not available");
+    if (!value.is_number_unsigned()) return bad_field("thinking.budget_tokens", "must be a whole number");
   }
-  if (auto refusal = read_template_variables(body, request.chat_template_kwargs)) return refusal;
-  if (request.messages.back().role == "assistant") {  // the answer goes on from there
-    Json variables = request.chat_template_kwargs.empty() ? Json::object() : Json::parse(request.chat_template_kwargs);
-    variables["continue_final_message"] = true;
-    variables["add_generation_prompt"] = false;
-    request.chat_template_kwargs = to_text(variables);
+  const Json* type = find(thinking, "type");
+  const bool enabled = type != nullptr && *type == "enabled";
+  const bool disabled = type != nullptr && *type == "disabled";
+  if (!enabled && !disabled && (type == nullptr || *type != "adaptive")) {
+    return bad_field("thinking.type", "must be enabled, disabled or adaptive");
+  }
+  if (enabled && !thoughts) {
+    return not_available("thinking", "Please launch the api_server with --reasoning-parser if you want thoughts.");
+  }
+  if ((enabled || disabled) && find(variables, "enable_thinking") == nullptr) variables["enable_thinking"] = enabled;
+  return std::nullopt;
+}
+
+std::optional<Refusal> read_output_config(const Json& config, Json& variables, std::optional<GrammarSource>& format) {
+  for (const auto& [name, value] : config.items()) {
+    if (value.is_null()) continue;
+    const std::string where = "output_config." + name.substr(0, 100);
+    if (name == "effort") {
+      if (!value.is_string()) return bad_field(where, "must be a string");
+      variables["reasoning_effort"] = value;
+    } else if (name == "format") {
+      if (auto refusal = read_flat_format(value, where, format)) return refusal;
+    } else {
+      return not_available(where, "not available in this version");
+    }
   }
   return std::nullopt;
 }
 
-}  // namespace
+/// A conversation and what is asked of its answer.
+struct Talk {
+  GenerationRequest request;
+  AnswerDemands demands{.format_field = "output_config.format"};
+};
 
-HttpReply in_anthropic_form(HttpReply reply) {
-  if (reply.status < 400 || reply.late != nullptr) return reply;
-  const Json body = Json::parse(reply.body, nullptr, false);
-  const bool known = body.is_object() && body.contains("message") && body["message"].is_string();
-  reply.body = to_text(anthropic_error(reply.status, known ? body["message"].get<std::string>() : ""));
-  return reply;
+std::optional<Refusal> read_turns(const Json& body, std::vector<Message>& messages) {
+  if (const Json* system = find(body, "system")) {
+    if (auto refusal = read_system(*system, messages)) return refusal;
+  }
+  const Json& list = *find(body, "messages");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    if (auto refusal = read_message(list[i], fmt::format("messages[{}]", i), messages)) return refusal;
+  }
+  return std::nullopt;
 }
+
+/// Everything but how to draw.
+std::optional<Refusal> read_talk(const Context& context, const Json& body, Talk& talk) {
+  GenerationRequest& request = talk.request;
+  if (auto refusal = read_turns(body, request.messages)) return refusal;
+  Json variables = Json::object();
+  for (const char* name : {"chat_template_kwargs", "enable_thinking"}) {
+    if (const Json* value = find(body, name)) variables[name] = *value;
+  }
+  if (const Json* thinking = find(body, "thinking")) {
+    if (auto refusal = read_thinking(*thinking, context.options.thoughts, variables)) return refusal;
+  }
+  if (const Json* config = find(body, "output_config")) {
+    if (auto refusal = read_output_config(*config, variables, talk.demands.format)) return refusal;
+  }
+  if (request.messages.back().role == "assistant") {  // the answer goes on from there
+    const Json& blocks = find(body, "messages")->back()["content"];
+    const auto calls = [](const Json& block) { return has_type(block, "tool_use"); };
+    if (blocks.is_array() && std::ranges::any_of(blocks, calls)) {
+      return bad_field("messages", "calls of tools must be followed by their results");
+    }
+    variables["continue_final_message"] = true;
+    variables["add_generation_prompt"] = false;
+  }
+  if (auto refusal = read_template_variables(variables, request.chat_template_kwargs)) return refusal;
+  return read_tools(body, ToolProtocol::kMessages, context.options.tools, talk.demands.tools);
+}
+
+}  // namespace
 
 HttpReply messages(Context& context, const Call& call) {
   const Json& body = call.body;
   if (const auto refusal = check_model(body, context.options.model_name)) return to_reply(*refusal);
-  GenerationRequest talk;
-  if (const auto refusal = read_talk(body, talk)) return to_reply(*refusal);
+  Talk talk;
+  if (const auto refusal = read_talk(context, body, talk)) return to_reply(*refusal);
+  GenerationRequest& request = talk.request;
+  request.config = generation_config(body, *get<std::int64_t>(body, "max_tokens"));
+  if (const Json* stops = find(body, "stop_sequences")) request.config.stop = read_stops(*stops);
+  AnthropicAnswerOptions options{.model = context.options.model_name, .stops = request.config.stop};
+  if (const auto refusal = prepare_answer(context, talk.demands, request, options.reading)) return to_reply(*refusal);
   // The first event says how many there are.
-  auto ids = prompt_ids(context.pipeline, talk);
+  auto ids = prompt_ids(context.pipeline, request);
   if (!ids.ok()) return to_reply(refusal_of(ids.status()));
-  const auto count = static_cast<std::int64_t>(ids->size());
+  options.prompt_tokens = static_cast<std::int64_t>(ids->size());
 
   AnswerPlan plan;
   plan.stream = get_or(body, "stream", false);
-  GenerationRequest& request = plan.requests.emplace_back();
-  request.prompt_ids = *std::move(ids);
-  request.config = generation_config(body, *get<std::int64_t>(body, "max_tokens"));
-  if (const Json* stops = find(body, "stop_sequences")) request.config.stop = read_stops(*stops);
-  plan.format = std::make_unique<MessagesFormat>(context.options.model_name, request.config.stop, count);
+  plan.requests.push_back(
+      {.config = std::move(request.config), .prompt_ids = *std::move(ids), .grammar = std::move(request.grammar)});
+  plan.format = make_anthropic_format(std::move(options));
   return answer_with(context, std::move(plan));
 }
 
 HttpReply count_message_tokens(Context& context, const Call& call) {
   if (const auto refusal = check_model(call.body, context.options.model_name)) return to_reply(*refusal);
-  GenerationRequest talk;
-  if (const auto refusal = read_talk(call.body, talk)) return to_reply(*refusal);
-  const auto ids = prompt_ids(context.pipeline, talk);
+  Talk talk;
+  if (const auto refusal = read_talk(context, call.body, talk)) return to_reply(*refusal);
+  if (const auto refusal = show_tools(context.pipeline, talk.demands.tools, talk.request)) return to_reply(*refusal);
+  const auto ids = prompt_ids(context.pipeline, talk.request);
   if (!ids.ok()) return to_reply(refusal_of(ids.status()));
   return json_reply({{"input_tokens", ids->size()}});
 }

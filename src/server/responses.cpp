@@ -5,159 +5,131 @@
 #include <limits>
 #include <utility>
 
+#include "server/chat_request.h"
+#include "server/chat_tools.h"
 #include "server/endpoints.h"
 #include "server/generation_request.h"
-#include "server/openai_answer.h"
+#include "server/response_answer.h"
+#include "server/structured_output.h"
 
 namespace lanner::server {
 namespace {
 
-struct ResponseOptions {
-  const Pipeline* pipeline = nullptr;  // spells tokens
-  Json echo;                           // the members of the answer that repeat what was asked
-  int logprobs = -1;
-};
-
-Json response_usage(const TokenCounts& counts) {
-  return {{"input_tokens", counts.prompt},
-          {"input_tokens_details", {{"cached_tokens", counts.cached}, {"cache_write_tokens", 0}}},
-          {"output_tokens", counts.generated},
-          {"output_tokens_details", {{"reasoning_tokens", 0}}},
-          {"total_tokens", counts.prompt + counts.generated}};
+std::optional<Refusal> read_texts(const Json* content, const std::string& where, std::string& text) {
+  return read_content(content, where, {"input_text", "output_text", "text"}, text);
 }
 
-class ResponseFormat final : public AnswerFormat {
+/// The conversation of the input: what the assistant said, called and thought stands in items of their own here, and is
+/// one message to chat templates.
+class InputReader {
  public:
-  explicit ResponseFormat(ResponseOptions options)
-      : options_(std::move(options)),
-        id_(random_id("resp_")),
-        message_id_(random_id("msg_")),
-        created_(unix_seconds()),
-        delta_tail_(fmt::format(R"("item_id":{},"output_index":0,"content_index":0,)", json_string(message_id_))) {}
+  explicit InputReader(std::vector<Message>& messages) : messages_(messages) {}
 
-  void begin(std::size_t /*choices*/, std::string& out) override {
-    const Json response = response_json("in_progress", Json::array(), Json());
-    put("response.created", {{"response", response}}, out);
-    put("response.in_progress", {{"response", response}}, out);
-    put("response.output_item.added", {{"output_index", 0}, {"item", message_json("in_progress", Json::array())}}, out);
-    Json event = place();
-    event["part"] = part_json("", Json::array());
-    put("response.content_part.added", event, out);
+  std::optional<Refusal> read(const Json& item, const std::string& where) {
+    const Json* type = find(item, "type");
+    if (type == nullptr || *type == "message") return read_message(item, where);
+    if (*type == "function_call") return read_call(item, where);
+    if (*type == "function_call_output") return read_output(item, where);
+    if (*type == "reasoning") return read_reasoning(item, where);
+    return not_available(where + ".type",
+                         "must be message, function_call, function_call_output or reasoning in this version");
   }
 
-  void piece(std::size_t /*choice*/, const Chunk& chunk, std::string& out) override {
-    if (chunk.text.empty() && chunk.logprobs.empty()) return;
-    text_ += chunk.text;
-    const std::string told = to_text(logprobs_json(chunk.logprobs));
-    put_named_event(
-        "response.output_text.delta",
-        fmt::format(R"({{"type":"response.output_text.delta",{}"delta":{},"logprobs":{},"sequence_number":{}}})",
-                    delta_tail_, json_string(chunk.text), told, sequence_++),
-        out);
-  }
-
-  void end(const AnswerSoFar& answer, std::string& out) override {
-    const FinishReason reason = answer.choices.front().reason;
-    Json text_done = place();
-    text_done["text"] = text_;
-    text_done["logprobs"] = Json::array();
-    put("response.output_text.done", text_done, out);
-    const Json part = part_json(text_, Json::array());
-    Json part_done = place();
-    part_done["part"] = part;
-    put("response.content_part.done", part_done, out);
-    const Json item = message_json(item_status(reason), Json::array({part}));
-    put("response.output_item.done", {{"output_index", 0}, {"item", item}}, out);
-    const Json response = ended_json(reason, item, answer.counts);
-    put(reason == FinishReason::kStop ? "response.completed" : "response.incomplete", {{"response", response}}, out);
-  }
-
-  void fail(const Refusal& refusal, std::string& out) override {
-    Json response = response_json("failed", Json::array(), Json());
-    response["error"] = {{"code", refusal.status == 429 ? "rate_limit_exceeded" : "server_error"},
-                         {"message", refusal.message}};
-    put("response.failed", {{"response", std::move(response)}}, out);
-  }
-
-  HttpReply whole(const AnswerSoFar& answer) override {
-    const ChoiceSoFar& choice = answer.choices.front();
-    const Json part = part_json(choice.text, logprobs_json(choice.logprobs));
-    const Json item = message_json(item_status(choice.reason), Json::array({part}));
-    return json_reply(ended_json(choice.reason, item, answer.counts));
+  /// The assistant has come to an end.
+  void flush() {
+    if (!said_) return;
+    Message& message = messages_.emplace_back(Message{.role = "assistant", .content = *std::exchange(said_, {})});
+    Json more = Json::object();
+    if (!thoughts_.empty()) more["reasoning_content"] = std::exchange(thoughts_, {});
+    if (!calls_.empty()) more["tool_calls"] = std::exchange(calls_, Json::array());
+    if (!more.empty()) message.more = to_text(more);
   }
 
  private:
-  static const char* item_status(FinishReason reason) {
-    return reason == FinishReason::kStop ? "completed" : "incomplete";
+  static std::optional<Refusal> read_string(const Json& item, const char* name, const std::string& where,
+                                            std::string& text) {
+    const Json* value = find(item, name);
+    if (value == nullptr || !value->is_string()) return bad_field(where + "." + name, "must be a string");
+    text = value->get<std::string>();
+    return std::nullopt;
   }
 
-  Json place() const { return {{"item_id", message_id_}, {"output_index", 0}, {"content_index", 0}}; }
-
-  void put(std::string_view name, const Json& event, std::string& out) {
-    Json all{{"type", name}};
-    all.update(event);
-    all["sequence_number"] = sequence_++;
-    put_named_event(name, to_text(all), out);
-  }
-
-  Json part_json(const std::string& text, Json logprobs) const {
-    return {{"type", "output_text"}, {"text", text}, {"annotations", Json::array()}, {"logprobs", std::move(logprobs)}};
-  }
-
-  Json message_json(const char* status, Json content) const {
-    return {{"id", message_id_},
-            {"type", "message"},
-            {"status", status},
-            {"role", "assistant"},
-            {"content", std::move(content)}};
-  }
-
-  Json response_json(const char* status, Json output, Json usage) const {
-    Json json{{"id", id_},        {"object", "response"}, {"created_at", created_},
-              {"status", status}, {"error", nullptr},     {"incomplete_details", nullptr}};
-    json.update(options_.echo);
-    json["output"] = std::move(output);
-    json["usage"] = std::move(usage);
-    return json;
-  }
-
-  Json ended_json(FinishReason reason, const Json& item, const TokenCounts& counts) const {
-    Json json = response_json(item_status(reason), Json::array({item}), response_usage(counts));
-    if (reason == FinishReason::kStop) {
-      json["completed_at"] = unix_seconds();
-    } else {
-      json["incomplete_details"] = {{"reason", reason == FinishReason::kLength ? "max_output_tokens" : "aborted"}};
+  std::optional<Refusal> read_message(const Json& item, const std::string& where) {
+    const Json* role = find(item, "role");
+    if (role == nullptr || (*role != "user" && *role != "assistant" && *role != "system" && *role != "developer")) {
+      return bad_field(where + ".role", "must be user, assistant, system or developer");
     }
-    return json;
+    std::string content;
+    if (auto refusal = read_texts(find(item, "content"), where + ".content", content)) return refusal;
+    if (*role == "assistant") {
+      if (said_ && !(said_->empty() && calls_.empty())) flush();
+      said_ = std::move(content);
+      return std::nullopt;
+    }
+    flush();
+    messages_.push_back({*role == "developer" ? "system" : role->get<std::string>(), std::move(content)});
+    return std::nullopt;
   }
 
-  Json logprobs_json(const std::vector<TokenLogprobs>& tokens) const {
-    return options_.logprobs < 0 ? Json::array() : token_logprobs_json(*options_.pipeline, tokens);
+  std::optional<Refusal> read_call(const Json& item, const std::string& where) {
+    std::string id;
+    std::string name;
+    std::string arguments;
+    if (auto refusal = read_string(item, "call_id", where, id)) return refusal;
+    if (auto refusal = read_string(item, "name", where, name)) return refusal;
+    if (auto refusal = read_string(item, "arguments", where, arguments)) return refusal;
+    if (!said_) said_.emplace();
+    calls_.push_back(template_call(id, name, arguments));
+    return std::nullopt;
   }
 
-  const ResponseOptions options_;
-  const std::string id_;
-  const std::string message_id_;
-  const std::int64_t created_;
-  const std::string delta_tail_;
-  std::int64_t sequence_ = 0;
-  std::string text_;  // of a stream, whose end repeats it; logprobs come with the deltas alone
+  std::optional<Refusal> read_output(const Json& item, const std::string& where) {
+    std::string id;
+    if (auto refusal = read_string(item, "call_id", where, id)) return refusal;
+    Message message{.role = "tool", .content = ""};
+    if (auto refusal = read_texts(find(item, "output"), where + ".output", message.content)) return refusal;
+    message.more = to_text({{"tool_call_id", id}});
+    flush();
+    messages_.push_back(std::move(message));
+    return std::nullopt;
+  }
+
+  /// The thoughts themselves, or else their summary.
+  std::optional<Refusal> read_reasoning(const Json& item, const std::string& where) {
+    const Json* parts = find(item, "content");
+    const char* name = "content";
+    if (parts == nullptr || parts->empty()) {
+      parts = find(item, "summary");
+      name = "summary";
+    }
+    std::string text;
+    if (parts != nullptr) {
+      const std::string at = where + "." + name;
+      if (auto refusal = read_content(parts, at, {"reasoning_text", "summary_text"}, text)) return refusal;
+    }
+    if (said_ && !(said_->empty() && calls_.empty())) flush();
+    if (!said_) said_.emplace();
+    thoughts_ += text;
+    return std::nullopt;
+  }
+
+  std::vector<Message>& messages_;
+  // Of the assistant, as far as it has come:
+  std::optional<std::string> said_;
+  std::string thoughts_;
+  Json calls_ = Json::array();
 };
 
-std::optional<Refusal> read_item(const Json& item, const std::string& where, Message& message) {
-  if (const Json* type = find(item, "type"); type != nullptr && *type != "message") {
-    return not_available(where + ".type", "only messages are available in this version");
+/// The effort is a variable of some chat templates.
+std::optional<Refusal> read_reasoning_options(const Json& reasoning, Json& variables) {
+  for (const auto& [name, value] : reasoning.items()) {
+    const bool effort = name == "effort" && (value.is_null() || value.is_string());
+    if (!effort && !value.is_null()) {
+      return not_available("reasoning." + name.substr(0, 100), "only the effort is taken, as a string");
+    }
+    if (effort) variables["reasoning_effort"] = value;
   }
-  const Json* role = find(item, "role");
-  if (role != nullptr && (*role == "user" || *role == "assistant" || *role == "system")) {
-    message.role = role->get<std::string>();
-  } else if (role != nullptr && *role == "developer") {
-    message.role = "system";
-  } else {
-    return bad_field(where + ".role", "must be user, assistant, system or developer");
-  }
-  return read_content(find(item, "content"), where + ".content", {"input_text", "output_text", "text"},
-                      message.content);
+  return std::nullopt;
 }
 
 std::optional<Refusal> read_input(const Json& body, GenerationRequest& request) {
@@ -167,23 +139,34 @@ std::optional<Refusal> read_input(const Json& body, GenerationRequest& request) 
   if (input.is_string()) {
     request.messages.push_back({"user", input.get<std::string>()});
   } else {
+    InputReader reader(request.messages);
     for (std::size_t i = 0; i < input.size(); ++i) {
-      Message message;
-      if (auto refusal = read_item(input[i], fmt::format("input[{}]", i), message)) return refusal;
-      request.messages.push_back(std::move(message));
+      if (auto refusal = reader.read(input[i], fmt::format("input[{}]", i))) return refusal;
     }
+    reader.flush();
   }
-  Json variables = body;
+  Json variables = Json::object();
+  for (const char* name : {"chat_template_kwargs", "enable_thinking"}) {
+    if (const Json* value = find(body, name)) variables[name] = *value;
+  }
   if (const Json* reasoning = find(body, "reasoning")) {
-    for (const auto& [name, value] : reasoning->items()) {
-      const bool effort = name == "effort" && (value.is_null() || value.is_string());
-      if (!effort && !value.is_null()) {
-        return not_available("reasoning." + name.substr(0, 100), "only the effort is taken, as a string");
-      }
-      if (effort) variables["reasoning_effort"] = value;
-    }
+    if (auto refusal = read_reasoning_options(*reasoning, variables)) return refusal;
   }
   return read_template_variables(variables, request.chat_template_kwargs);
+}
+
+std::optional<Refusal> read_text_options(const Json& body, std::optional<GrammarSource>& format) {
+  const Json* text = find(body, "text");
+  if (text == nullptr) return std::nullopt;
+  for (const auto& [name, value] : text->items()) {
+    if (value.is_null()) continue;
+    if (name == "format") {
+      if (auto refusal = read_flat_format(value, "text.format", format)) return refusal;
+    } else if (name != "verbosity" || value != "medium") {
+      return not_available("text." + name.substr(0, 100), "not available in this version");
+    }
+  }
+  return std::nullopt;
 }
 
 std::optional<Refusal> check_stream_options(const Json& body) {
@@ -210,6 +193,8 @@ Json echo_of(const Json& body, const std::string& model) {
   };
   Json reasoning{{"effort", nullptr}, {"summary", nullptr}};
   reasoning.update(given_or("reasoning", Json::object()));
+  Json text{{"format", {{"type", "text"}}}};
+  text.update(given_or("text", Json::object()));
   return {{"instructions", given("instructions")},
           {"max_output_tokens", given("max_output_tokens")},
           {"model", model},
@@ -219,9 +204,9 @@ Json echo_of(const Json& body, const std::string& model) {
           {"background", false},
           {"store", false},
           {"temperature", given("temperature")},
-          {"text", {{"format", {{"type", "text"}}}}},
+          {"text", text},
           {"tool_choice", given_or("tool_choice", "auto")},
-          {"tools", Json::array()},
+          {"tools", given_or("tools", Json::array())},
           {"top_logprobs", given_or("top_logprobs", 0)},
           {"top_p", given("top_p")},
           {"truncation", "disabled"},
@@ -240,6 +225,12 @@ HttpReply responses(Context& context, const Call& call) {
   if (const auto refusal = read_input(body, request)) return to_reply(*refusal);
   if (const auto refusal = check_stream_options(body)) return to_reply(*refusal);
 
+  AnswerDemands demands{.format_field = "text.format"};
+  if (const auto refusal = read_text_options(body, demands.format)) return to_reply(*refusal);
+  if (const auto refusal = read_tools(body, ToolProtocol::kResponses, context.options.tools, demands.tools)) {
+    return to_reply(*refusal);
+  }
+
   ResponseOptions options{.pipeline = &context.pipeline, .echo = echo_of(body, context.options.model_name)};
   const Json* include = find(body, "include");
   const bool logprobs = include != nullptr && *include == Json::array({"message.output_text.logprobs"});
@@ -248,8 +239,9 @@ HttpReply responses(Context& context, const Call& call) {
   request.config = generation_config(
       body, get_or<std::int64_t>(body, "max_output_tokens", std::numeric_limits<std::int32_t>::max()));
   request.config.logprobs = options.logprobs;
+  if (const auto refusal = prepare_answer(context, demands, request, options.reading)) return to_reply(*refusal);
   plan.stream = get_or(body, "stream", false);
-  plan.format = std::make_unique<ResponseFormat>(std::move(options));
+  plan.format = make_response_format(std::move(options));
   return answer_with(context, std::move(plan));
 }
 

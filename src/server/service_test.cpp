@@ -264,6 +264,15 @@ TEST(Chat, HasLeftItsPlaceWhenItsReaderHearsOfTheEnd) {
   }
 }
 
+TEST(Completions, AreHeldToAFormat) {
+  TestService test(says("x"));
+  test.post_json("/v1/completions", R"({"prompt": ["a", "b"], "response_format": {"type": "json_object"}})");
+  ASSERT_EQ(test.engine.requests().size(), 2U);
+  for (const Request& request : test.engine.requests()) EXPECT_NE(request.grammar, nullptr);
+  EXPECT_EQ(test.refusal("/v1/completions", R"({"prompt": "a", "response_format": {"type": "xml"}})")["param"],
+            "response_format.type");
+}
+
 TEST(Completions, GoOnWithEachPrompt) {
   TestService test([](const Request& request) {
     Script script;

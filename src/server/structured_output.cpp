@@ -25,25 +25,32 @@ std::optional<Refusal> check_members(const Json& object, const std::string& wher
   return std::nullopt;
 }
 
-std::optional<Refusal> read_json_schema(const Json& format, std::optional<GrammarSource>& source) {
-  if (auto refusal = check_members(format, kField, {"type", "json_schema"})) return refusal;
-  const Json* wrapped = find(format, "json_schema");
-  const std::string where = "response_format.json_schema";
-  if (wrapped == nullptr || !wrapped->is_object()) return bad_field(where, "must be an object with a schema");
-  if (auto refusal = check_members(*wrapped, where, {"name", "description", "schema", "strict"})) return refusal;
+/// A schema and what stands beside it.
+std::optional<Refusal> read_schema(const Json& named, const std::string& where, std::optional<GrammarSource>& source) {
   for (const char* name : {"name", "description"}) {
-    const Json* value = find(*wrapped, name);
+    const Json* value = find(named, name);
     if (value != nullptr && !value->is_string()) return bad_field(where + "." + name, "must be a string");
   }
-  const Json* strict = find(*wrapped, "strict");
+  const Json* strict = find(named, "strict");
   if (strict != nullptr && !strict->is_boolean()) return bad_field(where + ".strict", "must be true or false");
-  const Json* schema = find(*wrapped, "schema");
+  const Json* schema = find(named, "schema");
   if (schema == nullptr || !(schema->is_object() || schema->is_boolean())) {
     return bad_field(where + ".schema", "must be a JSON schema");
   }
   source = {.kind = GrammarSource::Kind::kJsonSchema, .text = to_text(*schema)};
   return std::nullopt;
 }
+
+std::optional<Refusal> read_json_schema(const Json& format, std::optional<GrammarSource>& source) {
+  if (auto refusal = check_members(format, kField, {"type", "json_schema"})) return refusal;
+  const Json* wrapped = find(format, "json_schema");
+  const std::string where = "response_format.json_schema";
+  if (wrapped == nullptr || !wrapped->is_object()) return bad_field(where, "must be an object with a schema");
+  if (auto refusal = check_members(*wrapped, where, {"name", "description", "schema", "strict"})) return refusal;
+  return read_schema(*wrapped, where, source);
+}
+
+GrammarSource any_object() { return {.kind = GrammarSource::Kind::kJsonSchema, .text = R"({"type":"object"})"}; }
 
 std::optional<Refusal> read_text(const Json& format, const char* name, std::string& text) {
   const Json* value = find(format, name);
@@ -108,30 +115,60 @@ std::string regex_rule(std::string_view regex) {
   return "/" + escaped + "/";
 }
 
-/// The rule `calls` and what it needs. What stands around the arguments is written as models of the family learn it.
-std::string call_rules(const Pipeline& pipeline, const ToolUse& tools) {
+/// The rule `call`: one call of any tool, without its marks. `free`: only strict tools are held to their schemas.
+std::string call_rule(const ToolUse& tools, bool free) {
   const ToolSyntax& syntax = *tools.syntax;
   std::string calls;
   std::string rules;
   for (std::size_t i = 0; i < tools.tools.size(); ++i) {
     const Tool& tool = tools.tools[i];
     const std::string head = fmt::format("{{\"name\": {}, \"{}\": ", json_string(tool.name), syntax.arguments_key);
+    const Json schema = free && !tool.strict ? Json{{"type", "object"}} : tool.parameters;
     rules += fmt::format("call_{}: {} arguments_{} \"}}\"\narguments_{}: {}\n", i, json_string(head), i, i,
-                         json_rule(tool.parameters));
+                         json_rule(schema));
     calls += fmt::format("{}call_{}", i > 0 ? " | " : "", i);
   }
-  rules += "call: " + calls + "\n";
-  const std::string begin = mark(pipeline, syntax.begin);
-  if (syntax.list) {
-    const std::string rest = tools.one_call ? "" : " (\", \" call)*";
-    return rules + fmt::format("calls: {} \"[\" call{} \"]\"\n", begin, rest);
-  }
-  if (syntax.bare) return rules + (tools.one_call ? "calls: call\n" : "calls: call (\"; \" call)*\n");
+  return rules + "call: " + calls + "\n";
+}
+
+/// What stands behind the mark that begins calls, written as models of the family learn it.
+std::string marked_body(const Pipeline& pipeline, const ToolUse& tools) {
+  const ToolSyntax& syntax = *tools.syntax;
+  if (syntax.list) return tools.one_call ? R"("[" call "]")" : R"("[" call (", " call)* "]")";
+  if (syntax.bare) return tools.one_call ? "call" : R"(call ("; " call)*)";
   const std::string line_end = syntax.line_end.empty() ? "" : json_string(syntax.line_end);
-  const std::string one =
-      fmt::format("{} {} call {} {}", begin, line_end, line_end, syntax.end.empty() ? "" : mark(pipeline, syntax.end));
-  if (tools.one_call) return rules + "calls: " + one + "\n";
+  return fmt::format("{} call {} {}", line_end, line_end, syntax.end.empty() ? "" : mark(pipeline, syntax.end));
+}
+
+/// The rule `calls` and what it needs: calls, and nothing else.
+std::string demanded_rules(const Pipeline& pipeline, const ToolUse& tools) {
+  const ToolSyntax& syntax = *tools.syntax;
+  const std::string rules = call_rule(tools, /*free=*/false) + "body: " + marked_body(pipeline, tools) + "\n";
+  if (syntax.bare) return rules + "calls: body\n";
+  const std::string one = mark(pipeline, syntax.begin) + " body";
+  if (syntax.list || tools.one_call) return rules + "calls: " + one + "\n";
   return rules + fmt::format("marked: {}\ncalls: marked (\"\\n\" marked)*\n", one);
+}
+
+/// The rule `rest` and what it needs: whatever the model likes, but what begins as a call is one. Text ends where the
+/// mark is complete, since the shortest match of a lazy rule wins over all others.
+std::string free_rules(const Pipeline& pipeline, const ToolUse& tools, bool may_think) {
+  const ToolSyntax& syntax = *tools.syntax;
+  // Answers of such models that begin with a brace are calls.
+  const std::string text = syntax.bare ? R"(/[ \t\r\n]*([^{ \t\r\n](?s:.*))?/)" : R"(/(?s:.*)/)";
+  std::string rules = call_rule(tools, /*free=*/true) + "body: " + marked_body(pipeline, tools) + "\n";
+  rules += fmt::format("TALK: {}\ntalk: TALK\n", text);
+  // A mark within thoughts, which are text here, begins nothing.
+  const std::string thinks = fmt::format(R"(/[ \t\r\n]*{}(?s:.*)/ & ~/(?s:.*)<\/think>(?s:.*)/)", kThinkBegin);
+  const std::string answering = may_think ? fmt::format(" & ~({})", thinks) : "";
+  if (special_tokens(pipeline, syntax.begin).empty()) {
+    rules += fmt::format("MARKED: {} {}{}\nlead[lazy]: MARKED\n", text, json_string(syntax.begin), answering);
+  } else {
+    rules += fmt::format("LEAD: {}{}\nlead: LEAD {}\n", text, answering, mark(pipeline, syntax.begin));
+  }
+  if (syntax.bare) return rules + "rest: body | lead body | talk\n";
+  if (syntax.list) return rules + "rest: lead body | talk\n";
+  return rules + "rest: (lead body)* talk\n";
 }
 
 /// The rule `thoughts`, to their end.
@@ -146,6 +183,24 @@ std::string thought_rules(const Pipeline& pipeline, AnswerReading::Thoughts thou
   const bool begun = thoughts == AnswerReading::Thoughts::kBegun;
   rules += "thoughts: " + (begun ? std::string() : mark(pipeline, kThinkBegin)) + " thinking gap?\n";
   return rules + "gap: /[ \\n]{1,4}/\n";
+}
+
+/// The rule `begin`: the rule `rest`, with thoughts in front.
+std::string begin_rules(const Pipeline& pipeline, AnswerReading::Thoughts thoughts) {
+  const bool begun = thoughts == AnswerReading::Thoughts::kBegun;
+  return std::string("begin: ") + (begun ? "thoughts rest\n" : "thoughts rest | rest\n") +
+         thought_rules(pipeline, thoughts);
+}
+
+GrammarSource lark(std::string text) { return {.kind = GrammarSource::Kind::kLark, .text = std::move(text)}; }
+
+/// Free but for calls of strict tools.
+GrammarSource strict_grammar(const Pipeline& pipeline, const ToolUse& tools, AnswerReading::Thoughts thoughts) {
+  // Where nothing but text tells thoughts from the answer, one rule has to read both.
+  const bool as_text = thoughts == AnswerReading::Thoughts::kMayBegin && special_tokens(pipeline, kThinkBegin).empty();
+  const bool apart = thoughts != AnswerReading::Thoughts::kNone && !as_text;
+  const std::string rest = free_rules(pipeline, tools, as_text);
+  return lark(apart ? "start: begin\n" + begin_rules(pipeline, thoughts) + rest : "start: rest\n" + rest);
 }
 
 }  // namespace
@@ -170,16 +225,35 @@ std::optional<Refusal> read_response_format(const Json& body, std::optional<Gram
     return read_text(*given, "regex_schema", format->text);
   }
   if (auto refusal = check_members(*given, kField, {"type"})) return refusal;
-  if (*type == "json_object") format = {.kind = GrammarSource::Kind::kJsonSchema, .text = R"({"type":"object"})"};
+  if (*type == "json_object") format = any_object();
   return std::nullopt;
 }
 
-std::optional<Refusal> combine_grammar(const Pipeline& pipeline, const std::optional<GrammarSource>& format,
-                                       const ToolUse& tools, const AnswerReading& reading,
-                                       std::optional<GrammarSource>& grammar) {
+std::optional<Refusal> read_flat_format(const Json& given, const std::string& where,
+                                        std::optional<GrammarSource>& format) {
+  if (!given.is_object()) return bad_field(where, "must be an object");
+  const Json* type = find(given, "type");
+  if (type != nullptr && *type == "json_schema") {
+    if (auto refusal = check_members(given, where, {"type", "name", "description", "schema", "strict"})) return refusal;
+    return read_schema(given, where, format);
+  }
+  if (type == nullptr || (*type != "text" && *type != "json_object")) {
+    return bad_field(where + ".type", "must be text, json_object or json_schema");
+  }
+  if (auto refusal = check_members(given, where, {"type"})) return refusal;
+  if (*type == "json_object") format = any_object();
+  return std::nullopt;
+}
+
+std::optional<Refusal> answer_grammar(const Pipeline& pipeline, const std::optional<GrammarSource>& format,
+                                      const ToolUse& tools, const AnswerReading& reading,
+                                      std::optional<GrammarSource>& grammar) {
   const bool thinks = reading.thoughts != AnswerReading::Thoughts::kNone;
   const bool calls = tools.demanded || (format && tools.may_be_called());
-  if (!format && !calls) return std::nullopt;
+  if (!format && !calls) {
+    if (tools.has_strict()) grammar = strict_grammar(pipeline, tools, reading.thoughts);
+    return std::nullopt;
+  }
   if (!calls && !thinks) {
     grammar = format;
     return std::nullopt;
@@ -188,36 +262,27 @@ std::optional<Refusal> combine_grammar(const Pipeline& pipeline, const std::opti
   if (answers && format->kind == GrammarSource::Kind::kLark) {
     return bad_field(kField, "a grammar is not available together with tools or with thoughts of the model");
   }
-  std::string lark = std::string("start: ") + (thinks ? "begin" : "rest") + "\n";
-  if (thinks) {
-    const bool begun = reading.thoughts == AnswerReading::Thoughts::kBegun;
-    lark += std::string("begin: ") + (begun ? "thoughts rest\n" : "thoughts rest | rest\n");
-    lark += thought_rules(pipeline, reading.thoughts);
-  }
-  lark += std::string("rest: ") + (answers && calls ? "calls | answer" : answers ? "answer" : "calls") + "\n";
-  if (calls) lark += call_rules(pipeline, tools);
+  std::string rules = std::string("start: ") + (thinks ? "begin" : "rest") + "\n";
+  if (thinks) rules += begin_rules(pipeline, reading.thoughts);
+  rules += std::string("rest: ") + (answers && calls ? "calls | answer" : answers ? "answer" : "calls") + "\n";
+  if (calls) rules += demanded_rules(pipeline, tools);
   if (answers) {
     const bool regex = format->kind == GrammarSource::Kind::kRegex;
-    lark += "answer: " + (regex ? regex_rule(format->text) : json_rule(Json::parse(format->text))) + "\n";
+    rules += "answer: " + (regex ? regex_rule(format->text) : json_rule(Json::parse(format->text))) + "\n";
   }
-  grammar = {.kind = GrammarSource::Kind::kLark, .text = std::move(lark)};
+  grammar = lark(std::move(rules));
   return std::nullopt;
 }
 
-std::optional<Refusal> set_grammar(Pipeline& pipeline, const Json& body, const ToolUse& tools,
-                                   const AnswerReading& reading, GenerationRequest& request) {
-  std::optional<GrammarSource> format;
-  if (auto refusal = read_response_format(body, format)) return refusal;
-  std::optional<GrammarSource> grammar;
-  if (auto refusal = combine_grammar(pipeline, format, tools, reading, grammar)) return refusal;
-  if (!grammar) return std::nullopt;
+std::optional<Refusal> set_grammar(Pipeline& pipeline, const GrammarSource& grammar, const std::string& field,
+                                   GenerationRequest& request) {
   if (request.config.min_new_tokens > 0) return bad_field("min_new_tokens", "not together with a grammar");
-  auto compiled = pipeline.compile_grammar(*grammar);
+  auto compiled = pipeline.compile_grammar(grammar);
   if (!compiled.ok()) {
     const StatusCode code = compiled.status().code();
     const bool theirs = code == StatusCode::kInvalidArgument || code == StatusCode::kResourceExhausted;
     if (!theirs) return refusal_of(compiled.status());
-    return bad_field(format ? kField : "tools", compiled.status().message());
+    return bad_field(field, compiled.status().message());
   }
   request.grammar = *std::move(compiled);
   return std::nullopt;

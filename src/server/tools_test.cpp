@@ -74,14 +74,14 @@ struct Asked {
     return text;
   }
   /// Whether the last request's grammar lets this answer pass, to its end.
-  bool lets_pass(std::string_view text) const {
+  bool lets_pass(std::string_view text) const { return lets_pass_tokens(byte_tokens(text)); }
+  bool lets_pass_tokens(const std::vector<std::int32_t>& tokens) const {
     const auto grammar = engine.requests().back().grammar;
     if (grammar == nullptr) return true;
     auto state = *grammar->begin();
     std::vector<std::uint32_t> words(ops::words_of_mask(512));
     bool ended = false;
-    for (const char c : text) {
-      const auto token = static_cast<unsigned char>(c);
+    for (const std::int32_t token : tokens) {
       if (ended || !state->allowed(words).ok() || !ops::in_mask(words, token)) return false;
       const Result<bool> result = state->accept(token);
       if (!result.ok()) return false;
@@ -260,6 +260,106 @@ TEST(Tools, ArgumentsFollowTheSchemaOfTheFunction) {
   EXPECT_FALSE(asked.lets_pass(call(R"({"city": "Ulm", "more": 1})")));
 }
 
+// --- strict tools, of the model's own accord ------------------------------------------------------------------------
+
+constexpr const char* kStrictTools =
+    R"("tools": [{"type": "function", "function": {"name": "get_weather", "strict": true, "parameters":
+       {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+        "additionalProperties": false}}}, {"type": "function", "function": {"name": "now"}}])";
+
+TEST(StrictTools, AreFreeUntilTheModelBeginsACall) {
+  struct Family {
+    const char* parser;
+    std::string begin;
+    std::string end;
+    const char* key;
+  };
+  const std::vector<Family> families{
+      {"hermes", "<tool_call>\n", "\n</tool_call>", "arguments"},
+      {"internlm", "<|action_start|><|plugin|>\n", "\n<|action_end|>", "parameters"},
+      {"mistral", "[TOOL_CALLS][", "]", "arguments"},
+      {"llama3", "", "", "parameters"},
+      {"llama3", "<|python_tag|>", "", "parameters"},
+  };
+  for (const Family& family : families) {
+    Asked asked("x", family.parser);
+    asked.choice(kStrictTools);
+    const auto call = [&](const std::string& name, const std::string& arguments) {
+      return family.begin + R"({"name": ")" + name + R"(", ")" + family.key + R"(": )" + arguments + "}" + family.end;
+    };
+    const std::string paris = call("get_weather", R"({"city": "Paris"})");
+    EXPECT_TRUE(asked.lets_pass("")) << family.parser;
+    EXPECT_TRUE(asked.lets_pass("It is noon.\n\n[1, 2] <tool_c")) << family.parser;
+    EXPECT_TRUE(asked.lets_pass(paris)) << family.parser;
+    EXPECT_TRUE(asked.lets_pass(call("now", R"({"what": ["ever"]})"))) << family.parser;
+    EXPECT_FALSE(asked.lets_pass(call("get_weather", "{}"))) << family.parser;
+    EXPECT_FALSE(asked.lets_pass(call("get_weather", R"({"city": 3})"))) << family.parser;
+    EXPECT_FALSE(asked.lets_pass(call("nobody", "{}"))) << family.parser;
+    if (family.begin.empty()) continue;
+    EXPECT_TRUE(asked.lets_pass("Let me see.\n" + paris)) << family.parser;
+    EXPECT_FALSE(asked.lets_pass("Let me see.\n" + call("get_weather", "{}"))) << family.parser;
+    EXPECT_FALSE(asked.lets_pass(family.begin)) << family.parser;
+  }
+}
+
+TEST(StrictTools, MayBeCalledTwiceAndSpokenOf) {
+  Asked asked("x");
+  asked.choice(kStrictTools);
+  const std::string paris =
+      "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>";
+  const std::string nowhere = "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {}}\n</tool_call>";
+  EXPECT_TRUE(asked.lets_pass(paris + "\n" + paris + "\nThat was all."));
+  EXPECT_FALSE(asked.lets_pass(paris + "\n" + nowhere));
+}
+
+TEST(StrictTools, BesideThoughtsThatAreText) {
+  Asked asked("x", "qwen", true);
+  asked.choice(kStrictTools);
+  const std::string thoughts = "<think>\nA <tool_call> now?\n</think>\n\n";
+  const std::string now = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
+  EXPECT_TRUE(asked.lets_pass(thoughts + "No."));
+  EXPECT_TRUE(asked.lets_pass(thoughts + now));
+  EXPECT_TRUE(asked.lets_pass(now));
+  EXPECT_FALSE(asked.lets_pass(thoughts + "<tool_call>\nnow"));
+  EXPECT_FALSE(asked.lets_pass("<tool_call>\nnow"));
+  Asked begun("x", "qwen", true, "{% if tools %}[tools]{% endif %}{{ messages[0].content }}<think>");
+  begun.choice(kStrictTools);
+  EXPECT_TRUE(begun.lets_pass("A <tool_call>?</think>\n\nNo."));
+  EXPECT_TRUE(begun.lets_pass("Well.</think>\n\n" + now));
+  EXPECT_FALSE(begun.lets_pass("Well.</think>\n\n<tool_call>\nnow"));
+}
+
+TEST(StrictTools, WithMarksThatAreTokens) {
+  const ToolSyntax syntax{.name = "special", .begin = "<|im_end|>", .end = "<bos>"};
+  for (const bool thoughts : {false, true}) {
+    Asked asked(pipeline_with("x"), {.tools = &syntax, .thoughts = thoughts});
+    asked.choice(kStrictTools);
+    const auto tokens = [](const std::string& text, const std::string& arguments) {
+      std::vector<std::int32_t> ids = byte_tokens(text);
+      ids.push_back(kTestImEnd);
+      const auto call = byte_tokens(R"({"name": "get_weather", "arguments": )" + arguments + "}");
+      ids.insert(ids.end(), call.begin(), call.end());
+      ids.push_back(kTestBos);
+      return ids;
+    };
+    EXPECT_TRUE(asked.lets_pass("Hello <|im_end|>")) << thoughts;
+    EXPECT_TRUE(asked.lets_pass_tokens(tokens("", R"({"city": "Ulm"})"))) << thoughts;
+    EXPECT_TRUE(asked.lets_pass_tokens(tokens("Well. ", R"({"city": "Ulm"})"))) << thoughts;
+    EXPECT_FALSE(asked.lets_pass_tokens(tokens("Well. ", "{}"))) << thoughts;
+  }
+}
+
+TEST(StrictTools, AreRefusedWhereTheSchemaCannotBeFollowed) {
+  Asked asked("x");
+  const auto with = [](const char* strict) {
+    return std::string(R"("tools": [{"type": "function", "function": {"name": "f", "strict": )") + strict +
+           R"(, "parameters": {"type": "object", "minProperties": 3, "not": {}}}}])";
+  };
+  EXPECT_NE(asked.refusal(with("true")).find("tools: "), std::string::npos);
+  asked.choice(with("false"));
+  EXPECT_EQ(asked.engine.requests().back().grammar, nullptr);
+}
+
 TEST(Tools, StandBesideAResponseFormat) {
   Asked asked("x");
   asked.choice(std::string(kTools) + R"(, "response_format": {"type": "json_object"})");
@@ -289,8 +389,8 @@ TEST(Tools, StandInTheHistory) {
              [{"id": "c1", "type": "function", "function": {"name": "now", "arguments": "{\"a\": 1}"}}]},
              {"role": "tool", "tool_call_id": "c1", "content": "noon"}]})")));
   EXPECT_EQ(reply.status, 200) << reply.body;
-  EXPECT_TRUE(asked.prompt().starts_with("<user>Hi<assistant>=now(")) << asked.prompt();
-  EXPECT_TRUE(asked.prompt().ends_with("<tool>noon<assistant>")) << asked.prompt();
+  // The arguments are an object there, though the protocol has them as text: templates write them as JSON.
+  EXPECT_EQ(asked.prompt(), R"(<user>Hi<assistant>=now({"a": 1})<tool>noon<assistant>)");
 }
 
 TEST(Tools, AreCheckedBeforeAnythingIsDone) {

@@ -13,8 +13,6 @@ import openai
 import pydantic
 import pytest
 
-from server_process import BINARY, Server
-
 PERSON = {
     "type": "object",
     "properties": {
@@ -51,11 +49,8 @@ def client(real):
 
 
 @pytest.fixture(scope="module")
-def tool_client(model):
-    server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--model-name", "small", "--session-len",
-                     "1024", "--cache-max-entry-count", "0.05", "--tool-call-parser", "qwen", "--chat-template", "qwen"])
-    yield server.client()
-    assert server.stop() == 0, server.output
+def tool_client(real_tools):
+    return real_tools.client()
 
 
 @pytest.mark.parametrize("temperature", [0, 1, 2])
@@ -122,6 +117,18 @@ def test_what_ignores_the_end_ends_with_the_grammar(client):
     choice = ask(client, extra_body={"response_format": {"type": "regex_schema", "regex_schema": "yes|no"},
                                      "ignore_eos": True}).choices[0]
     assert choice.message.content in ("yes", "no") and choice.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_completions_are_held_to_a_format(client, stream):
+    asked = {"model": "", "prompt": ["A person:", "Another:"], "max_tokens": 200, "temperature": 1, "stream": stream,
+             "extra_body": {"response_format": schema_format(PERSON)}}
+    texts = ["", ""]
+    for chunk in client.completions.create(**asked) if stream else [client.completions.create(**asked)]:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    for text in texts:
+        jsonschema.validate(json.loads(text), PERSON)
 
 
 def test_the_client_parses_into_a_class(client):

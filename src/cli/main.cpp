@@ -22,11 +22,11 @@ namespace {
 
 using AddVerb = void (*)(CLI::App& program, Run& run);
 
-constexpr std::array<AddVerb, 8> kVerbs{add_chat,    add_serve,     add_eval, add_benchmark,
+constexpr std::array<AddVerb, 9> kVerbs{add_chat,    add_serve,     add_lite, add_eval,      add_benchmark,
                                         add_convert, add_check_env, add_list, add_completion};
 
 // LMDeploy's other verbs: a row leaves when its verb joins kVerbs.
-constexpr std::array<std::string_view, 2> kVerbsToCome{"lite", "serve gradio"};
+constexpr std::array<std::string_view, 1> kVerbsToCome{"serve gradio"};
 
 constexpr const char* kDescription = "Lanner runs and measures large language models.";
 constexpr const char* kExamples = R"(Examples:

@@ -52,6 +52,7 @@ void note(std::string_view message);
 Status not_yet(const std::string& what);
 
 void add_chat(CLI::App& program, Run& run);
+void add_lite(CLI::App& program, Run& run);
 void add_eval(CLI::App& program, Run& run);
 void add_benchmark(CLI::App& program, Run& run);
 void add_convert(CLI::App& program, Run& run);

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "engine/engine_test_support.h"
-#include "engine/forwarding_backend.h"
+#include "ops/forwarding_backend.h"
 
 namespace lanner {
 namespace {
@@ -30,7 +30,7 @@ bool count_down(std::atomic<int>& count) {
   return true;
 }
 
-class RefusingBackend final : public ForwardingBackend {
+class RefusingBackend final : public ops::ForwardingBackend {
  public:
   RefusingBackend(std::unique_ptr<ops::Backend> inner, Refusals& refusals)
       : ForwardingBackend(std::move(inner)), refusals_(refusals) {}

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "engine/engine_test_support.h"
-#include "engine/forwarding_backend.h"
+#include "ops/forwarding_backend.h"
 #include "ops/refuse_memory.h"
 
 namespace lanner {
@@ -96,7 +96,7 @@ TEST(DeviceMemory, AnotherMayTakeAllOfItBesideTheEngine) {
 }
 
 /// After some steps it hands on blocks that are not there, so that a kernel reads where nothing is.
-class FaultingBackend final : public ForwardingBackend {
+class FaultingBackend final : public ops::ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
 

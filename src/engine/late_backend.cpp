@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/check.h"
-#include "engine/forwarding_backend.h"
+#include "ops/forwarding_backend.h"
 
 namespace lanner {
 namespace {
@@ -15,7 +15,7 @@ using ops::Batch;
 using ops::SampledToken;
 using ops::SampleRow;
 
-class LateBackend final : public ForwardingBackend {
+class LateBackend final : public ops::ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
 

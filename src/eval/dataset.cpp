@@ -46,16 +46,48 @@ Result<std::string> join_json_lines(const std::string& lines, const std::string&
   return joined;
 }
 
-Result<Dataset> read_named_set(const std::string& name, const std::vector<fs::path>& folders) {
+/// The first of these files of a named set, by the folders first.
+Result<Dataset> read_named_set(const std::string& name, const std::vector<std::string>& files,
+                               const std::vector<fs::path>& folders) {
   for (const fs::path& folder : folders) {
-    const std::string path = (folder / name / "test.txt").string();
-    std::error_code ignored;
-    if (!fs::is_regular_file(path, ignored)) continue;
-    LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path, kMaxBytes));
-    return Dataset{.path = path, .text = std::move(text)};
+    for (const std::string& file : files) {
+      const std::string path = (folder / name / file).string();
+      std::error_code ignored;
+      if (!fs::is_regular_file(path, ignored)) continue;
+      LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path, kMaxBytes));
+      return Dataset{.path = path, .text = std::move(text)};
+    }
   }
-  const std::string place = folders.empty() ? "" : (folders.front() / name / "test.txt").string();
+  const std::string place = folders.empty() ? "" : (folders.front() / name / files.front()).string();
   return not_found(fmt::format("the data set {} is not here: put its text into {}, or name a file", name, place));
+}
+
+bool is_named_set(const std::string& name) { return std::ranges::find(kNamedSets, name) != kNamedSets.end(); }
+
+Result<Dataset> read_text_file(const std::string& path) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) {
+    return not_found(fmt::format("{}: neither a file nor a data set by name ({})", path, fmt::join(kNamedSets, ", ")));
+  }
+  LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path, kMaxBytes));
+  if (fs::path(path).extension() == ".jsonl") {
+    LANNER_ASSIGN_OR_RETURN(text, join_json_lines(text, path));
+  }
+  return Dataset{.path = path, .text = std::move(text)};
+}
+
+/// Lines without the blanks around them, with an empty line between two.
+std::string sentences(const std::string& lines) {
+  constexpr const char* kBlanks = " \t\r";
+  std::istringstream input(lines);
+  std::string joined;
+  for (std::string line; std::getline(input, line);) {
+    const std::size_t begin = line.find_first_not_of(kBlanks);
+    if (begin == std::string::npos) continue;
+    if (!joined.empty()) joined += "\n\n";
+    joined += line.substr(begin, line.find_last_not_of(kBlanks) + 1 - begin);
+  }
+  return joined;
 }
 
 }  // namespace
@@ -75,19 +107,17 @@ std::vector<fs::path> data_folders() {
 }
 
 Result<Dataset> read_dataset(const std::string& name_or_file, const std::vector<fs::path>& folders) {
-  if (std::find(kNamedSets.begin(), kNamedSets.end(), name_or_file) != kNamedSets.end()) {
-    return read_named_set(name_or_file, folders);
-  }
-  std::error_code ignored;
-  if (!fs::is_regular_file(name_or_file, ignored)) {
-    return not_found(
-        fmt::format("{}: neither a file nor a data set by name ({})", name_or_file, fmt::join(kNamedSets, ", ")));
-  }
-  LANNER_ASSIGN_OR_RETURN(std::string text, read_file(name_or_file, kMaxBytes));
-  if (fs::path(name_or_file).extension() == ".jsonl") {
-    LANNER_ASSIGN_OR_RETURN(text, join_json_lines(text, name_or_file));
-  }
-  return Dataset{.path = name_or_file, .text = std::move(text)};
+  if (is_named_set(name_or_file)) return read_named_set(name_or_file, {"test.txt"}, folders);
+  return read_text_file(name_or_file);
+}
+
+Result<Dataset> read_calibration_set(const std::string& name_or_file, const std::vector<fs::path>& folders) {
+  if (!is_named_set(name_or_file)) return read_text_file(name_or_file);
+  const std::vector<std::string> files{"train.txt", name_or_file + ".train.txt", "valid.txt",
+                                       name_or_file + ".valid.txt"};
+  LANNER_ASSIGN_OR_RETURN(Dataset dataset, read_named_set(name_or_file, files, folders));
+  if (name_or_file == "ptb") dataset.text = sentences(dataset.text);
+  return dataset;
 }
 
 }  // namespace lanner::eval

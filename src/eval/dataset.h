@@ -29,4 +29,10 @@ struct Dataset {
 /// line; anything else is taken whole. kNotFound for a named set that is in none of `folders` says where to put it.
 Result<Dataset> read_dataset(const std::string& name_or_file, const std::vector<std::filesystem::path>& folders);
 
+/// A text to calibrate a model with, which is not the one that it is measured on: of a named set NAME the file
+/// NAME/train.txt, NAME/NAME.train.txt, NAME/valid.txt or NAME/NAME.valid.txt, else a file as above. Of ptb, lines are
+/// sentences and are joined by an empty line, as LMDeploy does.
+Result<Dataset> read_calibration_set(const std::string& name_or_file,
+                                     const std::vector<std::filesystem::path>& folders);
+
 }  // namespace lanner::eval

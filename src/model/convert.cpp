@@ -12,10 +12,11 @@
 #include <vector>
 
 #include "core/mapped_file.h"
+#include "model/copy_texts.h"
 #include "model/decoder.h"
 #include "model/decoder_config.h"
+#include "model/forwarding_checkpoint.h"
 #include "model/gguf.h"
-#include "model/model_folder.h"
 #include "model/packed_checkpoint.h"
 #include "model/packed_file.h"
 #include "ops/backend.h"
@@ -25,42 +26,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uintmax_t kMaxCopiedBytes = 256 << 20;
-
 /// Passes everything on, and remembers what was asked for.
-class RecordingCheckpoint final : public Checkpoint {
+class RecordingCheckpoint final : public ForwardingCheckpoint {
  public:
-  explicit RecordingCheckpoint(const Checkpoint& source) : source_(source) {}
-
-  CheckpointKind kind() const override { return source_.kind(); }
-  const std::string& path() const override { return source_.path(); }
-  const Json& config() const override { return source_.config(); }
-  const Json& generation_config() const override { return source_.generation_config(); }
-  std::int64_t tensor_bytes() const override { return source_.tensor_bytes(); }
-  Status check_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
-    return source_.check_matrix(name, rows, cols);
-  }
-  Status check_vector(std::string_view name, std::int64_t size) const override {
-    return source_.check_vector(name, size);
-  }
-  Result<std::shared_ptr<const Tokenizer>> tokenizer() const override { return source_.tokenizer(); }
-  std::optional<std::string> chat_template() const override { return source_.chat_template(); }
-  SpecialTokens special_tokens() const override { return source_.special_tokens(); }
+  using ForwardingCheckpoint::ForwardingCheckpoint;
 
   bool has_tensor(std::string_view name) const override {
-    const bool has = source_.has_tensor(name);
+    const bool has = source().has_tensor(name);
     if (has) tensors_.emplace(name);
     return has;
   }
   Result<std::vector<float>> vector(std::string_view name, std::int64_t size) const override {
-    LANNER_ASSIGN_OR_RETURN(std::vector<float> values, source_.vector(name, size));
+    LANNER_ASSIGN_OR_RETURN(std::vector<float> values, source().vector(name, size));
     vectors_.insert_or_assign(std::string(name), values);
     return values;
   }
   Result<ops::WeightSource> matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
-    LANNER_ASSIGN_OR_RETURN(ops::WeightSource source, source_.matrix(name, rows, cols));
-    input_orders_.insert_or_assign(std::string(name), source.input_order);
-    return source;
+    LANNER_ASSIGN_OR_RETURN(ops::WeightSource matrix, source().matrix(name, rows, cols));
+    input_orders_.insert_or_assign(std::string(name), matrix.input_order);
+    return matrix;
   }
 
   const std::set<std::string, std::less<>>& tensors() const { return tensors_; }
@@ -71,7 +55,6 @@ class RecordingCheckpoint final : public Checkpoint {
   }
 
  private:
-  const Checkpoint& source_;
   // What was answered; one thread loads.
   mutable std::set<std::string, std::less<>> tensors_;
   mutable std::map<std::string, std::vector<float>> vectors_;
@@ -170,6 +153,7 @@ class PartialFolder {
   PartialFolder(const PartialFolder&) = delete;
   PartialFolder& operator=(const PartialFolder&) = delete;
 
+  std::string path() const { return partial_.string(); }
   std::string file(std::string_view name) const { return (partial_ / name).string(); }
   Status move_to_place() {
     std::error_code error;
@@ -184,27 +168,6 @@ class PartialFolder {
   fs::path partial_;
   fs::path place_;
 };
-
-/// Configuration, tokenizer and templates are small files of these kinds; weights are not among them.
-bool is_text(const fs::path& path) {
-  const std::string name = path.filename().string();
-  if (name.starts_with('.') || name.find(".index.json") != std::string::npos) return false;
-  const fs::path kind = path.extension();
-  return kind == ".json" || kind == ".jinja" || kind == ".txt" || kind == ".model" || kind == ".md";
-}
-
-Status copy_texts(const std::string& folder, const PartialFolder& target) {
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    if (!entry->is_regular_file(error) || !is_text(entry->path())) continue;  // follows links
-    const std::string name = entry->path().filename().string();
-    LANNER_ASSIGN_OR_RETURN(const std::string path, model_file(folder, name));
-    if (fs::file_size(path, error) > kMaxCopiedBytes) continue;
-    fs::copy_file(path, target.file(name), error);
-    if (error) break;
-  }
-  return error ? io_error(fmt::format("{}: its files cannot be copied: {}", folder, error.message())) : Status();
-}
 
 /// The GGUF file without its tensors.
 Status copy_metadata(const std::string& path, const PartialFolder& target) {
@@ -242,7 +205,7 @@ Status convert_model(const ConvertOptions& options) {
   if (source->is_packed()) return invalid_argument(fmt::format("{}: is converted already", options.source));
   LANNER_ASSIGN_OR_RETURN(PartialFolder target, PartialFolder::create(options.destination));
   LANNER_RETURN_IF_ERROR(source->kind() == CheckpointKind::kGguf ? copy_metadata(options.source, target)
-                                                                 : copy_texts(options.source, target));
+                                                                 : copy_texts(options.source, target.path()));
   LANNER_RETURN_IF_ERROR(write_weights(*source, options, target.file(kPackedFileName)));
   return target.move_to_place();
 }

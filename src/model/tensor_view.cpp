@@ -16,7 +16,7 @@ namespace {
 
 /// memcpy, because a file may place elements at any address.
 template <typename T>
-void widen_elements(const std::byte* data, std::vector<float>& out) {
+void widen_elements(const std::byte* data, std::span<float> out) {
   for (std::size_t i = 0; i < out.size(); ++i) {
     T element{};
     std::memcpy(&element, data + i * sizeof(T), sizeof(T));
@@ -34,9 +34,7 @@ Status check_shape(std::string_view where, std::span<const std::int64_t> shape, 
       fmt::format("{}: has shape {}, the configuration asks for {}", where, shape_text(shape), shape_text(wanted)));
 }
 
-Result<std::vector<float>> widen(std::string_view where, ops::WeightFormat format, const std::byte* data,
-                                 std::int64_t count) {
-  std::vector<float> out(static_cast<std::size_t>(count));
+Status widen_into(std::string_view where, ops::WeightFormat format, const std::byte* data, std::span<float> out) {
   switch (format) {
     case ops::WeightFormat::kF32: widen_elements<float>(data, out); break;
     case ops::WeightFormat::kF16: widen_elements<Half>(data, out); break;
@@ -47,6 +45,13 @@ Result<std::vector<float>> widen(std::string_view where, ops::WeightFormat forma
   if (!std::ranges::all_of(out, [](float value) { return std::isfinite(value); })) {
     return corrupt(fmt::format("{}: holds a value that is not finite", where));
   }
+  return {};
+}
+
+Result<std::vector<float>> widen(std::string_view where, ops::WeightFormat format, const std::byte* data,
+                                 std::int64_t count) {
+  std::vector<float> out(static_cast<std::size_t>(count));
+  LANNER_RETURN_IF_ERROR(widen_into(where, format, data, out));
   return out;
 }
 

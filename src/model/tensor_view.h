@@ -25,6 +25,9 @@ Status check_shape(std::string_view where, std::span<const std::int64_t> shape, 
 Result<std::vector<float>> widen(std::string_view where, ops::WeightFormat format, const std::byte* data,
                                  std::int64_t count);
 
+/// The same, of as many elements as `out` holds.
+Status widen_into(std::string_view where, ops::WeightFormat format, const std::byte* data, std::span<float> out);
+
 /// A matrix that points at the bytes where they lie.
 ops::WeightSource dense_matrix(ops::WeightFormat format, const std::byte* data, std::int64_t rows, std::int64_t cols,
                                std::shared_ptr<const void> owner);

@@ -1,0 +1,171 @@
+// lanner lite: a smaller model out of a large one.
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/arguments.h"
+#include "cli/engine_flags.h"
+#include "cli/output.h"
+#include "cli/progress_bar.h"
+#include "cli/verbs.h"
+#include "eval/dataset.h"
+#include "model/decoder_config.h"
+#include "quant/awq.h"
+#include "quant/calibration_windows.h"
+
+namespace lanner::cli {
+namespace {
+
+struct LiteFlags {
+  ModelFlags source;
+  std::string work_dir = "./work_dir";
+  std::string calib_dataset = "wikitext2";
+  std::int64_t calib_samples = 128;
+  std::int64_t calib_seqlen = 2048;
+  std::int64_t w_bits = 4;
+  std::int64_t w_group_size = 128;
+  int threads = 0;
+  bool resume = false;
+  // LMDeploy's: accepted where they ask for what happens anyway.
+  bool w_sym = false;
+  std::int64_t batch_size = 1;
+  std::string dtype = "auto";
+  std::string device = "auto";
+  bool trust_remote_code = false;
+};
+
+/// What was typed, with another value of one flag: ready to be pasted into a shell.
+std::string command_with(const CLI::App& verb, const std::string& model, const std::string& flag,
+                         const std::string& value) {
+  const auto quoted = [](const std::string& word) {
+    constexpr const char* kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,+@%";
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+    std::string result = "'";
+    for (const char letter : word) result += letter == '\'' ? std::string("'\\''") : std::string(1, letter);
+    return result + "'";
+  };
+  std::string command = "lanner lite " + verb.get_name() + " " + quoted(model);
+  for (const CLI::Option* option : verb.get_options()) {
+    const std::string name = option->get_name();
+    if (option->count() == 0 || !name.starts_with("--") || name == flag) continue;
+    command += " " + name;
+    if (option->get_items_expected_max() == 0) continue;
+    for (const std::string& word : option->results()) command += " " + quoted(word);
+  }
+  return command + " " + flag + " " + value;
+}
+
+Status check_flags(const LiteFlags& flags) {
+  if (flags.w_bits != 4)
+    return unsupported(fmt::format("--w-bits {}: AWQ has a layout for 4 bits alone", flags.w_bits));
+  if (flags.w_sym) return not_yet("--w-sym");
+  if (flags.device == "cuda") return not_yet("--device cuda");
+  if (flags.dtype == "bfloat16") note("--dtype bfloat16: what stays in 16 bits is written as float16, which AWQ needs");
+  if (flags.batch_size != 1) note("--batch-size is not needed: samples go through a layer one after the other");
+  return {};
+}
+
+/// The error for a group size that does not fit, with the command that does.
+Status wrong_group(const CLI::App& verb, const LiteFlags& flags, const model::DecoderSpec& spec) {
+  const std::int64_t largest = quant::largest_group_size(spec, std::max<std::int64_t>(flags.w_group_size, 32));
+  const std::string problem =
+      fmt::format("--w-group-size {}: does not fit the matrices of this model", flags.w_group_size);
+  if (largest == 0) return unsupported(problem + ", and neither do 128, 64 or 32");
+  return invalid_argument(
+      fmt::format("{}; the largest that does is {}:\n  {}", problem, largest,
+                  command_with(verb, flags.source.model, "--w-group-size", std::to_string(largest))));
+}
+
+/// The text's windows; `tokens` keeps what they point to.
+Result<std::vector<std::span<const std::int32_t>>> calibration_windows(const LiteFlags& flags,
+                                                                       const model::Checkpoint& checkpoint,
+                                                                       std::vector<std::int32_t>& tokens) {
+  if (flags.calib_samples == 0) return std::vector<std::span<const std::int32_t>>();
+  LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset,
+                          eval::read_calibration_set(flags.calib_dataset, eval::data_folders()));
+  LANNER_ASSIGN_OR_RETURN(const auto tokenizer, checkpoint.tokenizer());
+  const auto encoded = tokenizer->encode(dataset.text, {.add_special_tokens = true, .parse_special = false});
+  if (!encoded.ok()) return with_context(encoded.status(), dataset.path);
+  tokens = *encoded;
+  auto windows = quant::draw_windows(tokens, flags.calib_samples, flags.calib_seqlen);
+  if (!windows.ok()) return with_context(windows.status(), dataset.path);
+  return windows;
+}
+
+double peak_memory_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024.0;
+}
+
+Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
+  LANNER_RETURN_IF_ERROR(check_flags(flags));
+  const auto start = std::chrono::steady_clock::now();
+  LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(flags.source));
+  LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path));
+  LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
+  if (quant::largest_group_size(spec, flags.w_group_size) != flags.w_group_size) return wrong_group(verb, flags, spec);
+  LANNER_ASSIGN_OR_RETURN(const quant::AwqPlan plan, quant::plan_awq(*checkpoint, flags.w_group_size));
+  std::vector<std::int32_t> tokens;
+  quant::AwqOptions options{.destination = flags.work_dir, .threads = flags.threads, .resume = flags.resume};
+  LANNER_ASSIGN_OR_RETURN(options.windows, calibration_windows(flags, *checkpoint, tokens));
+  quant::AwqResult result;
+  {
+    ProgressBar bar("quantizing");
+    options.progress = [&bar](double share) { bar.set(share); };
+    LANNER_ASSIGN_OR_RETURN(result, quant::quantize_awq(*checkpoint, plan, options));
+    bar.clear();
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return write_stdout(printable(fmt::format(
+      "{}: {} matrices in 4 bits, groups of {}; {} became {}\n"
+      "took {:.0f} s and at most {} of memory\n"
+      "talk to it: lanner chat {} --model-format awq\n",
+      flags.work_dir, result.matrices, plan.group_size, format_bytes(static_cast<double>(result.source_bytes)),
+      format_bytes(static_cast<double>(result.bytes)), seconds, format_bytes(peak_memory_bytes()), flags.work_dir)));
+}
+
+void add_calibration_flags(CLI::App& verb, LiteFlags& flags) {
+  verb.add_option("MODEL", flags.source.model, "A Hugging Face model folder, or ORG/NAME on a hub")->required();
+  verb.add_option("--work-dir", flags.work_dir, "The folder to write; it must not be there, or be empty");
+  verb.add_option("--calib-dataset", flags.calib_dataset,
+                  "The text to calibrate with: wikitext2, which comes with the program; ptb, c4 or pileval from a data "
+                  "folder; a text file, or a .jsonl file of {\"text\": …} lines");
+  limit(verb.add_option("--calib-samples", flags.calib_samples, "Pieces of that text; 0: round without calibration"), 0,
+        1 << 20);
+  limit(verb.add_option("--calib-seqlen", flags.calib_seqlen, "Tokens of a piece"), 1, 1 << 20);
+  limit(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"), 0,
+        1024);
+  verb.add_flag("--resume", flags.resume, "Go on with what a killed run has left in WORK_DIR.part");
+  add_hub_flags(verb, flags.source);
+}
+
+}  // namespace
+
+void add_lite(CLI::App& program, Run& run) {
+  CLI::App* group = program.add_subcommand("lite", "Make a model smaller");
+
+  const auto flags = std::make_shared<LiteFlags>();
+  CLI::App* verb = group->add_subcommand("auto_awq", "Weights of 4 bits by AWQ, as a Hugging Face folder");
+  add_calibration_flags(*verb, *flags);
+  verb->add_option("--w-bits", flags->w_bits, "Bits of a weight; only 4");
+  verb->add_option("--w-group-size", flags->w_group_size, "Input channels that share a scale: 128, 64 or 32");
+  std::vector<CLI::Option*> options;
+  options.push_back(verb->add_flag("--w-sym", flags->w_sym, "Not available yet"));
+  options.push_back(limit(verb->add_option("--batch-size", flags->batch_size, "Without effect"), 1, 1 << 20));
+  options.push_back(
+      add_choice(*verb, "--dtype", flags->dtype, {"auto", "float16", "bfloat16"}, "AWQ folders are float16"));
+  options.push_back(add_choice(*verb, "--device", flags->device, {"auto", "cpu", "cuda"}, "Only the CPU so far"));
+  options.push_back(verb->add_flag("--trust-remote-code", flags->trust_remote_code, "No code of a model is ever run"));
+  for (CLI::Option* option : options) option->group(kCompatibleGroup);
+  verb->callback([&run, flags, verb] { run = [flags, verb] { return exit_code(run_auto_awq(*verb, *flags)); }; });
+}
+
+}  // namespace lanner::cli

@@ -1,0 +1,142 @@
+#include "quant/calibration.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "core/check.h"
+#include "quant/dense_rows.h"
+#include "quant/layer_runner.h"
+#include "quant/smoothing.h"
+
+namespace lanner::quant {
+namespace {
+
+/// Hidden states of all samples, one behind the other.
+class StateFile {
+ public:
+  static Result<StateFile> open(const std::string& path, int flags) {
+    const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC, 0600);
+    if (descriptor < 0) return io_error(fmt::format("{}: cannot open: {}", path, std::strerror(errno)));
+    return StateFile(path, descriptor);
+  }
+  ~StateFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  StateFile(StateFile&& other) noexcept
+      : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+  StateFile& operator=(StateFile&&) = delete;
+  StateFile(const StateFile&) = delete;
+  StateFile& operator=(const StateFile&) = delete;
+
+  Status read(std::size_t sample, std::span<float> states) const {
+    auto bytes = std::as_writable_bytes(states);
+    auto place = static_cast<off_t>(sample * bytes.size());
+    while (!bytes.empty()) {
+      const ssize_t count = ::pread(descriptor_, bytes.data(), bytes.size(), place);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return io_error(fmt::format("{}: cannot read: {}", path_, std::strerror(errno)));
+      if (count == 0) return corrupt(fmt::format("{}: ends too early; remove the folder to begin anew", path_));
+      bytes = bytes.subspan(static_cast<std::size_t>(count));
+      place += count;
+    }
+    return {};
+  }
+
+  Status write(std::size_t sample, std::span<const float> states) const {
+    auto bytes = std::as_bytes(states);
+    auto place = static_cast<off_t>(sample * bytes.size());
+    while (!bytes.empty()) {
+      const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), place);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return io_error(fmt::format("{}: cannot write: {}", path_, std::strerror(errno)));
+      bytes = bytes.subspan(static_cast<std::size_t>(count));
+      place += count;
+    }
+    return {};
+  }
+
+ private:
+  StateFile(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+  std::string path_;
+  int descriptor_;
+};
+
+/// A sample's rows of the embedding.
+Status embed(const DenseRows& table, const model::DecoderSpec& spec, std::span<const std::int32_t> tokens,
+             std::span<float> hidden) {
+  const auto cols = static_cast<std::size_t>(spec.hidden);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= spec.vocab) {
+      return invalid_argument(fmt::format("the tokenizer makes token {}, the model has {}", tokens[i], spec.vocab));
+    }
+    const std::span<float> row = hidden.subspan(i * cols, cols);
+    LANNER_RETURN_IF_ERROR(table.read(tokens[i], row));
+    for (float& value : row) value *= static_cast<float>(spec.embedding_scale);
+  }
+  return {};
+}
+
+/// All samples through one layer.
+Status calibrate_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, std::size_t layer,
+                       const CalibrationOptions& options, LayerStatistics& statistics) {
+  const std::size_t rows = options.windows.front().size();
+  LANNER_ASSIGN_OR_RETURN(const auto runner,
+                          LayerRunner::load(checkpoint, spec, layer,
+                                            {.rows = static_cast<std::int64_t>(rows), .threads = options.threads}));
+  const std::string& before = options.states[layer % 2];
+  const std::string& behind = options.states[(layer + 1) % 2];
+  LANNER_ASSIGN_OR_RETURN(const StateFile output, StateFile::open(behind, O_WRONLY | O_CREAT));
+  std::optional<StateFile> input;
+  if (layer > 0) {
+    LANNER_ASSIGN_OR_RETURN(StateFile file, StateFile::open(before, O_RDONLY));
+    input.emplace(std::move(file));
+  }
+  LANNER_ASSIGN_OR_RETURN(
+      const DenseRows table,
+      DenseRows::open(checkpoint, {.name = spec.embedding, .rows = spec.vocab, .cols = spec.hidden}));
+  std::vector<float> hidden(rows * static_cast<std::size_t>(spec.hidden));
+  const ObserveInput observe = [&](LinearInput which, std::span<const float> values) {
+    statistics[static_cast<std::size_t>(which)].add(values);
+  };
+  for (std::size_t sample = 0; sample < options.windows.size(); ++sample) {
+    LANNER_CHECK(options.windows[sample].size() == rows);
+    LANNER_RETURN_IF_ERROR(input ? input->read(sample, hidden) : embed(table, spec, options.windows[sample], hidden));
+    LANNER_RETURN_IF_ERROR(runner->run(hidden, observe));
+    if (layer + 1 < spec.layers.size()) LANNER_RETURN_IF_ERROR(output.write(sample, hidden));
+    if (options.on_sample) options.on_sample();
+  }
+  return {};
+}
+
+}  // namespace
+
+std::int64_t state_bytes(const model::DecoderSpec& spec, const CalibrationOptions& options) {
+  if (options.windows.empty() || spec.layers.size() < 2) return 0;
+  const auto tokens = static_cast<std::int64_t>(options.windows.size() * options.windows.front().size());
+  return 2 * tokens * spec.hidden * static_cast<std::int64_t>(sizeof(float));
+}
+
+Status calibrate(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
+                 const CalibrationOptions& options) {
+  LANNER_CHECK(!options.windows.empty());
+  for (std::size_t layer = options.first_layer; layer < spec.layers.size(); ++layer) {
+    LayerStatistics statistics = make_layer_statistics(spec.layers[layer]);
+    LANNER_RETURN_IF_ERROR(calibrate_layer(checkpoint, spec, layer, options, statistics));
+    for (const ChannelStatistics& input : statistics) {
+      if (!input.finite()) {
+        return corrupt(fmt::format("{}: layer {} computes values that are not finite", checkpoint.path(), layer));
+      }
+    }
+    LANNER_RETURN_IF_ERROR(options.on_layer(layer, statistics));
+  }
+  return {};
+}
+
+}  // namespace lanner::quant

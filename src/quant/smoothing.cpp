@@ -1,0 +1,161 @@
+#include "quant/smoothing.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "model/row_order.h"
+#include "model/tensor_view.h"
+#include "quant/dense_rows.h"
+
+namespace lanner::quant {
+namespace {
+
+constexpr float kLeast = 1e-4F;
+
+LinearTensor tensor_of(const model::ProjectionSpec& projection) {
+  return {.name = projection.weight, .rows = model::tensor_rows(projection), .cols = projection.cols};
+}
+
+/// Those that are there, each tensor once.
+std::vector<LinearTensor> tensors_of(std::initializer_list<const model::ProjectionSpec*> projections) {
+  std::vector<LinearTensor> tensors;
+  for (const model::ProjectionSpec* projection : projections) {
+    const bool known =
+        std::ranges::any_of(tensors, [&](const LinearTensor& tensor) { return tensor.name == projection->weight; });
+    if (projection->rows > 0 && !known) tensors.push_back(tensor_of(*projection));
+  }
+  return tensors;
+}
+
+/// Whether the rows of v may be divided by what the columns of o are multiplied with.
+bool v_makes_o(const model::DecoderSpec& spec, const model::LayerSpec& layer) {
+  if (layer.v.rows != layer.o.cols) return false;  // heads of v are shared
+  return !layer.v.slice || spec.architecture == "QWenLMHeadModel";
+}
+
+/// w of the header, of the concatenated Linears.
+Result<std::vector<float>> relative_weights(const model::Checkpoint& checkpoint,
+                                            const std::vector<LinearTensor>& linears, std::int64_t group_size) {
+  const auto cols = static_cast<std::size_t>(linears.front().cols);
+  const auto group = static_cast<std::size_t>(group_size);
+  std::vector<double> sums(cols);
+  std::int64_t rows = 0;
+  std::vector<float> row(cols);
+  for (const LinearTensor& linear : linears) {
+    LANNER_ASSIGN_OR_RETURN(const DenseRows matrix, DenseRows::open(checkpoint, linear));
+    for (std::int64_t r = 0; r < linear.rows; ++r) {
+      LANNER_RETURN_IF_ERROR(matrix.read(r, row));
+      for (float& value : row) value = std::fabs(value);
+      for (std::size_t begin = 0; begin < cols; begin += group) {
+        const std::size_t end = std::min(begin + group, cols);
+        float most = 0;
+        for (std::size_t i = begin; i < end; ++i) most = std::max(most, row[i]);
+        if (most == 0) continue;
+        for (std::size_t i = begin; i < end; ++i) sums[i] += static_cast<double>(row[i] / most);
+      }
+    }
+    rows += linear.rows;
+  }
+  std::vector<float> weights;
+  weights.reserve(cols);
+  for (const double sum : sums) weights.push_back(static_cast<float>(sum / static_cast<double>(rows)));
+  return weights;
+}
+
+void divide(std::vector<float>& place, std::span<const float> scales) {
+  if (place.empty()) {
+    place.assign(scales.begin(), scales.end());
+  } else {
+    for (std::size_t i = 0; i < place.size(); ++i) place[i] *= scales[i];
+  }
+}
+
+/// Divides the rows of a projection, and of its bias, by the scales.
+void divide_front(const model::ProjectionSpec& front, std::span<const float> scales, SmoothingFactors& factors) {
+  std::vector<float> rows(static_cast<std::size_t>(model::tensor_rows(front)), 1.0F);
+  const std::vector<std::int64_t> places = model::rows_in_tensor(front);
+  for (std::size_t i = 0; i < places.size(); ++i) rows[static_cast<std::size_t>(places[i])] = scales[i];
+  divide(factors[front.weight].divide_rows, rows);
+  if (!front.bias.empty()) divide(factors[front.bias].divide_rows, rows);
+}
+
+}  // namespace
+
+std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer) {
+  return tensors_of({&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down});
+}
+
+std::vector<SmoothingGroup> smoothing_groups(const model::DecoderSpec& spec, const model::LayerSpec& layer) {
+  std::vector<SmoothingGroup> groups;
+  const auto behind_norm = [&](LinearInput input, const model::NormSpec& norm, std::vector<LinearTensor> linears) {
+    if (norm.weight.empty()) return;
+    groups.push_back({.input = input, .linears = std::move(linears), .norm = norm});
+  };
+  if (layer.attention_norm.weight == layer.mlp_norm.weight) {
+    behind_norm(LinearInput::kAttention, layer.attention_norm,
+                tensors_of({&layer.q, &layer.k, &layer.v, &layer.gate, &layer.up}));
+  } else {
+    behind_norm(LinearInput::kAttention, layer.attention_norm, tensors_of({&layer.q, &layer.k, &layer.v}));
+    behind_norm(LinearInput::kMlp, layer.mlp_norm, tensors_of({&layer.gate, &layer.up}));
+  }
+  if (v_makes_o(spec, layer)) {
+    groups.push_back({.input = LinearInput::kAttentionOut, .linears = tensors_of({&layer.o}), .front = &layer.v});
+  }
+  if (layer.gate.rows > 0 && !layer.up.slice) {
+    groups.push_back({.input = LinearInput::kDown, .linears = tensors_of({&layer.down}), .front = &layer.up});
+  }
+  return groups;
+}
+
+std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<const float> weights,
+                                    std::span<const float> gains) {
+  std::vector<float> scales(inputs.size());
+  const auto counts = [&](std::size_t i) { return gains.empty() || gains[i] != 0; };
+  float most = 0;
+  float least = std::numeric_limits<float>::infinity();
+  for (std::size_t i = 0; i < scales.size(); ++i) {
+    scales[i] = std::max(std::sqrt(inputs[i]) / std::max(std::sqrt(weights[i]), kLeast), kLeast);
+    if (!counts(i)) continue;
+    most = std::max(most, scales[i]);
+    least = std::min(least, scales[i]);
+  }
+  const float middle = std::sqrt(most * least);
+  for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = counts(i) ? scales[i] / middle : 1.0F;
+  return scales;
+}
+
+Result<GroupScales> scales_of_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
+                                    const model::LayerSpec& layer, const LayerStatistics& statistics,
+                                    std::int64_t group_size) {
+  GroupScales scales;
+  for (const SmoothingGroup& group : smoothing_groups(spec, layer)) {
+    std::vector<float> gains;
+    if (!group.norm.weight.empty()) {
+      LANNER_ASSIGN_OR_RETURN(gains, checkpoint.vector(group.norm.weight, group.linears.front().cols));
+      for (float& gain : gains) gain += static_cast<float>(spec.norm_gain_offset);
+    }
+    LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint, group.linears, group_size));
+    const auto inputs = statistics[static_cast<std::size_t>(group.input)].absolute_greatest();
+    scales.push_back(smoothing_scales(inputs, weights, gains));
+  }
+  return scales;
+}
+
+void add_factors(const std::vector<SmoothingGroup>& groups, const GroupScales& scales, SmoothingFactors& factors) {
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const SmoothingGroup& group = groups[i];
+    for (const LinearTensor& linear : group.linears) factors[linear.name].multiply_columns = scales[i];
+    if (group.front != nullptr) {
+      divide_front(*group.front, scales[i], factors);
+      continue;
+    }
+    divide(factors[group.norm.weight].divide_rows, scales[i]);
+    if (!group.norm.bias.empty()) divide(factors[group.norm.bias].divide_rows, scales[i]);
+  }
+}
+
+}  // namespace lanner::quant

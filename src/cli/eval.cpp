@@ -8,11 +8,11 @@
 #include <utility>
 
 #include "cli/arguments.h"
+#include "cli/compare_models.h"
 #include "cli/engine_flags.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
-#include "eval/comparison.h"
 #include "eval/dataset.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
@@ -40,14 +40,6 @@ void add_eval_flags(CLI::App& verb, EvalOptions& options) {
         1 << 25);
   verb.add_option("--json", options.json, "Write the figures into this file")->type_name("FILE");
   add_engine_flags(verb, options.engine);
-}
-
-/// One window after the other: nothing is shared, nothing runs beside it, and the KV cache holds one window.
-PipelineOptions for_windows(PipelineOptions options, std::int64_t seqlen) {
-  if (options.engine.session_len == 0) options.engine.session_len = static_cast<std::int32_t>(seqlen);
-  options.engine.max_batch_size = 1;
-  options.engine.enable_prefix_caching = false;
-  return options;
 }
 
 eval::WindowOptions window_options(const EvalOptions& options, ProgressBar& bar) {
@@ -96,63 +88,28 @@ Status run_perplexity(const EvalOptions& options) {
   return shown;
 }
 
-/// The text as both models' tokens, which must be the same ones: else there is nothing to compare.
-Result<std::vector<std::int32_t>> common_tokens(const Pipeline& reference, const Pipeline& test,
-                                                const std::string& text) {
-  LANNER_ASSIGN_OR_RETURN(auto tokens, reference.encode(text, /*add_special_tokens=*/false));
-  LANNER_ASSIGN_OR_RETURN(const auto others, test.encode(text, /*add_special_tokens=*/false));
-  if (tokens == others) return tokens;
-  return invalid_argument(
-      fmt::format("{} and {} cut the text into different tokens: their predictions cannot be compared",
-                  reference.model_name(), test.model_name()));
-}
-
 Status run_compare(const EvalOptions& options) {
-  EngineFlags test_engine = options.engine;
-  EngineFlags reference_engine = options.engine;
-  reference_engine.model = options.reference;
-  reference_engine.dtype = options.reference_dtype;
+  CompareOptions compare{.reference = options.engine,
+                         .test = options.engine,
+                         .dataset = options.dataset,
+                         .seqlen = options.seqlen,
+                         .max_windows = options.max_windows};
+  compare.reference.model = options.reference;
+  compare.reference.dtype = options.reference_dtype;
   if (options.engine.model.empty()) {
-    test_engine.model = options.reference;
+    compare.test.model = options.reference;
   } else {  // what the flags say of a checkpoint, they say of the model's
-    reference_engine.model_format = EngineFlags{}.model_format;
-    reference_engine.revision = EngineFlags{}.revision;
+    compare.reference.model_format = EngineFlags{}.model_format;
+    compare.reference.revision = EngineFlags{}.revision;
   }
-  LANNER_ASSIGN_OR_RETURN(PipelineOptions test_flags, pipeline_options(test_engine));
-  LANNER_ASSIGN_OR_RETURN(PipelineOptions reference_flags, pipeline_options(reference_engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string reference_path, resolve_model(reference_engine));
-  LANNER_ASSIGN_OR_RETURN(const std::string test_path, resolve_model(test_engine));
-  LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset, eval::read_dataset(options.dataset, eval::data_folders()));
-  reference_flags = for_windows(std::move(reference_flags), options.seqlen);
-  test_flags = for_windows(std::move(test_flags), options.seqlen);
-  const bool show = stderr_is_terminal();
-  LANNER_ASSIGN_OR_RETURN(const auto reference, open_with_progress(reference_path, reference_flags, show));
-  LANNER_ASSIGN_OR_RETURN(const auto test, open_with_progress(test_path, test_flags, show));
-  LANNER_ASSIGN_OR_RETURN(const auto tokens, common_tokens(*reference, *test, dataset.text));
-
-  ProgressBar bar("comparing");
-  const auto measured =
-      eval::compare_engines(reference->engine(), test->engine(), tokens, window_options(options, bar));
-  bar.clear();
-  LANNER_RETURN_IF_ERROR(measured.status());
-  const eval::Comparison& result = *measured;
-  Status shown = write_stdout(fmt::format(
-      "reference          {}, {}\n"
-      "model              {}, {}\n"
-      "predictions        {} in {} windows of {}\n"
-      "mean KL            {:.3e}\n"
-      "99th percentile    {:.3e}\n"
-      "top-1 agreement    {:.3f} %\n"
-      "perplexity         {:.4f} reference, {:.4f} model\n"
-      "perplexity ratio   {:.6f}\n",
-      reference->model_name(), options.reference_dtype, test->model_name(), options.engine.dtype, result.predictions,
-      result.windows, options.seqlen, result.mean_kl, result.percentile_99_kl, 100 * result.top1_agreement,
-      result.reference_perplexity, result.test_perplexity, result.perplexity_ratio));
+  LANNER_ASSIGN_OR_RETURN(const ComparedModels models, compare_models(compare));
+  const eval::Comparison& result = models.figures;
+  Status shown = write_stdout(comparison_table(compare, models));
   if (!options.json.empty()) {
-    nlohmann::ordered_json report = eval::report_head("compare", *test, test_flags.engine);
-    report["reference"] = reference->model_name();
+    nlohmann::ordered_json report = eval::report_head("compare", *models.test, models.test_options.engine);
+    report["reference"] = models.reference->model_name();
     report["reference_dtype"] = options.reference_dtype;
-    report["dataset"] = dataset_json(options, tokens.size());
+    report["dataset"] = dataset_json(options, static_cast<std::size_t>(models.text_tokens));
     report["windows"] = result.windows;
     report["predictions"] = result.predictions;
     report["mean_kl"] = result.mean_kl;

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "cli/arguments.h"
 #include "cli/engine_flags.h"
+#include "cli/lite_report.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
@@ -33,6 +35,8 @@ struct LiteFlags {
   std::int64_t w_group_size = 128;
   int threads = 0;
   bool resume = false;
+  bool no_report = false;
+  std::int64_t report_windows = LiteReport{}.windows;
   // LMDeploy's: accepted where they ask for what happens anyway.
   bool w_sym = false;
   std::int64_t batch_size = 1;
@@ -79,13 +83,14 @@ Status wrong_group(const CLI::App& verb, const LiteFlags& flags, const model::De
       fmt::format("--w-group-size {}: does not fit the matrices of this model", flags.w_group_size);
   if (largest == 0) return unsupported(problem + ", and neither do 128, 64 or 32");
   return invalid_argument(
-      fmt::format("{}; the largest that does is {}:\n  {}", problem, largest,
+      fmt::format("{}; the largest that does is {}: {}", problem, largest,
                   command_with(verb, flags.source.model, "--w-group-size", std::to_string(largest))));
 }
 
 /// The text's windows; `tokens` keeps what they point to.
 Result<std::vector<std::span<const std::int32_t>>> calibration_windows(const LiteFlags& flags,
                                                                        const model::Checkpoint& checkpoint,
+                                                                       std::int64_t most_seqlen,
                                                                        std::vector<std::int32_t>& tokens) {
   if (flags.calib_samples == 0) return std::vector<std::span<const std::int32_t>>();
   LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset,
@@ -94,9 +99,19 @@ Result<std::vector<std::span<const std::int32_t>>> calibration_windows(const Lit
   const auto encoded = tokenizer->encode(dataset.text, {.add_special_tokens = true, .parse_special = false});
   if (!encoded.ok()) return with_context(encoded.status(), dataset.path);
   tokens = *encoded;
-  auto windows = quant::draw_windows(tokens, flags.calib_samples, flags.calib_seqlen);
+  const std::int64_t seqlen = std::min(flags.calib_seqlen, most_seqlen);
+  if (seqlen < flags.calib_seqlen) note(fmt::format("samples have {} tokens, the model's longest context", seqlen));
+  auto windows = quant::draw_windows(tokens, flags.calib_samples, seqlen);
   if (!windows.ok()) return with_context(windows.status(), dataset.path);
   return windows;
+}
+
+/// What may make the result better.
+std::string advice(const LiteFlags& flags) {
+  std::string text = "small models lose most by 4 bits";
+  if (flags.w_group_size > 32) text += "; try --w-group-size 32";
+  if (flags.calib_samples == 0) text += "; try calibration samples";
+  return text;
 }
 
 double peak_memory_bytes() {
@@ -115,7 +130,7 @@ Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(const quant::AwqPlan plan, quant::plan_awq(*checkpoint, flags.w_group_size));
   std::vector<std::int32_t> tokens;
   quant::AwqOptions options{.destination = flags.work_dir, .threads = flags.threads, .resume = flags.resume};
-  LANNER_ASSIGN_OR_RETURN(options.windows, calibration_windows(flags, *checkpoint, tokens));
+  LANNER_ASSIGN_OR_RETURN(options.windows, calibration_windows(flags, *checkpoint, spec.max_position, tokens));
   quant::AwqResult result;
   {
     ProgressBar bar("quantizing");
@@ -124,12 +139,20 @@ Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
     bar.clear();
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return write_stdout(printable(fmt::format(
+  LANNER_RETURN_IF_ERROR(write_stdout(printable(fmt::format(
       "{}: {} matrices in 4 bits, groups of {}; {} became {}\n"
       "took {:.0f} s and at most {} of memory\n"
       "talk to it: lanner chat {} --model-format awq\n",
       flags.work_dir, result.matrices, plan.group_size, format_bytes(static_cast<double>(result.source_bytes)),
-      format_bytes(static_cast<double>(result.bytes)), seconds, format_bytes(peak_memory_bytes()), flags.work_dir)));
+      format_bytes(static_cast<double>(result.bytes)), seconds, format_bytes(peak_memory_bytes()), flags.work_dir))));
+  if (flags.no_report) return {};
+  return print_lite_report({.source = flags.source,
+                            .result = flags.work_dir,
+                            .model_format = "awq",
+                            .windows = flags.report_windows,
+                            .seqlen = std::min(LiteReport{}.seqlen, spec.max_position),
+                            .threads = flags.threads,
+                            .advice = advice(flags)});
 }
 
 void add_calibration_flags(CLI::App& verb, LiteFlags& flags) {
@@ -144,6 +167,9 @@ void add_calibration_flags(CLI::App& verb, LiteFlags& flags) {
   limit(verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"), 0,
         1024);
   verb.add_flag("--resume", flags.resume, "Go on with what a killed run has left in WORK_DIR.part");
+  verb.add_flag("--no-report", flags.no_report, "Do not measure at the end how good the result is");
+  limit(verb.add_option("--report-windows", flags.report_windows, "Pieces of 1,024 tokens on which it is measured"), 1,
+        1 << 20);
   add_hub_flags(verb, flags.source);
 }
 

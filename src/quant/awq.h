@@ -30,6 +30,7 @@ inline constexpr std::int64_t kGroupSizes[] = {128, 64, 32};
 struct AwqPlan {
   model::DecoderSpec spec;
   std::int64_t group_size = 0;
+  std::int64_t most_shard_bytes = 2'000'000'000;
 };
 
 /// The largest of kGroupSizes up to `most` that divides the inputs of all of the model's matrices; 0: none does.

@@ -26,7 +26,6 @@ using model::Json;
 using model::StoredTensor;
 using model::TensorHeader;
 
-constexpr std::int64_t kMostShardBytes = 2'000'000'000;
 constexpr std::int64_t kPieceElements = 1 << 18;  // of a tensor that is converted
 
 TensorHeader header(std::string name, std::string_view dtype, std::vector<std::int64_t> shape) {
@@ -196,7 +195,7 @@ Result<std::vector<OutputShard>> plan_shards(const model::TensorMap& tensors, co
       LANNER_ASSIGN_OR_RETURN(output, rounded(tensor, linear->second, plan.group_size));
     }
     output.is_norm = norms.contains(name);
-    if (bytes > 0 && bytes + bytes_of(output) > kMostShardBytes) {
+    if (bytes > 0 && bytes + bytes_of(output) > plan.most_shard_bytes) {
       shards.emplace_back();
       bytes = 0;
     }

@@ -67,8 +67,8 @@ class BlockRounder {
   Status round_group(std::int64_t row, std::size_t group, std::uint32_t shift) {
     const auto size = static_cast<std::size_t>(group_);
     const std::span<const float> values(row_.data() + group * size, size);
-    float least = values[0];
-    float greatest = values[0];
+    float least = 0;
+    float greatest = 0;
     for (const float value : values) {
       least = std::min(least, value);
       greatest = std::max(greatest, value);

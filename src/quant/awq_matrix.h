@@ -1,7 +1,9 @@
 #pragma once
 // One matrix rounded to 4 bits and packed as AWQ's "gemm" version has it.
 //
-// Each row is cut into groups of consecutive columns. Of a group with the least and greatest value:
+// Each row is cut into groups of consecutive columns. Of a group with the least and greatest value, of which 0 counts
+// as one (LMDeploy does without, and loses groups of one sign, since their zero point does not fit 4 bits; all others
+// have values of both signs and come out the same):
 //
 //     scale = fp16(max(greatest - least, 1e-5) / 15)
 //     zero  = clamp(-round(least / scale), 0, 15)

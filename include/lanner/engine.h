@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lanner/options.h"
@@ -125,6 +126,7 @@ struct MemoryPlan {
   std::int64_t kv_bytes = 0;
   std::int64_t kv_blocks = 0;
   std::int64_t kv_tokens = 0;  // that the blocks hold
+  std::string kv_type;         // of the numbers in them: "float16", "int8", …
   std::int64_t sequences = 0;  // that may run at once
 };
 

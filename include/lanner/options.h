@@ -25,6 +25,13 @@ enum class ComputeType : std::uint8_t {
   kBFloat16,  // as kAuto on the CPU, with the KV cache in bf16; CUDA: as kFloat16, in bf16
 };
 
+/// How the KV cache keeps a number. The values are those of LMDeploy's quant_policy.
+enum class QuantPolicy : std::uint8_t {
+  kNone = 0,  // as ComputeType says: in 16 bits, or 32
+  kInt4 = 4,  // codes of 4 bits, with a scale and a smallest number in fp16 for each token and KV head. On the CPU only
+  kInt8 = 8,  // the same of 8 bits
+};
+
 /// Where the host's memory lies on a machine that has several memory nodes.
 enum class NumaPolicy : std::uint8_t {
   kSystem,      // where the thread runs that writes it first
@@ -36,6 +43,7 @@ struct EngineOptions {
   std::string model_format;
   Device device = Device::kAuto;
   ComputeType dtype = ComputeType::kAuto;
+  QuantPolicy quant_policy = QuantPolicy::kNone;
   /// Share of the memory that is free after weights and workspace which the KV cache may take.
   double cache_max_entry_count = 0.8;
   /// Longest context, prompt and answer together; 0: what the model was trained for.

@@ -109,8 +109,12 @@ TEST(EngineFlags, WhatIsNotBuiltYetSaysSo) {
   flags.tp = 2;
   EXPECT_EQ(status(flags).message(), "--tp 2 is not available yet in this version");
   flags = {};
+  flags.quant_policy = "fp8";
+  EXPECT_EQ(status(flags).message(), "--quant-policy fp8 is not available yet in this version");
   flags.quant_policy = "8";
-  EXPECT_EQ(status(flags).code(), StatusCode::kUnsupported);
+  EXPECT_EQ(pipeline_options(flags)->engine.quant_policy, QuantPolicy::kInt8);
+  flags.quant_policy = "int4";
+  EXPECT_EQ(pipeline_options(flags)->engine.quant_policy, QuantPolicy::kInt4);
   flags = {};
   flags.model_format = "fp8";
   EXPECT_EQ(status(flags).code(), StatusCode::kUnsupported);

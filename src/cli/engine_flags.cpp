@@ -31,6 +31,10 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                "Where the model runs; auto: CUDA where there is a device"));
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
+  options.push_back(add_choice(
+      verb, "--quant-policy", flags.quant_policy,
+      {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
+      "Codes of the KV cache: 8 or 4 bits; 0: none, numbers of 16 bits (on the CPU; the last four not yet)"));
   options.push_back(add_model_format_flag(verb, flags.model_format));
   options.push_back(
       verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"));
@@ -48,10 +52,6 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
 void add_compatible_flags(CLI::App& verb, EngineFlags& flags) {
   std::vector<CLI::Option*> options;
   options.push_back(add_choice(verb, "--backend", flags.backend, {"turbomind", "pytorch"}, "There is one engine"));
-  options.push_back(
-      add_choice(verb, "--quant-policy", flags.quant_policy,
-                 {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
-                 "KV cache: only 0, 16 bits, so far"));
   options.push_back(verb.add_option("--tp", flags.tp, "Devices that share the model; only 1 so far"));
   options.push_back(add_choice(verb, "--communicator", flags.communicator, {"nccl", "native", "cuda-ipc"},
                                "Without effect on one device"));
@@ -84,8 +84,6 @@ Status check_available(const EngineFlags& flags) {
   const std::string& format = flags.model_format;
   if (format == "compressed-tensors" || format == "fp8" || format == "mxfp4")
     return not_yet("--model-format " + format);
-  const std::string& policy = flags.quant_policy;
-  if (policy != "0" && policy != "none") return not_yet("--quant-policy " + policy);
   if (flags.device == "cuda" && !ops::cuda_is_built()) {
     return unsupported("--device cuda: this program was built without CUDA (make cuda builds one with it)");
   }
@@ -113,7 +111,10 @@ std::string flag_name(std::string_view option) {
   return flag;
 }
 
-void tell_about_ignored(const EngineFlags& flags) {
+void tell_about_flags(const EngineFlags& flags) {
+  if (flags.quant_policy == "4") {
+    note("--quant-policy 4 is a KV cache in int4; with LMDeploy 0.3 and before it was int8, which is 8 today");
+  }
   if (!flags.backend.empty())
     note(fmt::format("--backend {}: there is one engine, the flag changes nothing", flags.backend));
   const std::array<std::pair<const char*, bool>, 5> ignored{{
@@ -126,6 +127,13 @@ void tell_about_ignored(const EngineFlags& flags) {
   for (const auto& [name, given] : ignored) {
     if (given) warn(fmt::format("{} belongs to another engine and is ignored", name));
   }
+}
+
+Result<QuantPolicy> quant_policy_of(const std::string& name) {
+  if (name == "0" || name == "none") return QuantPolicy::kNone;
+  if (name == "4" || name == "int4") return QuantPolicy::kInt4;
+  if (name == "8" || name == "int8") return QuantPolicy::kInt8;
+  return not_yet("--quant-policy " + name);
 }
 
 Result<ComputeType> compute_type(const std::string& name) {
@@ -179,6 +187,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   PipelineOptions options;
   LANNER_ASSIGN_OR_RETURN(options.engine.device, device_of(flags.device));
   LANNER_ASSIGN_OR_RETURN(options.engine.dtype, compute_type(flags.dtype));
+  LANNER_ASSIGN_OR_RETURN(options.engine.quant_policy, quant_policy_of(flags.quant_policy));
   options.engine.model_format = flags.model_format;
   options.engine.cache_max_entry_count = flags.cache_max_entry_count;
   options.engine.session_len = flags.session_len;
@@ -194,7 +203,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   if (flags.enable_prefix_caching && flags.disable_prefix_caching) {
     return invalid_argument("--enable-prefix-caching and --disable-prefix-caching exclude each other");
   }
-  tell_about_ignored(flags);
+  tell_about_flags(flags);
   return options;
 }
 

@@ -47,10 +47,10 @@ struct EngineFlags : ModelFlags {
   bool deterministic = false;
   bool enable_prefix_caching = false;  // the default already; accepted for scripts
   bool disable_prefix_caching = false;
+  std::string quant_policy = "0";
   std::string chat_template;
   // Accepted in one or two values so far; pipeline_options() says what is missing for the others.
   std::string backend;
-  std::string quant_policy = "0";
   std::string async = "1";
   std::string communicator;
   std::string speculative_algorithm;

@@ -45,7 +45,8 @@ void print_opened(const std::string& model, const std::string& architecture, con
   };
   write_stderr(line("weights", plan.weight_bytes, "") + line("workspace", plan.workspace_bytes, "") +
                line("KV cache", plan.kv_bytes,
-                    fmt::format("  {} blocks, {} tokens", grouped(plan.kv_blocks), grouped(plan.kv_tokens))) +
+                    fmt::format("  {} blocks, {} tokens in {}", grouped(plan.kv_blocks), grouped(plan.kv_tokens),
+                                plan.kv_type)) +
                line("free memory", plan.free_bytes,
                     device.starts_with("cuda") ? "  of the device, before the KV cache" : "  before the KV cache") +
                fmt::format("{:<16}{}\n", "loading", printable(loading)));

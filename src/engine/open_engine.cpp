@@ -72,6 +72,24 @@ Numbers numbers_on_cuda(ComputeType type, const model::Checkpoint& checkpoint) {
   return {.kv = half, .dense = half};
 }
 
+ops::KvCodes codes_of(QuantPolicy policy) {
+  switch (policy) {
+    case QuantPolicy::kNone: return ops::KvCodes::kNone;
+    case QuantPolicy::kInt8: return ops::KvCodes::kInt8;
+    case QuantPolicy::kInt4: return ops::KvCodes::kInt4;
+  }
+  return ops::KvCodes::kNone;
+}
+
+std::string type_name(const ops::KvLayout& layout) {
+  switch (layout.codes) {
+    case ops::KvCodes::kNone: break;
+    case ops::KvCodes::kInt8: return "int8";
+    case ops::KvCodes::kInt4: return "int4";
+  }
+  return std::string(dtype_name(layout.dtype));
+}
+
 struct ChosenDevice {
   std::unique_ptr<ops::Backend> backend;
   Numbers numbers;
@@ -80,6 +98,10 @@ struct ChosenDevice {
 
 Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkpoint& checkpoint,
                                const model::DecoderSpec& spec) {
+  if (options.quant_policy != QuantPolicy::kNone) {
+    return unsupported(fmt::format("a KV cache in int{} is for the CPU so far: CUDA takes quant policy 0",
+                                   static_cast<int>(options.quant_policy)));
+  }
   const ops::CudaSupport support = ops::cuda_support();
   if (!support.problem.empty()) return unsupported("CUDA cannot be used: " + support.problem);
   if (checkpoint.is_packed()) {
@@ -154,6 +176,7 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
                                std::int64_t workspace_bytes, std::int64_t available) {
   MemoryPlan plan;
   plan.free_bytes = available;
+  plan.kv_type = type_name(layout);
   plan.weight_bytes = decoder.weight_bytes();
   plan.workspace_bytes = workspace_bytes;
   plan.sequences = *options.max_batch_size;
@@ -268,7 +291,7 @@ Result<std::byte*> allocate_cache(ops::Backend& backend, const ops::KvLayout& la
 /// Plans and takes the memory for steps and for the KV cache.
 Status take_memory(DType kv_type, EngineParts& parts, std::vector<std::string>& notes) {
   const model::StepLimits limits = step_limits(parts.options, parts.limits);
-  const ops::KvLayout layout = parts.decoder->kv_layout(kv_type);
+  const ops::KvLayout layout = parts.decoder->kv_layout(kv_type, codes_of(parts.options.quant_policy));
   LANNER_ASSIGN_OR_RETURN(parts.plan,
                           plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),
                                       parts.backend->available_bytes()));
@@ -346,6 +369,12 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   opened.loading = times.text(parts.plan.weight_bytes);
   opened.architecture = spec.architecture;
   opened.device = parts.backend->description();
+  constexpr std::int64_t kSmall = 1'000'000'000;  // weights: models with fewer bear int4 worse
+  if (options.quant_policy == QuantPolicy::kInt4 && weight_elements(spec) < kSmall) {
+    opened.notes.push_back(fmt::format(
+        "a KV cache in int4 costs a model of {} million parameters quality that can be seen; int8 costs next to none",
+        weight_elements(spec) / 1'000'000));
+  }
   if (options.session_len > longest) {
     opened.notes.push_back(fmt::format("a context of {} tokens was asked for; the model was trained for {}",
                                        options.session_len, longest));

@@ -81,11 +81,12 @@ void Decoder::for_each_linear(const std::function<void(std::string_view, const o
   visit("head", head_);
 }
 
-ops::KvLayout Decoder::kv_layout(DType dtype) const {
+ops::KvLayout Decoder::kv_layout(DType dtype, ops::KvCodes codes) const {
   return {.layers = static_cast<std::int64_t>(spec_.layers.size()),
           .kv_heads = spec_.kv_heads,
           .head_dim = spec_.head_dim,
-          .dtype = dtype};
+          .dtype = dtype,
+          .codes = codes};
 }
 
 std::int64_t Decoder::max_cols() const {

@@ -63,7 +63,7 @@ class Decoder {
                                                ops::Backend& backend, const LoadOptions& options);
 
   const DecoderSpec& spec() const { return spec_; }
-  ops::KvLayout kv_layout(DType dtype) const;
+  ops::KvLayout kv_layout(DType dtype, ops::KvCodes codes = ops::KvCodes::kNone) const;
   std::int64_t weight_bytes() const { return weight_bytes_; }
   /// Every product of a step, in its order: "qkv", "attention out", "gate up" and "down" of each layer, then "head".
   void for_each_linear(const std::function<void(std::string_view, const ops::Linear&)>& visit) const;

@@ -24,6 +24,7 @@ struct Shape {
   float soft_cap = 0;
   std::int64_t window = 0;
   std::vector<float> slopes;  // (heads) or empty
+  KvCodes codes = KvCodes::kNone;
 
   std::int64_t heads() const { return group * kv_heads; }
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
@@ -41,7 +42,11 @@ struct Caches {
   TestCache reference_cache;
 
   Caches(const Shape& shape, const Step& step, std::int64_t blocks, Random& random)
-      : device_cache({.layers = kLayers, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .dtype = shape.dtype},
+      : device_cache({.layers = kLayers,
+                      .kv_heads = shape.kv_heads,
+                      .head_dim = shape.head_dim,
+                      .dtype = shape.dtype,
+                      .codes = shape.codes},
                      blocks),
         reference_cache(
             {.layers = kLayers, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .dtype = DType::kF32}, blocks) {
@@ -71,6 +76,17 @@ OperandError error_in_tiles(const SequenceSlice& slice, const Shape& shape, bool
   return {.share = 0x1p-8, .least = 0x1p-126};
 }
 
+/// By what the device's terms of a key, or a value, may be larger than its numbers: of codes it adds code * scale and
+/// min apart, |min| is hardly more than the largest number, and code * scale = number - min.
+double apart(const float* numbers, const Shape& shape) {
+  if (shape.codes == KvCodes::kNone) return 0;
+  double largest = 0;
+  for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+    largest = std::max(largest, static_cast<double>(std::fabs(numbers[d])));
+  }
+  return 2.02 * largest;
+}
+
 /// How far one query's outputs may be off. Errors e of the scores change a softmax weight by a share of at most its own
 /// e and the weighted mean of all; the exponential is off by 4 roundings and that of its argument, which is below 88;
 /// sums run over 256 tokens, then over chunks. All of it is relative to sum(weight * |value|).
@@ -90,12 +106,14 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
   for (std::int64_t t = first; t <= position; ++t) {
     double score = 0;
     double terms = 0;
+    const double more = apart(key_at(t), shape);
     for (std::int64_t d = 0; d < head_dim; ++d) {
-      const double term = static_cast<double>(q[d]) * static_cast<double>(key_at(t)[d]) * scale;
-      score += term;
-      terms += std::fabs(term);
+      const double query = static_cast<double>(q[d]) * scale;
+      score += query * static_cast<double>(key_at(t)[d]);
+      terms += std::fabs(query) * (static_cast<double>(std::fabs(key_at(t)[d])) + more);
     }
-    double error = static_cast<double>(head_dim + 2) * kUnit * terms + in_tiles.of(terms);
+    const double roundings = static_cast<double>(head_dim + (shape.codes == KvCodes::kNone ? 2 : 6));
+    double error = roundings * kUnit * terms + in_tiles.of(terms);
     if (cap != 0) {  // tanh is flatter than its argument; it is off by 4 roundings, and there are a few more
       score = cap * std::tanh(score / cap);
       error += 8 * kUnit * std::fabs(score);
@@ -123,8 +141,9 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
     const double rounded = weights[index] / sum * (errors[index] + mean_error + roundings * kUnit + 2 * in_tiles.share);
     const double weight = rounded + 2 * in_tiles.least / sum;
     const float* value = key_at(t) + kKvBlockTokens * head_dim;
+    const double more = apart(value, shape);
     for (std::int64_t d = 0; d < head_dim; ++d) {
-      bound[static_cast<std::size_t>(d)] += weight * static_cast<double>(std::fabs(value[d]));
+      bound[static_cast<std::size_t>(d)] += weight * (static_cast<double>(std::fabs(value[d])) + more);
     }
   }
   return bound;
@@ -149,10 +168,13 @@ std::vector<double> step_bound(const std::vector<float>& q, const Step& step, co
 void check_attention_against_reference(const Shape& shape, const std::vector<Step::Sequence>& sequences,
                                        Random& random) {
   SCOPED_TRACE(::testing::Message() << shape.kv_heads << " KV heads of " << shape.head_dim << ", " << shape.group
-                                    << " queries each, " << dtype_name(shape.dtype) << ", " << shape.threads
-                                    << " threads, " << sequences.size() << " sequences, the first at "
-                                    << sequences[0].first_position << " + " << sequences[0].rows << ", window "
-                                    << shape.window << ", cap " << shape.soft_cap
+                                    << " queries each, " << dtype_name(shape.dtype) << ", codes of "
+                                    << (shape.codes == KvCodes::kNone   ? "0"
+                                        : shape.codes == KvCodes::kInt8 ? "8"
+                                                                        : "4")
+                                    << " bits, " << shape.threads << " threads, " << sequences.size()
+                                    << " sequences, the first at " << sequences[0].first_position << " + "
+                                    << sequences[0].rows << ", window " << shape.window << ", cap " << shape.soft_cap
                                     << (shape.slopes.empty() ? "" : ", slopes"));
   const std::int64_t blocks = blocks_for(sequences);
   const Step step(sequences, blocks, random);
@@ -385,6 +407,65 @@ TEST(Attention, WithAllOfThemTogetherIsNearTheReference) {
     const auto position = static_cast<std::int32_t>(random.below(700));
     check_attention_against_reference(
         shape, {{position, 1}, {position / 2, 1 + static_cast<std::int32_t>(random.below(60))}, {0, 3}}, random);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
+// --- keys and values in codes -----------------------------------------------------------------------------------
+
+constexpr KvCodes kCodes[] = {KvCodes::kInt8, KvCodes::kInt4};
+
+TEST(AttentionOfCodes, IsNearTheReferenceAtEveryBorder) {
+  Random random(70);
+  std::size_t turn = 0;
+  for (const KvCodes codes : kCodes) {
+    for (const std::int32_t context : kContexts) {
+      for (const std::int32_t rows : {1, 2, 8, 33}) {
+        const std::int32_t taken = std::min(rows, context);
+        Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+        shape.codes = codes;
+        check_attention_against_reference(shape, {{context - taken, taken}}, random);
+        if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
+    }
+  }
+}
+
+TEST(AttentionOfCodes, WithEveryHeadSizeAndGroupingIsNearTheReference) {
+  Random random(71);
+  std::size_t turn = 0;
+  for (const KvCodes codes : kCodes) {
+    for (const std::int64_t group : kGroups) {
+      for (const std::int64_t head_dim : {16, 32, 48, 64, 80, 96, 112, 128, 256}) {
+        Shape shape{.group = group,
+                    .kv_heads = 1 + static_cast<std::int64_t>(turn % 2),
+                    .head_dim = head_dim,
+                    .dtype = kDTypes[turn % 3],
+                    .threads = 1 + static_cast<int>(turn % kMaxThreads)};
+        shape.codes = codes;
+        check_attention_against_reference(shape, {{70, 1}, {11, 6}, {40, 90}}, random);
+        if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
+    }
+  }
+}
+
+TEST(AttentionOfCodes, OfAnyStepIsNearTheReference) {
+  Random random(72);
+  for (std::size_t turn = 0; turn < 60; ++turn) {
+    Shape shape = shape_in_turn(turn, kDTypes[turn % 3]);
+    shape.codes = kCodes[turn / 3 % 2];
+    if (turn % 2 == 0) shape.window = 1 + random.below(400);
+    if (turn % 5 == 0) shape.soft_cap = 2.0F;
+    if (turn % 7 == 0) shape.slopes = slopes_for(shape.heads());
+    std::vector<Step::Sequence> sequences;
+    for (std::int64_t i = 0; i <= random.below(4); ++i) {
+      const auto rows = random.below(3) == 0 ? 1 + random.below(80) : 1;
+      sequences.push_back({static_cast<std::int32_t>(random.below(700)), static_cast<std::int32_t>(rows)});
+    }
+    check_attention_against_reference(shape, sequences, random);
     if (::testing::Test::HasFatalFailure()) return;
   }
 }

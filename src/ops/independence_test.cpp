@@ -253,6 +253,20 @@ TEST(Independence, OfADecodingRowFromPromptChunksNeighboursAndThreads) {
   }
 }
 
+TEST(Independence, OfADecodingRowOverCodes) {
+  Random random(59);
+  for (const KvCodes codes : {KvCodes::kInt8, KvCodes::kInt4}) {
+    for (const std::int64_t window : {0, 64, 250}) {
+      SCOPED_TRACE(::testing::Message() << (codes == KvCodes::kInt8 ? "int8" : "int4") << ", window " << window);
+      const KvLayout layout{.layers = 1, .kv_heads = 2, .head_dim = 48, .dtype = DType::kF16, .codes = codes};
+      Sequences sequences(layout, kManySequences, 530, random);
+      sequences.variant.window = window;
+      check_attention_independence(sequences, 6, random);
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
 TEST(Independence, OfADecodingRowWithWindowsCapsAndSlopes) {
   Random random(57);
   constexpr std::int64_t kHeads = 6;
@@ -323,10 +337,18 @@ TEST(Independence, OfQueriesAndCacheFromTheRowsBesideThem) {
 TEST(NotANumber, InAQueryOrInTheCacheStaysInItsSequenceAndShows) {
   Random random(55);
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  struct Kept {
+    DType dtype;
+    KvCodes codes = KvCodes::kNone;
+  };
+  std::vector<Kept> kinds = {{DType::kF32}, {DType::kF16}, {DType::kBF16}};
+  if (!is_cuda(test_device()))
+    kinds.insert(kinds.end(), {{DType::kF16, KvCodes::kInt8}, {DType::kF16, KvCodes::kInt4}});
+  for (const auto& [dtype, codes] : kinds) {
     for (const float poison : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity}) {
-      SCOPED_TRACE(::testing::Message() << dtype_name(dtype) << ", " << poison);
-      const KvLayout layout{.layers = 1, .kv_heads = 1, .head_dim = 16, .dtype = dtype};
+      SCOPED_TRACE(::testing::Message() << dtype_name(dtype) << ", codes " << static_cast<int>(codes) << ", "
+                                        << poison);
+      const KvLayout layout{.layers = 1, .kv_heads = 1, .head_dim = 16, .dtype = dtype, .codes = codes};
       constexpr std::int64_t kWidth = 3 * 16;
       const Sequences healthy(layout, 2, 300, random);
       std::vector<float> q = random.vector(10 * kWidth);

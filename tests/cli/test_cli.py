@@ -105,7 +105,7 @@ def test_usage_errors(run, arguments, message):
 
 
 @pytest.mark.parametrize("flags", [
-    ["--tp", "2"], ["--quant-policy", "8"], ["--quant-policy", "int4"], ["--model-format", "fp8"], ["--adapters", "a=b"],
+    ["--tp", "2"], ["--quant-policy", "fp8"], ["--quant-policy", "42"], ["--model-format", "fp8"], ["--adapters", "a=b"],
     ["--rope-scaling-factor", "2"], ["--speculative-algorithm", "eagle"],
     ["--device", "ascend"], ["--cap", "python"],
 ])

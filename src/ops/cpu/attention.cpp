@@ -169,7 +169,7 @@ void CpuBackend::attend_queries(const ChunkWork& work, std::int64_t first, std::
   }
   tokens -= unseen;
   const std::byte* const* heads = work.heads + unseen / kKvBlockTokens;
-  kernels_.scores(work.layout.dtype, heads, tokens, q, count, head_dim, args.scale, scores);
+  kernels_.scores(work.layout, heads, tokens, q, count, args.scale, scores);
   float max[kMaxScoreQueries];
   float sum[kMaxScoreQueries];
   for (std::int64_t n = 0; n < count; ++n) {
@@ -184,8 +184,7 @@ void CpuBackend::attend_queries(const ChunkWork& work, std::int64_t first, std::
   }
   // The chunk's first queries ask for the next chunk, for all of them.
   const std::byte* const none[kChunkTokens / kKvBlockTokens] = {};
-  kernels_.values(work.layout.dtype, heads, first < kernels_.score_queries ? work.next : none, tokens, scores, count,
-                  head_dim, out);
+  kernels_.values(work.layout, heads, first < kernels_.score_queries ? work.next : none, tokens, scores, count, out);
   for (std::int64_t n = 0; n < count; ++n) {
     const std::int64_t query = first + n;
     const bool fresh = work.chunk == std::max(task.first_chunk, first_chunk(args, queries[n].position));

@@ -115,8 +115,8 @@ void CpuBackend::attend_prompt(const AttentionTask& task, const AttentionArgs& a
   for (std::int64_t chunk = task.first_chunk; chunk < task.end_chunk; ++chunk) {
     const ChunkHeads blocks = heads_of_chunk(task, chunk, args, cache);
     const std::int64_t tokens = std::min(last - chunk * kChunkTokens, kChunkTokens);
-    prompt_->arrange_keys(layout.dtype, blocks.heads, tokens, head_dim, room.keys);
-    prompt_->arrange_values(layout.dtype, blocks.heads, tokens, head_dim, room.chunk_values);
+    prompt_->arrange_keys(layout, blocks.heads, tokens, room.keys);
+    prompt_->arrange_values(layout, blocks.heads, tokens, room.chunk_values);
     const ChunkWork work{
         .task = task, .args = args, .layout = layout, .chunk = chunk, .heads = blocks.heads, .next = nullptr};
     for (std::int64_t first = 0; first < count; first += kPromptRows) {

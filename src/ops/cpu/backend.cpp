@@ -33,6 +33,31 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
   return dtype == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
 }
 
+/// See "Attention" in kernels.h.
+void read_coded_head(const KvLayout& layout, const std::byte* head, float* keys, float* values) {
+  const std::int64_t head_dim = layout.head_dim;
+  const bool nibbles = layout.codes == KvCodes::kInt4;
+  const auto* key_codes = reinterpret_cast<const std::uint8_t*>(head);
+  const std::uint8_t* value_codes = key_codes + layout.numbers_bytes();
+  const auto* parameters = reinterpret_cast<const std::uint16_t*>(head + 2 * layout.numbers_bytes());
+  const auto nibble = [](std::uint8_t byte, bool high) { return high ? byte / 16 : byte % 16; };
+  for (std::int64_t t = 0; t < kKvBlockTokens; ++t) {
+    const auto number = [&](int code, const std::uint16_t* own) {
+      return static_cast<float>(code) * to_float(Half{own[t]}) + to_float(Half{own[kKvBlockTokens + t]});
+    };
+    const std::uint8_t* row = value_codes + t * layout.numbers_bytes() / kKvBlockTokens;
+    for (std::int64_t d = 0; d < head_dim; ++d) {
+      const std::int64_t piece = d / 32 * 32;
+      const std::int64_t half = head_dim - piece < 32 ? 8 : 16;
+      const int key =
+          nibbles ? nibble(key_codes[d / 2 * kKvBlockTokens + t], d % 2 == 1) : key_codes[d * kKvBlockTokens + t];
+      const int value = nibbles ? nibble(row[piece / 2 + (d - piece) % half], d - piece >= half) : row[d];
+      keys[t * head_dim + d] = number(key, parameters);
+      values[t * head_dim + d] = number(value, parameters + 2 * kKvBlockTokens);
+    }
+  }
+}
+
 }  // namespace
 
 CpuBackend::CpuBackend(std::unique_ptr<ThreadPool> pool, const CpuBackendOptions& options)
@@ -169,12 +194,14 @@ void CpuBackend::write(const float* from, std::int64_t count, float* to) { read(
 
 void CpuBackend::read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head,
                          float* keys, float* values) {
-  const std::int64_t head_dim = cache.layout.head_dim;
+  const KvLayout& layout = cache.layout;
+  const std::int64_t head_dim = layout.head_dim;
   const std::byte* head = cache.head(block, layer, kv_head);
+  if (layout.codes != KvCodes::kNone) return read_coded_head(layout, head, keys, values);
   for (std::int64_t t = 0; t < kKvBlockTokens; ++t) {
     for (std::int64_t d = 0; d < head_dim; ++d) {
-      keys[t * head_dim + d] = read_element(cache.layout.dtype, head, d * kKvBlockTokens + t);
-      values[t * head_dim + d] = read_element(cache.layout.dtype, head, (kKvBlockTokens + t) * head_dim + d);
+      keys[t * head_dim + d] = read_element(layout.dtype, head, d * kKvBlockTokens + t);
+      values[t * head_dim + d] = read_element(layout.dtype, head, (kKvBlockTokens + t) * head_dim + d);
     }
   }
 }

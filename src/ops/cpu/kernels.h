@@ -132,14 +132,16 @@ struct Kernels {
   void (*rotate)(float* head, const float* angles, std::int64_t rotary_dim);
   const TileKernels* tiles = nullptr;  // null: there are none
 
-  // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim).
+  // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim). Codes of 4 bits share a byte
+  // with another of the same token, so that tokens can be written by several threads: two neighbours of a key, of
+  // which the even one is in the low nibble, as (head_dim / 2, 64) bytes; of each 32 numbers of a value the first 16
+  // with the last 16, of the 16 that may be left over the first 8 with the last 8. Scales and mins: KvLayout.
   /// Rounds one token's key and value into its place.
-  void (*write_kv)(DType dtype, const float* key, const float* value, std::int64_t head_dim, std::int64_t slot,
-                   std::byte* head);
+  void (*write_kv)(const KvLayout& layout, const float* key, const float* value, std::int64_t slot, std::byte* head);
   /// scores[n * 256 + t] = scale * q[n] · key t, for t in [0, tokens) rounded up to a multiple of 16. Asks for the
   /// values of the same blocks ahead.
-  void (*scores)(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
-                 std::int64_t queries, std::int64_t head_dim, float scale, float* scores);
+  void (*scores)(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                 std::int64_t queries, float scale, float* scores);
   /// values = cap * tanh(values / cap), for [0, n) rounded up to a multiple of 16. Of scores and of logits.
   void (*soft_cap)(float* values, std::int64_t n, float cap);
   /// scores[i] += slope * (distance + i), for [0, n) rounded up to a multiple of 16. ALiBi; distance is of key 0 from
@@ -150,8 +152,8 @@ struct Kernels {
   void (*softmax)(float* scores, std::int64_t first, std::int64_t valid, std::int64_t tokens, float* max, float* sum);
   /// out[n][d] = sum over t of weights[n * 256 + t] * value t. Meanwhile asks for the keys of `next`, as many blocks,
   /// any of which may be null.
-  void (*values)(DType dtype, const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
-                 const float* weights, std::int64_t queries, std::int64_t head_dim, float* const* out);
+  void (*values)(const KvLayout& layout, const std::byte* const* heads, const std::byte* const* next,
+                 std::int64_t tokens, const float* weights, std::int64_t queries, float* const* out);
   /// out = out * a + chunk * b
   void (*merge)(float* out, float a, const float* chunk, float b, std::int64_t n);
 };

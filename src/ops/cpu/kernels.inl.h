@@ -1,9 +1,10 @@
 // The kernels of the CPU back end: one source, compiled once for each instruction set.
 //
 // The including file defines LANNER_ISA (the namespace) and includes the simd_*.h of the same set. Here are products
-// and attention; rows.inl.h has what goes over one row of numbers, codes.inl.h how quantized weights are read. Nothing
-// in them may instantiate a template or call an inline function that other files share: the linker keeps one copy, and
-// it might keep the one with instructions that the processor lacks.
+// and attention; rows.inl.h has what goes over one row of numbers, codes.inl.h how quantized weights are read,
+// kv_codes.inl.h attention over keys and values in codes. Nothing in them may instantiate a template or call an inline
+// function that other files share: the linker keeps one copy, and it might keep the one with instructions that the
+// processor lacks.
 //
 // Products are bound by the bus for a few rows (the weight is read once) and by the multipliers for many. A panel's
 // codes are unpacked once for all rows of a tile. A single row walks one panel after the other: one stream of loads
@@ -13,6 +14,7 @@
 
 #include "ops/cpu/codes.inl.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/kv_codes.inl.h"
 #include "ops/cpu/rows.inl.h"
 
 namespace lanner::ops::cpu::LANNER_ISA {
@@ -310,10 +312,12 @@ struct WriteBF16 : ElementBF16 {
   }
 };
 
-static void write_kv(DType dtype, const float* key, const float* value, std::int64_t head_dim, std::int64_t slot,
-                     std::byte* head) {
-  if (dtype == DType::kF32) return write_kv_as<ElementF32>(key, value, head_dim, slot, head);
-  if (dtype == DType::kF16) return write_kv_as<WriteF16>(key, value, head_dim, slot, head);
+static void write_kv(const KvLayout& layout, const float* key, const float* value, std::int64_t slot, std::byte* head) {
+  const std::int64_t head_dim = layout.head_dim;
+  if (layout.codes == KvCodes::kInt8) return write_codes<CodesInt8>(key, value, head_dim, slot, head);
+  if (layout.codes == KvCodes::kInt4) return write_codes<CodesInt4>(key, value, head_dim, slot, head);
+  if (layout.dtype == DType::kF32) return write_kv_as<ElementF32>(key, value, head_dim, slot, head);
+  if (layout.dtype == DType::kF16) return write_kv_as<WriteF16>(key, value, head_dim, slot, head);
   return write_kv_as<WriteBF16>(key, value, head_dim, slot, head);
 }
 
@@ -402,36 +406,66 @@ static void values_as(const std::byte* const* heads, const std::byte* const* nex
   }
 }
 
-/// Calls function.template operator()<Element, queries>() for the run-time dtype and count.
+/// What reads a head of 64 keys and values, by how it keeps them.
+template <typename Element>
+struct DenseHeads {
+  template <int kQueries>
+  LANNER_INLINE void scores(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                            std::int64_t head_dim, float scale, float* out) {
+    scores_as<Element, kQueries>(heads, tokens, q, head_dim, scale, out);
+  }
+  template <int kQueries>
+  LANNER_INLINE void values(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                            const float* weights, std::int64_t head_dim, float* const* out) {
+    values_as<Element, kQueries>(heads, next, tokens, weights, head_dim, out);
+  }
+};
+template <typename Codes>
+struct CodedHeads {
+  template <int kQueries>
+  LANNER_INLINE void scores(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                            std::int64_t head_dim, float scale, float* out) {
+    scores_of_codes<Codes, kQueries>(heads, tokens, q, head_dim, scale, out);
+  }
+  template <int kQueries>
+  LANNER_INLINE void values(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                            const float* weights, std::int64_t head_dim, float* const* out) {
+    values_of_codes<Codes, kQueries>(heads, next, tokens, weights, head_dim, out);
+  }
+};
+
+/// Calls function.template operator()<Heads, queries>() for what is known at run time.
 template <typename Function>
-LANNER_INLINE void with_element_and_queries(DType dtype, std::int64_t queries, Function function) {
-  const auto with_queries = [&]<typename Element>() {
-    if (queries == 1) return function.template operator()<Element, 1>();
+LANNER_INLINE void with_heads_and_queries(const KvLayout& layout, std::int64_t queries, Function function) {
+  const auto with_queries = [&]<typename Heads>() {
+    if (queries == 1) return function.template operator()<Heads, 1>();
     if constexpr (kScoreQueries >= 2) {
-      if (queries == 2) return function.template operator()<Element, 2>();
+      if (queries == 2) return function.template operator()<Heads, 2>();
     }
     if constexpr (kScoreQueries >= 4) {
-      if (queries == 3) return function.template operator()<Element, 3>();
-      if (queries == 4) return function.template operator()<Element, 4>();
+      if (queries == 3) return function.template operator()<Heads, 3>();
+      if (queries == 4) return function.template operator()<Heads, 4>();
     }
     __builtin_trap();  // callers keep to score_queries
   };
-  if (dtype == DType::kF32) return with_queries.template operator()<ElementF32>();
-  if (dtype == DType::kF16) return with_queries.template operator()<ElementF16>();
-  return with_queries.template operator()<ElementBF16>();
+  if (layout.codes == KvCodes::kInt8) return with_queries.template operator()<CodedHeads<CodesInt8>>();
+  if (layout.codes == KvCodes::kInt4) return with_queries.template operator()<CodedHeads<CodesInt4>>();
+  if (layout.dtype == DType::kF32) return with_queries.template operator()<DenseHeads<ElementF32>>();
+  if (layout.dtype == DType::kF16) return with_queries.template operator()<DenseHeads<ElementF16>>();
+  return with_queries.template operator()<DenseHeads<ElementBF16>>();
 }
 
-static void scores(DType dtype, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
-                   std::int64_t queries, std::int64_t head_dim, float scale, float* out) {
-  with_element_and_queries(dtype, queries, [&]<typename Element, int kQueries>() {
-    scores_as<Element, kQueries>(heads, tokens, q, head_dim, scale, out);
+static void scores(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
+                   std::int64_t queries, float scale, float* out) {
+  with_heads_and_queries(layout, queries, [&]<typename Heads, int kQueries>() {
+    Heads::template scores<kQueries>(heads, tokens, q, layout.head_dim, scale, out);
   });
 }
 
-static void values(DType dtype, const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
-                   const float* weights, std::int64_t queries, std::int64_t head_dim, float* const* out) {
-  with_element_and_queries(dtype, queries, [&]<typename Element, int kQueries>() {
-    values_as<Element, kQueries>(heads, next, tokens, weights, head_dim, out);
+static void values(const KvLayout& layout, const std::byte* const* heads, const std::byte* const* next,
+                   std::int64_t tokens, const float* weights, std::int64_t queries, float* const* out) {
+  with_heads_and_queries(layout, queries, [&]<typename Heads, int kQueries>() {
+    Heads::template values<kQueries>(heads, next, tokens, weights, layout.head_dim, out);
   });
 }
 

@@ -508,7 +508,7 @@ void CpuBackend::finish_heads(const NormQkvArgs& args, std::int64_t row, std::in
     float* key = kv + h * head_dim;
     if (args.k_norm) normalize(args.k_norm, key, head_dim, key);
     kernels_.rotate(key, angles, args.rotary_dim);
-    kernels_.write_kv(layout.dtype, key, key + layout.kv_heads * head_dim, head_dim, position % kKvBlockTokens,
+    kernels_.write_kv(layout, key, key + layout.kv_heads * head_dim, position % kKvBlockTokens,
                       cache.head(block, args.layer, h));
   }
 }

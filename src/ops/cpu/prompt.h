@@ -49,14 +49,13 @@ struct PromptState {
 struct PromptKernels {
   /// out[i] = bf16(values[i] * scale) for [0, n), zeros up to prompt_depth(n).
   void (*round_query)(const float* values, float scale, std::int64_t n, std::uint16_t* out);
-  /// The keys of a chunk of kF16 or kBF16 blocks as the right side of (queries, head_dim) · (head_dim, tokens): tiles
-  /// of prompt_depth(head_dim) * 16 elements, for `tokens` rounded up to 32. What lies behind a chunk's last token
-  /// stays what it is.
-  void (*arrange_keys)(DType dtype, const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
-                       std::uint16_t* out);
+  /// The keys of a chunk of blocks that do not hold kF32 as the right side of (queries, head_dim) · (head_dim, tokens):
+  /// tiles of prompt_depth(head_dim) * 16 elements, for `tokens` rounded up to 32. What lies behind a chunk's last
+  /// token stays what it is.
+  void (*arrange_keys)(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens, std::uint16_t* out);
   /// Its values as that of (queries, tokens) · (tokens, head_dim): tiles of kChunkTokens * 16 elements. Those behind
   /// the last token, up to a multiple of 32, become zero.
-  void (*arrange_values)(DType dtype, const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
+  void (*arrange_values)(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens,
                          std::uint16_t* out);
   /// To be called by a thread before it multiplies, and again after anything else may have used its tiles.
   void (*configure)();

@@ -4,21 +4,28 @@
 
 // No include guard: it is included once by each of those that compile it.
 
+#include "ops/cpu/kv_codes.inl.h"
 #include "ops/cpu/prompt.h"
 
 namespace lanner::ops::cpu::LANNER_ISA {
 
 inline constexpr std::int64_t kTileColumns = 16;  // of a product's right side
 
+LANNER_INLINE F32x16 broadcast_half(const std::uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(*p)))};
+}
 LANNER_INLINE void store_bits(std::uint16_t* p, __m512i bits) { _mm512_storeu_si512(p, bits); }
 
-/// Elements of two neighbours in depth, as a tile has them: of each column its pair.
+/// What a tile has of two neighbours in depth: of each column its pair.
+LANNER_INLINE __m512i round_pairs(F32x16 even, F32x16 odd) {
+  const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd.v, even.v));
+  const __m512i in_turn = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(in_turn, both);
+}
 struct PairsF16 {
   LANNER_INLINE __m512i pairs(const std::uint16_t* even, const std::uint16_t* odd) {
-    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_half(odd).v, load_half(even).v));
-    const __m512i in_turn = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                             21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(in_turn, both);
+    return round_pairs(load_half(even), load_half(odd));
   }
 };
 struct PairsBF16 {
@@ -53,9 +60,38 @@ static void arrange_keys_as(const std::byte* const* heads, std::int64_t tokens, 
   }
 }
 
-static void arrange_keys(DType dtype, const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
+template <typename Codes>
+static void arrange_key_codes(const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
+                              std::uint16_t* out) {
+  using Head = CodedHead<Codes>;
+  const std::int64_t depth = prompt_depth(head_dim);
+  const std::int64_t padded = prompt_depth(tokens);
+  for (std::int64_t t = 0; t < padded; t += kTileColumns) {
+    const std::byte* head = heads[t / kKvBlockTokens];
+    const std::int64_t slot = t % kKvBlockTokens;
+    const std::uint8_t* keys = Head::keys(head) + slot;
+    const F32x16 step = load_half(Head::key_parameters(head, head_dim) + slot);
+    const F32x16 smallest = load_half(Head::key_parameters(head, head_dim) + kKvBlockTokens + slot);
+    std::uint16_t* tile = out + t * depth;
+    for (std::int64_t d = 0; d < head_dim; d += 2) {
+      F32x16 pair[2 / Codes::kKeys][Codes::kKeys];
+      for (auto& neighbours : pair) {
+        Codes::keys(keys, neighbours);
+        for (F32x16& codes : neighbours) codes = fma(codes, step, smallest);
+        keys += kKvBlockTokens;
+      }
+      store_bits(tile + d * kTileColumns, round_pairs(pair[0][0], pair[1 / Codes::kKeys][Codes::kKeys - 1]));
+    }
+    for (std::int64_t d = head_dim; d < depth; d += 2) store_bits(tile + d * kTileColumns, _mm512_setzero_si512());
+  }
+}
+
+static void arrange_keys(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens,
                          std::uint16_t* out) {
-  if (dtype == DType::kF16) return arrange_keys_as<PairsF16>(heads, tokens, head_dim, out);
+  const std::int64_t head_dim = layout.head_dim;
+  if (layout.codes == KvCodes::kInt8) return arrange_key_codes<CodesInt8>(heads, tokens, head_dim, out);
+  if (layout.codes == KvCodes::kInt4) return arrange_key_codes<CodesInt4>(heads, tokens, head_dim, out);
+  if (layout.dtype == DType::kF16) return arrange_keys_as<PairsF16>(heads, tokens, head_dim, out);
   return arrange_keys_as<PairsBF16>(heads, tokens, head_dim, out);
 }
 
@@ -75,9 +111,52 @@ static void arrange_values_as(const std::byte* const* heads, std::int64_t tokens
   }
 }
 
-static void arrange_values(DType dtype, const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
+/// Of the two tokens from t on, kVectors * 16 numbers of their values, from d on, into as many tiles.
+template <typename Codes, int kVectors>
+LANNER_INLINE void arrange_code_pairs(const std::uint8_t* const* rows, const F32x16* steps, const F32x16* smallest,
+                                      std::int64_t t, std::int64_t d, std::uint16_t* out) {
+  F32x16 even[kVectors];
+  F32x16 odd[kVectors];
+  Codes::template value<kVectors>(rows[0], d, even);
+  Codes::template value<kVectors>(rows[1], d, odd);
+  for (int v = 0; v < kVectors; ++v) {
+    even[v] = fma(even[v], steps[0], smallest[0]);
+    odd[v] = fma(odd[v], steps[1], smallest[1]);
+    store_bits(out + ((d / kTileColumns + v) * kChunkTokens + t) * kTileColumns, round_pairs(even[v], odd[v]));
+  }
+}
+
+template <typename Codes>
+static void arrange_value_codes(const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
+                                std::uint16_t* out) {
+  using Head = CodedHead<Codes>;
+  const std::int64_t padded = prompt_depth(tokens);
+  const std::int64_t row_bytes = head_dim * Codes::kBits / 8;
+  for (std::int64_t t = 0; t < padded; t += 2) {
+    const std::byte* head = heads[t / kKvBlockTokens];
+    const std::int64_t slot = t % kKvBlockTokens;
+    const std::uint16_t* parameters = Head::value_parameters(head, head_dim) + slot;
+    F32x16 steps[2];
+    F32x16 smallest[2];
+    const std::uint8_t* rows[2];
+    for (int i = 0; i < 2; ++i) {  // behind the last token all is zero: any bytes times 0
+      const bool written = t + i < tokens;
+      steps[i] = written ? broadcast_half(parameters + i) : zero();
+      smallest[i] = written ? broadcast_half(parameters + kKvBlockTokens + i) : zero();
+      rows[i] = Head::values(head, head_dim) + (slot + i) * row_bytes;
+    }
+    std::int64_t d = 0;
+    for (; d + 32 <= head_dim; d += 32) arrange_code_pairs<Codes, 2>(rows, steps, smallest, t, d, out);
+    if (d < head_dim) arrange_code_pairs<Codes, 1>(rows, steps, smallest, t, d, out);
+  }
+}
+
+static void arrange_values(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens,
                            std::uint16_t* out) {
-  if (dtype == DType::kF16) return arrange_values_as<PairsF16>(heads, tokens, head_dim, out);
+  const std::int64_t head_dim = layout.head_dim;
+  if (layout.codes == KvCodes::kInt8) return arrange_value_codes<CodesInt8>(heads, tokens, head_dim, out);
+  if (layout.codes == KvCodes::kInt4) return arrange_value_codes<CodesInt4>(heads, tokens, head_dim, out);
+  if (layout.dtype == DType::kF16) return arrange_values_as<PairsF16>(heads, tokens, head_dim, out);
   return arrange_values_as<PairsBF16>(heads, tokens, head_dim, out);
 }
 

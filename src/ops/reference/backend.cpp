@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/cpu_info.h"
@@ -87,6 +88,66 @@ float load_element(DType dtype, const std::byte* base, std::int64_t index) {
   return dtype == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
 }
 
+/// The numbers of a block's head: keys (64, head_dim), then values; of codes of 4 bits two neighbours share a byte, the
+/// even one in the low nibble. Scales and mins as KvLayout says.
+class ReferenceHead {
+ public:
+  ReferenceHead(const KvLayout& layout, std::byte* data) : layout_(layout), data_(data) {}
+
+  void store_key(std::int64_t slot, const float* x) { store(slot, 0, x); }
+  void store_value(std::int64_t slot, const float* x) { store(slot, 1, x); }
+  float key(std::int64_t slot, std::int64_t d) const { return load(slot, 0, d); }
+  float value(std::int64_t slot, std::int64_t d) const { return load(slot, 1, d); }
+
+ private:
+  /// `part` is 0 for the keys and 1 for the values.
+  void store(std::int64_t slot, std::int64_t part, const float* x) {
+    const std::int64_t first = (part * kKvBlockTokens + slot) * layout_.head_dim;
+    if (layout_.codes == KvCodes::kNone) {
+      for (std::int64_t d = 0; d < layout_.head_dim; ++d) store_element(layout_.dtype, data_, first + d, x[d]);
+      return;
+    }
+    const float levels = layout_.codes == KvCodes::kInt8 ? 255.0F : 15.0F;
+    const auto [smallest, largest] = std::minmax_element(x, x + layout_.head_dim);
+    const bool finite = std::all_of(x, x + layout_.head_dim, [](float number) { return std::isfinite(number); });
+    const float step = finite ? (*largest - *smallest) / levels : std::numeric_limits<float>::quiet_NaN();
+    store_element(DType::kF16, data_, scale_place(slot, part), step);
+    store_element(DType::kF16, data_, scale_place(slot, part) + kKvBlockTokens, *smallest);
+    const float scale = load_element(DType::kF16, data_, scale_place(slot, part));
+    const float min = load_element(DType::kF16, data_, scale_place(slot, part) + kKvBlockTokens);
+    for (std::int64_t d = 0; d < layout_.head_dim; ++d) {
+      const float count = scale > 0 ? std::nearbyint((x[d] - min) / scale) : 0.0F;
+      store_code(first + d, static_cast<unsigned>(std::clamp(count, 0.0F, levels)));
+    }
+  }
+  float load(std::int64_t slot, std::int64_t part, std::int64_t d) const {
+    const std::int64_t index = (part * kKvBlockTokens + slot) * layout_.head_dim + d;
+    if (layout_.codes == KvCodes::kNone) return load_element(layout_.dtype, data_, index);
+    const float scale = load_element(DType::kF16, data_, scale_place(slot, part));
+    const float min = load_element(DType::kF16, data_, scale_place(slot, part) + kKvBlockTokens);
+    return static_cast<float>(code(index)) * scale + min;
+  }
+  /// Counted in elements of 16 bits.
+  std::int64_t scale_place(std::int64_t slot, std::int64_t part) const {
+    return layout_.numbers_bytes() + part * 2 * kKvBlockTokens + slot;
+  }
+  unsigned code(std::int64_t index) const {
+    if (layout_.codes == KvCodes::kInt8) return std::to_integer<unsigned>(data_[index]);
+    return std::to_integer<unsigned>(data_[index / 2]) >> (index % 2 * 4) & 15U;
+  }
+  void store_code(std::int64_t index, unsigned code) {
+    if (layout_.codes == KvCodes::kInt8) {
+      data_[index] = static_cast<std::byte>(code);
+      return;
+    }
+    const unsigned other = std::to_integer<unsigned>(data_[index / 2]) & (index % 2 == 0 ? 0xF0U : 0x0FU);
+    data_[index / 2] = static_cast<std::byte>(other | code << (index % 2 * 4));
+  }
+
+  const KvLayout& layout_;
+  std::byte* data_;
+};
+
 float gated(Gate gate, float x) {
   switch (gate) {
     case Gate::kSilu: return x / (1.0F + std::exp(-x));
@@ -158,13 +219,10 @@ class ReferenceBackend final : public Backend {
         const std::int64_t position = slice.first_position + i;
         const std::int32_t block = slice.blocks[static_cast<std::size_t>(position / kKvBlockTokens)];
         for (std::int64_t h = 0; h < cache.layout.kv_heads; ++h) {
-          std::byte* head = cache.head(block, args.layer, h);
-          for (std::int64_t d = 0; d < head_dim; ++d) {
-            const std::int64_t slot = position % kKvBlockTokens * head_dim + d;
-            store_element(cache.layout.dtype, head, slot, values[static_cast<std::size_t>(q_width + h * head_dim + d)]);
-            store_element(cache.layout.dtype, head, kKvBlockTokens * head_dim + slot,
-                          values[static_cast<std::size_t>(q_width + kv_width + h * head_dim + d)]);
-          }
+          ReferenceHead head(cache.layout, cache.head(block, args.layer, h));
+          const float* key = values.data() + q_width + h * head_dim;
+          head.store_key(position % kKvBlockTokens, key);
+          head.store_value(position % kKvBlockTokens, key + kv_width);
         }
       }
     }
@@ -240,11 +298,11 @@ class ReferenceBackend final : public Backend {
 
   void read_kv(const KvCacheView& cache, std::int64_t block, std::int64_t layer, std::int64_t kv_head, float* keys,
                float* values) override {
-    const std::int64_t count = kKvBlockTokens * cache.layout.head_dim;
-    const std::byte* head = cache.head(block, layer, kv_head);
-    for (std::int64_t i = 0; i < count; ++i) {
-      keys[i] = load_element(cache.layout.dtype, head, i);
-      values[i] = load_element(cache.layout.dtype, head, count + i);
+    const std::int64_t head_dim = cache.layout.head_dim;
+    const ReferenceHead head(cache.layout, cache.head(block, layer, kv_head));
+    for (std::int64_t i = 0; i < kKvBlockTokens * head_dim; ++i) {
+      keys[i] = head.key(i / head_dim, i % head_dim);
+      values[i] = head.value(i / head_dim, i % head_dim);
     }
   }
 
@@ -311,16 +369,16 @@ class ReferenceBackend final : public Backend {
                      const KvCacheView& cache, std::int64_t head, const float* q, float* out) {
     const std::int64_t head_dim = cache.layout.head_dim;
     const std::int64_t kv_head = head / (args.heads / cache.layout.kv_heads);
-    const auto place = [&](std::int64_t t) {
-      return cache.head(slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)], args.layer, kv_head);
+    const auto head_of = [&](std::int64_t t) {
+      const std::int32_t block = slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)];
+      return ReferenceHead(cache.layout, cache.head(block, args.layer, kv_head));
     };
     const std::int64_t first = args.window == 0 ? 0 : std::max<std::int64_t>(0, tokens - args.window);
     std::vector<double> scores;  // of tokens first..tokens - 1
     for (std::int64_t t = first; t < tokens; ++t) {
       double score = 0;
       for (std::int64_t d = 0; d < head_dim; ++d) {
-        const std::int64_t index = t % kKvBlockTokens * head_dim + d;
-        score += static_cast<double>(q[d]) * static_cast<double>(load_element(cache.layout.dtype, place(t), index));
+        score += static_cast<double>(q[d]) * static_cast<double>(head_of(t).key(t % kKvBlockTokens, d));
       }
       score *= static_cast<double>(args.scale);
       const auto cap = static_cast<double>(args.soft_cap);
@@ -336,9 +394,8 @@ class ReferenceBackend final : public Backend {
     for (std::int64_t d = 0; d < head_dim; ++d) {
       double value = 0;
       for (std::int64_t t = first; t < tokens; ++t) {
-        const std::int64_t index = (kKvBlockTokens + t % kKvBlockTokens) * head_dim + d;
-        value += scores[static_cast<std::size_t>(t - first)] *
-                 static_cast<double>(load_element(cache.layout.dtype, place(t), index));
+        value +=
+            scores[static_cast<std::size_t>(t - first)] * static_cast<double>(head_of(t).value(t % kKvBlockTokens, d));
       }
       out[d] = static_cast<float>(value / sum);
     }

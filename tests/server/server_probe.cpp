@@ -89,8 +89,8 @@ int main(int argc, char** argv) {
     if (walks) script.walk = WalkOptions{.vocab_size = kTestBos + 1, .closing = byte_tokens("\"]}")};
     return script;
   };
-  TestPipeline test =
-      make_test_pipeline(author, {.session_len = number("--session-len"), .max_batch = number("--batch"), .remembers = false}, jinja);
+  TestPipeline test = make_test_pipeline(
+      author, {.session_len = number("--session-len"), .max_batch = number("--batch"), .remembers = false}, jinja);
   server::ServiceOptions options{.max_places = number("--places"),
                                  .tools = server::find_tool_syntax(flags["--tools"]),
                                  .thoughts = number("--thoughts") != 0};

@@ -51,6 +51,13 @@ bool is_whole_number(const std::string& word) {
   return !word.empty() && std::ranges::all_of(word, [](char c) { return c >= '0' && c <= '9'; });
 }
 
+/// "=true" or "=false" for the words True and False, which LMDeploy's documents write behind flags; else empty.
+std::string truth_value(const std::string& word) {
+  if (word == "True" || word == "true") return "=true";
+  if (word == "False" || word == "false") return "=false";
+  return "";
+}
+
 /// Walks through the command line once, in the order of the words.
 class Normalizer {
  public:
@@ -94,8 +101,9 @@ class Normalizer {
     const bool is_list = option->get_items_expected_max() > 1;
     const bool takes_value = option->get_items_expected_min() > 0 && option->get_type_size() > 0;
     if (!takes_value) {
-      result_.push_back("--" + name + (equals == std::string::npos ? "" : word.substr(equals)));
-      return 0;
+      const std::string truth = equals == std::string::npos && !next.empty() ? truth_value(next[0]) : "";
+      result_.push_back("--" + name + (equals == std::string::npos ? truth : word.substr(equals)));
+      return truth.empty() ? 0 : 1;
     }
     result_.push_back("--" + name);
     if (equals != std::string::npos) {

@@ -1,7 +1,8 @@
 #pragma once
 // The command line as users of argparse know it, on top of CLI11: flags may be shortened as long as they are
 // unambiguous, written with underscores, and stand anywhere: a list of whole numbers ends at the first word that is
-// none. A mistake ends with the usage, the cause and the nearest name that exists.
+// none, and behind a flag that takes no value may stand True or False. A mistake ends with the usage, the cause and the
+// nearest name that exists.
 
 #include <cstdint>
 #include <string>

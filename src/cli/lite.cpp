@@ -35,6 +35,7 @@ struct LiteFlags {
   std::int64_t w_group_size = 128;
   int threads = 0;
   bool resume = false;
+  bool search_scale = false;
   bool no_report = false;
   std::int64_t report_windows = LiteReport{}.windows;
   // LMDeploy's: accepted where they ask for what happens anyway.
@@ -60,7 +61,10 @@ std::string command_with(const CLI::App& verb, const std::string& model, const s
     const std::string name = option->get_name();
     if (option->count() == 0 || !name.starts_with("--") || name == flag) continue;
     command += " " + name;
-    if (option->get_items_expected_max() == 0) continue;
+    if (option->get_items_expected_max() == 0) {
+      if (option->results().back() == "false") command += "=false";
+      continue;
+    }
     for (const std::string& word : option->results()) command += " " + quoted(word);
   }
   return command + " " + flag + " " + value;
@@ -110,7 +114,7 @@ Result<std::vector<std::span<const std::int32_t>>> calibration_windows(const Lit
 std::string advice(const LiteFlags& flags) {
   std::string text = "small models lose most by 4 bits";
   if (flags.w_group_size > 32) text += "; try --w-group-size 32";
-  if (flags.calib_samples == 0) text += "; try calibration samples";
+  if (flags.calib_samples > 0 && !flags.search_scale) text += "; try --search-scale";
   return text;
 }
 
@@ -129,7 +133,10 @@ Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
   if (quant::largest_group_size(spec, flags.w_group_size) != flags.w_group_size) return wrong_group(verb, flags, spec);
   LANNER_ASSIGN_OR_RETURN(const quant::AwqPlan plan, quant::plan_awq(*checkpoint, flags.w_group_size));
   std::vector<std::int32_t> tokens;
-  quant::AwqOptions options{.destination = flags.work_dir, .threads = flags.threads, .resume = flags.resume};
+  quant::AwqOptions options{.destination = flags.work_dir,
+                            .search_scale = flags.search_scale,
+                            .threads = flags.threads,
+                            .resume = flags.resume};
   LANNER_ASSIGN_OR_RETURN(options.windows, calibration_windows(flags, *checkpoint, spec.max_position, tokens));
   quant::AwqResult result;
   {
@@ -173,6 +180,38 @@ void add_calibration_flags(CLI::App& verb, LiteFlags& flags) {
   add_hub_flags(verb, flags.source);
 }
 
+/// LMDeploy's before 0.4, which wrote the ranges of keys and values into a converted model. They are found while the
+/// cache is written now, there as here.
+struct KvQparamsFlags {
+  std::vector<std::string> folders;
+  int kv_bits = 8;
+  bool kv_sym = false;
+  int num_tp = 1;
+  std::vector<std::string> tm_params;
+};
+
+void add_kv_qparams(CLI::App& group, Run& run) {
+  const auto flags = std::make_shared<KvQparamsFlags>();
+  CLI::App* verb = group.add_subcommand("kv_qparams", "Not needed any more, and does nothing but say so");
+  verb->add_option("FOLDERS", flags->folders, "WORK_DIR TURBOMIND_DIR")->expected(0, 2);
+  std::vector<CLI::Option*> options;
+  options.push_back(verb->add_option("--kv-bits", flags->kv_bits, "Without effect"));
+  options.push_back(verb->add_flag("--kv-sym", flags->kv_sym, "Without effect"));
+  options.push_back(verb->add_option("--num-tp", flags->num_tp, "Without effect"));
+  options.push_back(verb->add_option("--tm-params", flags->tm_params, "Without effect"));
+  for (CLI::Option* option : options) option->group(kCompatibleGroup);
+  verb->callback([&run, flags] {
+    run = [flags] {
+      const std::string place = flags->folders.empty() ? "" : " to " + flags->folders.back();
+      note(
+          printable(fmt::format("kv_qparams is not needed: a quantized KV cache finds the ranges of keys and values "
+                                "while it is written (--quant-policy of chat and serve); nothing was done{}",
+                                place)));
+      return kExitOk;
+    };
+  });
+}
+
 }  // namespace
 
 void add_lite(CLI::App& program, Run& run) {
@@ -182,6 +221,8 @@ void add_lite(CLI::App& program, Run& run) {
   CLI::App* verb = group->add_subcommand("auto_awq", "Weights of 4 bits by AWQ, as a Hugging Face folder");
   add_calibration_flags(*verb, *flags);
   verb->add_option("--w-bits", flags->w_bits, "Bits of a weight; only 4");
+  verb->add_flag("--search-scale", flags->search_scale,
+                 "Try out how smoothing is best shared between inputs and weights, which takes longer");
   verb->add_option("--w-group-size", flags->w_group_size, "Input channels that share a scale: 128, 64 or 32");
   std::vector<CLI::Option*> options;
   options.push_back(verb->add_flag("--w-sym", flags->w_sym, "Not available yet"));
@@ -191,6 +232,7 @@ void add_lite(CLI::App& program, Run& run) {
   options.push_back(add_choice(*verb, "--device", flags->device, {"auto", "cpu", "cuda"}, "Only the CPU so far"));
   options.push_back(verb->add_flag("--trust-remote-code", flags->trust_remote_code, "No code of a model is ever run"));
   for (CLI::Option* option : options) option->group(kCompatibleGroup);
+  add_kv_qparams(*group, run);
   verb->callback([&run, flags, verb] { run = [flags, verb] { return exit_code(run_auto_awq(*verb, *flags)); }; });
 }
 

@@ -19,6 +19,7 @@
 #include "quant/awq_folder.h"
 #include "quant/awq_matrix.h"
 #include "quant/calibration.h"
+#include "quant/scale_search.h"
 #include "quant/smoothing.h"
 #include "quant/work_folder.h"
 
@@ -30,6 +31,9 @@ namespace fs = std::filesystem;
 // What a weight costs besides the tokens that it is multiplied with, as if it were so many of them.
 constexpr double kTokensOfSmoothing = 60;
 constexpr double kTokensOfRounding = 200;
+// Of a search for scales: samples that are tried, and what loading a layer with other weights costs.
+constexpr std::size_t kSearchedSamples = 4;
+constexpr double kTokensOfLoading = 200;
 
 /// FNV-1a of the calibration text's tokens.
 std::uint64_t hash_of(const std::vector<std::span<const std::int32_t>>& windows) {
@@ -49,6 +53,7 @@ model::Json settings_of(const model::Checkpoint& checkpoint, const AwqPlan& plan
           {"model", error ? checkpoint.path() : path.string()},
           {"model size", checkpoint.tensor_bytes()},
           {"calibration", fmt::format("{} samples, {:016x}", options.windows.size(), hash_of(options.windows))},
+          {"search of scales", options.search_scale},
           {"group size", plan.group_size}};
 }
 
@@ -160,6 +165,9 @@ class AwqRun {
     for (std::size_t layer = first_layer; layer < plan_.spec.layers.size(); ++layer) {
       const auto tokens = static_cast<double>(options_.windows.size() * options_.windows.front().size());
       progress_.expect(layer_weights(layer) * (tokens + kTokensOfSmoothing));
+      if (!options_.search_scale) continue;
+      const std::size_t groups = smoothing_groups(plan_.spec, plan_.spec.layers[layer]).size();
+      progress_.expect(work_of_ratio(layer) * kSearchedRatios * static_cast<double>(groups));
     }
     for (const OutputShard& shard : shards) {
       for (const OutputTensor& tensor : shard.tensors) {
@@ -176,15 +184,42 @@ class AwqRun {
     calibration.on_sample = [&] {
       progress_.add(layer_weights(layer) * static_cast<double>(options_.windows.front().size()));
     };
-    calibration.on_layer = [&](std::size_t done, const LayerStatistics& statistics) -> Status {
+    calibration.on_layer = [&](std::size_t done, const LayerStatistics& statistics,
+                               const ReadInput& read_input) -> Status {
+      std::vector<double> ratios;
+      if (options_.search_scale) {
+        LANNER_ASSIGN_OR_RETURN(ratios, search(done, statistics, read_input));
+      }
       LANNER_ASSIGN_OR_RETURN(
           const GroupScales scales,
-          scales_of_layer(checkpoint_, plan_.spec, plan_.spec.layers[done], statistics, plan_.group_size));
+          scales_of_layer(checkpoint_, plan_.spec, plan_.spec.layers[done], statistics, plan_.group_size, ratios));
       progress_.add(layer_weights(done) * kTokensOfSmoothing);
       layer = done + 1;
       return write_scales(folder_.scratch_file(scales_name(done)), scales);
     };
     return calibrate(checkpoint_, plan_.spec, calibration);
+  }
+
+  ScaleSearch scale_search() const {
+    return {.group_size = plan_.group_size,
+            .rows = static_cast<std::int64_t>(options_.windows.front().size()),
+            .samples = std::min(options_.windows.size(), kSearchedSamples),
+            .threads = options_.threads};
+  }
+
+  /// What trying one ratio costs: about half a layer for each sample.
+  double work_of_ratio(std::size_t layer) const {
+    const ScaleSearch search = scale_search();
+    return layer_weights(layer) *
+           (0.5 * static_cast<double>(search.samples) * static_cast<double>(search.rows) + kTokensOfLoading);
+  }
+
+  Result<std::vector<double>> search(std::size_t layer, const LayerStatistics& statistics,
+                                     const ReadInput& read_input) {
+    ScaleSearch search = scale_search();
+    search.read_input = read_input;
+    search.on_ratio = [&] { progress_.add(work_of_ratio(layer)); };
+    return search_ratios(checkpoint_, plan_.spec, layer, statistics, search);
   }
 
   Result<SmoothingFactors> read_factors() const {

@@ -43,6 +43,7 @@ Result<AwqPlan> plan_awq(const model::Checkpoint& checkpoint, std::int64_t group
 struct AwqOptions {
   std::string destination;                             // a folder that is not there, or is empty
   std::vector<std::span<const std::int32_t>> windows;  // the calibration text; empty: nothing is smoothed
+  bool search_scale = false;                           // scale_search.h, with the first few windows
   int threads = 0;                                     // 0: all
   bool resume = false;                                 // go on with what a killed run left
   std::function<void(double)> progress;                // the share that is done, 0 to 1; may be empty

@@ -18,6 +18,33 @@ constexpr std::array<std::uint32_t, kRowsOfWord> kNibbleOfRow{0, 4, 1, 5, 2, 6, 
 constexpr float kLeastRange = 1e-5F;
 constexpr float kMostCode = 15.0F;
 
+/// Scale and zero of a group.
+struct GroupRounding {
+  Half stored;
+  float scale = 0;
+  float zero = 0;
+
+  bool finite() const { return std::isfinite(scale); }
+  float code(float value) const { return std::clamp(std::nearbyint(value / scale) + zero, 0.0F, kMostCode); }
+};
+
+GroupRounding rounding_of(std::span<const float> values) {
+  float least = 0;
+  float greatest = 0;
+  for (const float value : values) {
+    least = std::min(least, value);
+    greatest = std::max(greatest, value);
+  }
+  GroupRounding rounding{.stored = to_half(std::max(greatest - least, kLeastRange) / kMostCode)};
+  rounding.scale = to_float(rounding.stored);
+  rounding.zero = std::clamp(-std::nearbyint(least / rounding.scale), 0.0F, kMostCode);
+  return rounding;
+}
+
+Status too_large(const DenseRows& matrix) {
+  return corrupt(fmt::format("{}: weights are too large for fp16", matrix.where()));
+}
+
 /// Rows [8 b, 8 b + 8) of the matrix, for one thread.
 class BlockRounder {
  public:
@@ -67,21 +94,13 @@ class BlockRounder {
   Status round_group(std::int64_t row, std::size_t group, std::uint32_t shift) {
     const auto size = static_cast<std::size_t>(group_);
     const std::span<const float> values(row_.data() + group * size, size);
-    float least = 0;
-    float greatest = 0;
-    for (const float value : values) {
-      least = std::min(least, value);
-      greatest = std::max(greatest, value);
-    }
-    const Half stored = to_half(std::max(greatest - least, kLeastRange) / kMostCode);
-    const float scale = to_float(stored);
-    if (!std::isfinite(scale)) return corrupt(fmt::format("{}: weights are too large for fp16", matrix_.where()));
-    result_.scales[group * static_cast<std::size_t>(matrix_.rows()) + static_cast<std::size_t>(row)] = stored.bits;
-    const float zero = std::clamp(-std::nearbyint(least / scale), 0.0F, kMostCode);
-    zeros_[group] |= static_cast<std::uint32_t>(zero) << shift;
+    const GroupRounding rounding = rounding_of(values);
+    if (!rounding.finite()) return too_large(matrix_);
+    result_.scales[group * static_cast<std::size_t>(matrix_.rows()) + static_cast<std::size_t>(row)] =
+        rounding.stored.bits;
+    zeros_[group] |= static_cast<std::uint32_t>(rounding.zero) << shift;
     for (std::size_t i = 0; i < size; ++i) {
-      const float code = std::clamp(std::nearbyint(values[i] / scale) + zero, 0.0F, kMostCode);
-      codes_[group * size + i] |= static_cast<std::uint32_t>(code) << shift;
+      codes_[group * size + i] |= static_cast<std::uint32_t>(rounding.code(values[i])) << shift;
     }
     return {};
   }
@@ -117,6 +136,26 @@ Result<AwqMatrix> round_awq(const DenseRows& matrix, const TensorFactors& factor
     if (status.ok()) status = mine;
   });
   if (!status.ok()) return status;
+  return result;
+}
+
+Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<const float> scales,
+                                           std::int64_t group_size) {
+  const auto cols = static_cast<std::size_t>(matrix.cols());
+  const auto size = static_cast<std::size_t>(group_size);
+  std::vector<float> result(static_cast<std::size_t>(matrix.rows()) * cols);
+  for (std::int64_t r = 0; r < matrix.rows(); ++r) {
+    const std::span<float> row(result.data() + static_cast<std::size_t>(r) * cols, cols);
+    LANNER_RETURN_IF_ERROR(matrix.read(r, row));
+    for (std::size_t i = 0; i < cols; ++i) row[i] *= scales[i];
+    for (std::size_t begin = 0; begin < cols; begin += size) {
+      const GroupRounding rounding = rounding_of(row.subspan(begin, size));
+      if (!rounding.finite()) return too_large(matrix);
+      for (std::size_t i = begin; i < begin + size; ++i) {
+        row[i] = (rounding.code(row[i]) - rounding.zero) * rounding.scale / scales[i];
+      }
+    }
+  }
   return result;
 }
 

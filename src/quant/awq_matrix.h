@@ -13,6 +13,7 @@
 // model/group_quantization.h)
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -34,5 +35,10 @@ struct AwqMatrix {
 /// not finite, or too large for a scale in fp16.
 Result<AwqMatrix> round_awq(const DenseRows& matrix, const TensorFactors& factors, std::int64_t group_size,
                             ThreadPool& pool);
+
+/// What the matrix (rows, cols) becomes when its columns are multiplied by `scales`, rounded, and divided by them
+/// again.
+Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<const float> scales,
+                                           std::int64_t group_size);
 
 }  // namespace lanner::quant

@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <optional>
+#include <memory>
 #include <utility>
 
 #include "core/check.h"
@@ -85,34 +85,46 @@ Status embed(const DenseRows& table, const model::DecoderSpec& spec, std::span<c
 
 /// All samples through one layer.
 Status calibrate_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, std::size_t layer,
-                       const CalibrationOptions& options, LayerStatistics& statistics) {
+                       const CalibrationOptions& options, const ReadInput& read_input, LayerStatistics& statistics) {
   const std::size_t rows = options.windows.front().size();
   LANNER_ASSIGN_OR_RETURN(const auto runner,
                           LayerRunner::load(checkpoint, spec, layer,
                                             {.rows = static_cast<std::int64_t>(rows), .threads = options.threads}));
-  const std::string& before = options.states[layer % 2];
-  const std::string& behind = options.states[(layer + 1) % 2];
-  LANNER_ASSIGN_OR_RETURN(const StateFile output, StateFile::open(behind, O_WRONLY | O_CREAT));
-  std::optional<StateFile> input;
-  if (layer > 0) {
-    LANNER_ASSIGN_OR_RETURN(StateFile file, StateFile::open(before, O_RDONLY));
-    input.emplace(std::move(file));
-  }
-  LANNER_ASSIGN_OR_RETURN(
-      const DenseRows table,
-      DenseRows::open(checkpoint, {.name = spec.embedding, .rows = spec.vocab, .cols = spec.hidden}));
+  LANNER_ASSIGN_OR_RETURN(const StateFile output,
+                          StateFile::open(options.states.at((layer + 1) % 2), O_WRONLY | O_CREAT));
   std::vector<float> hidden(rows * static_cast<std::size_t>(spec.hidden));
   const ObserveInput observe = [&](LinearInput which, std::span<const float> values) {
-    statistics[static_cast<std::size_t>(which)].add(values);
+    statistics.at(static_cast<std::size_t>(which)).add(values);
   };
   for (std::size_t sample = 0; sample < options.windows.size(); ++sample) {
-    LANNER_CHECK(options.windows[sample].size() == rows);
-    LANNER_RETURN_IF_ERROR(input ? input->read(sample, hidden) : embed(table, spec, options.windows[sample], hidden));
+    LANNER_RETURN_IF_ERROR(read_input(sample, hidden));
     LANNER_RETURN_IF_ERROR(runner->run(hidden, observe));
     if (layer + 1 < spec.layers.size()) LANNER_RETURN_IF_ERROR(output.write(sample, hidden));
     if (options.on_sample) options.on_sample();
   }
+  for (const ChannelStatistics& input : statistics) {
+    if (!input.finite()) {
+      return corrupt(fmt::format("{}: layer {} computes values that are not finite", checkpoint.path(), layer));
+    }
+  }
   return {};
+}
+
+/// What samples bring to a layer: rows of the embedding, or what the layer before has written.
+Result<ReadInput> input_of(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, std::size_t layer,
+                           const CalibrationOptions& options) {
+  if (layer == 0) {
+    LANNER_ASSIGN_OR_RETURN(
+        DenseRows opened,
+        DenseRows::open(checkpoint, {.name = spec.embedding, .rows = spec.vocab, .cols = spec.hidden}));
+    const auto table = std::make_shared<const DenseRows>(std::move(opened));
+    return ReadInput([&spec, &options, table](std::size_t sample, std::span<float> hidden) {
+      return embed(*table, spec, options.windows[sample], hidden);
+    });
+  }
+  LANNER_ASSIGN_OR_RETURN(StateFile opened, StateFile::open(options.states.at(layer % 2), O_RDONLY));
+  const auto file = std::make_shared<const StateFile>(std::move(opened));
+  return ReadInput([file](std::size_t sample, std::span<float> hidden) { return file->read(sample, hidden); });
 }
 
 }  // namespace
@@ -126,15 +138,13 @@ std::int64_t state_bytes(const model::DecoderSpec& spec, const CalibrationOption
 Status calibrate(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                  const CalibrationOptions& options) {
   LANNER_CHECK(!options.windows.empty());
+  const std::size_t rows = options.windows.front().size();
+  for (const auto window : options.windows) LANNER_CHECK(window.size() == rows);
   for (std::size_t layer = options.first_layer; layer < spec.layers.size(); ++layer) {
     LayerStatistics statistics = make_layer_statistics(spec.layers[layer]);
-    LANNER_RETURN_IF_ERROR(calibrate_layer(checkpoint, spec, layer, options, statistics));
-    for (const ChannelStatistics& input : statistics) {
-      if (!input.finite()) {
-        return corrupt(fmt::format("{}: layer {} computes values that are not finite", checkpoint.path(), layer));
-      }
-    }
-    LANNER_RETURN_IF_ERROR(options.on_layer(layer, statistics));
+    LANNER_ASSIGN_OR_RETURN(const ReadInput read_input, input_of(checkpoint, spec, layer, options));
+    LANNER_RETURN_IF_ERROR(calibrate_layer(checkpoint, spec, layer, options, read_input, statistics));
+    LANNER_RETURN_IF_ERROR(options.on_layer(layer, statistics, read_input));
   }
   return {};
 }

@@ -5,6 +5,7 @@
 // In memory is one layer and one sample; hidden states of all samples lie in two files, of which each layer reads one
 // and writes the other. A run that was killed goes on with the layer that it was in.
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -18,13 +19,16 @@
 
 namespace lanner::quant {
 
+using ReadInput = std::function<Status(std::size_t sample, std::span<float> hidden)>;
+
 struct CalibrationOptions {
   std::vector<std::span<const std::int32_t>> windows;  // of one length, at least one
   int threads = 0;                                     // 0: all
-  std::string states[2];                               // the paths of those files
+  std::array<std::string, 2> states;                   // the paths of those files
   std::size_t first_layer = 0;                         // those before it are done; their states are in the files
-  /// Called with what a layer's products read, when its states are written.
-  std::function<Status(std::size_t layer, const LayerStatistics& statistics)> on_layer;
+  /// Called with what a layer's products read, when its states are written; `read_input` reads the hidden states that
+  /// a sample brings to the layer, (tokens, hidden).
+  std::function<Status(std::size_t layer, const LayerStatistics& statistics, const ReadInput& read_input)> on_layer;
   std::function<void()> on_sample;  // each sample of each layer; may be empty
 };
 

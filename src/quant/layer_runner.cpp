@@ -68,9 +68,10 @@ class LayerRunner::Probe final : public ops::ForwardingBackend {
     return {};
   }
 
-  void begin(std::span<float> hidden, const ObserveInput& observe) {
+  void begin(std::span<float> hidden, const ObserveInput& observe, LayerPart part) {
     hidden_ = hidden;
     observe_ = &observe;
+    part_ = part;
   }
 
   void embed(const ops::PackedWeight& /*table*/, const ops::Batch& /*batch*/, float /*scale*/, float* x) override {
@@ -82,33 +83,40 @@ class LayerRunner::Probe final : public ops::ForwardingBackend {
     return inner().end_step();
   }
   void norm_qkv(const ops::NormQkvArgs& args, const ops::Batch& batch, const ops::KvCacheView& cache) override {
+    if (part_ == LayerPart::kMlp) return;
     tell_normed(LinearInput::kAttention, *args.linear, args.x);
     inner().norm_qkv(args, batch, cache);
   }
   // What is handed over has no form that others could read, so that nothing is.
   void attention(const ops::AttentionArgs& args, const ops::Batch& batch, const ops::KvCacheView& cache) override {
     attention_out_ = args.reader;
+    if (part_ == LayerPart::kMlp) return;
     ops::AttentionArgs plain = args;
     plain.reader = nullptr;
     inner().attention(plain, batch, cache);
   }
   void norm_gated_up(const ops::Linear& linear, ops::Gate gate, const float* x, std::int64_t rows, float* h,
                      const ops::Linear* /*reader*/) override {
+    if (part_ == LayerPart::kAttention) return;
     tell_normed(LinearInput::kMlp, linear, x);
     inner().norm_gated_up(linear, gate, x, rows, h, nullptr);
   }
   void handed_linear_add(const ops::Linear& linear, const float* input, std::int64_t rows, float* x) override {
-    tell(&linear == attention_out_ ? LinearInput::kAttentionOut : LinearInput::kDown, input, linear.cols());
+    const bool is_attention = &linear == attention_out_;
+    if (part_ == (is_attention ? LayerPart::kMlp : LayerPart::kAttention)) return;
+    tell(is_attention ? LinearInput::kAttentionOut : LinearInput::kDown, input, linear.cols());
     inner().linear_add(linear, input, rows, x);
   }
 
  private:
   void tell(LinearInput which, const float* input, std::int64_t cols) {
+    if (!*observe_) return;
     values_.resize(static_cast<std::size_t>(rows_ * cols));
     inner().read(input, rows_ * cols, values_.data());
     (*observe_)(which, values_);
   }
   void tell_normed(LinearInput which, const ops::Linear& linear, const float* x) {
+    if (!*observe_) return;
     if (!linear.norm) return tell(which, x, linear.cols());
     inner().norm_rows(linear.norm, x, linear.cols(), every_row_, normed_);
     tell(which, normed_, linear.cols());
@@ -122,6 +130,7 @@ class LayerRunner::Probe final : public ops::ForwardingBackend {
   std::vector<float> values_;
   std::span<float> hidden_;
   const ObserveInput* observe_ = nullptr;
+  LayerPart part_ = LayerPart::kWhole;
 };
 
 LayerRunner::LayerRunner(std::unique_ptr<Probe> probe, std::int64_t rows)
@@ -152,10 +161,11 @@ Result<std::unique_ptr<LayerRunner>> LayerRunner::load(const model::Checkpoint& 
   return runner;
 }
 
-Status LayerRunner::run(std::span<float> hidden, const ObserveInput& observe) {
+Status LayerRunner::run(std::span<float> hidden, const ObserveInput& observe, LayerPart part) {
   const auto rows = static_cast<std::int32_t>(positions_.size());
   LANNER_CHECK(static_cast<std::int64_t>(hidden.size()) == rows * decoder_->spec().hidden);
-  probe_->begin(hidden, observe);
+  LANNER_CHECK(part == LayerPart::kWhole || !decoder_->spec().parallel_layers);
+  probe_->begin(hidden, observe, part);
   const ops::SequenceSlice slice{.first_row = 0, .rows = rows, .first_position = 0, .blocks = blocks_};
   const ops::Batch batch{.rows = rows, .tokens = tokens_, .positions = positions_, .slices = {&slice, 1}};
   decoder_->forward(batch, cache_, {});

@@ -32,13 +32,17 @@ inline constexpr std::size_t kLinearInputs = 4;
 /// Columns of what is read.
 std::int64_t input_cols(const model::LayerSpec& layer, LinearInput input);
 
-/// Is given each product's input, (rows, cols), before it is computed. Valid during the call.
+/// Is given each product's input, (rows, cols), before it is computed. Valid during the call. May be empty.
 using ObserveInput = std::function<void(LinearInput input, std::span<const float> values)>;
 
 struct LayerRunnerOptions {
   std::int64_t rows = 0;  // tokens of a sequence
   int threads = 0;        // 0: all
 };
+
+/// What of a layer is computed: all of it; up to where attention's product has been added; or what is behind that, of
+/// hidden states that have it already. The last two are of layers whose MLP reads what attention has added to alone.
+enum class LayerPart : std::uint8_t { kWhole, kAttention, kMlp };
 
 class LayerRunner {
  public:
@@ -49,8 +53,8 @@ class LayerRunner {
   LayerRunner(const LayerRunner&) = delete;
   LayerRunner& operator=(const LayerRunner&) = delete;
 
-  /// The hidden states (rows, hidden) of a sequence from its first token on, which become those behind the layer.
-  Status run(std::span<float> hidden, const ObserveInput& observe);
+  /// The hidden states (rows, hidden) of a sequence from its first token on, which become those behind the part.
+  Status run(std::span<float> hidden, const ObserveInput& observe, LayerPart part = LayerPart::kWhole);
 
  private:
   class Probe;

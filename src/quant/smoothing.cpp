@@ -37,35 +37,6 @@ bool v_makes_o(const model::DecoderSpec& spec, const model::LayerSpec& layer) {
   return !layer.v.slice || spec.architecture == "QWenLMHeadModel";
 }
 
-/// w of the header, of the concatenated Linears.
-Result<std::vector<float>> relative_weights(const model::Checkpoint& checkpoint,
-                                            const std::vector<LinearTensor>& linears, std::int64_t group_size) {
-  const auto cols = static_cast<std::size_t>(linears.front().cols);
-  const auto group = static_cast<std::size_t>(group_size);
-  std::vector<double> sums(cols);
-  std::int64_t rows = 0;
-  std::vector<float> row(cols);
-  for (const LinearTensor& linear : linears) {
-    LANNER_ASSIGN_OR_RETURN(const DenseRows matrix, DenseRows::open(checkpoint, linear));
-    for (std::int64_t r = 0; r < linear.rows; ++r) {
-      LANNER_RETURN_IF_ERROR(matrix.read(r, row));
-      for (float& value : row) value = std::fabs(value);
-      for (std::size_t begin = 0; begin < cols; begin += group) {
-        const std::size_t end = std::min(begin + group, cols);
-        float most = 0;
-        for (std::size_t i = begin; i < end; ++i) most = std::max(most, row[i]);
-        if (most == 0) continue;
-        for (std::size_t i = begin; i < end; ++i) sums[i] += static_cast<double>(row[i] / most);
-      }
-    }
-    rows += linear.rows;
-  }
-  std::vector<float> weights;
-  weights.reserve(cols);
-  for (const double sum : sums) weights.push_back(static_cast<float>(sum / static_cast<double>(rows)));
-  return weights;
-}
-
 void divide(std::vector<float>& place, std::span<const float> scales) {
   if (place.empty()) {
     place.assign(scales.begin(), scales.end());
@@ -111,14 +82,53 @@ std::vector<SmoothingGroup> smoothing_groups(const model::DecoderSpec& spec, con
   return groups;
 }
 
+Result<std::vector<float>> relative_weights(const model::Checkpoint& checkpoint,
+                                            const std::vector<LinearTensor>& linears, std::int64_t group_size) {
+  const auto cols = static_cast<std::size_t>(linears.front().cols);
+  const auto group = static_cast<std::size_t>(group_size);
+  std::vector<double> sums(cols);
+  std::int64_t rows = 0;
+  std::vector<float> row(cols);
+  for (const LinearTensor& linear : linears) {
+    LANNER_ASSIGN_OR_RETURN(const DenseRows matrix, DenseRows::open(checkpoint, linear));
+    for (std::int64_t r = 0; r < linear.rows; ++r) {
+      LANNER_RETURN_IF_ERROR(matrix.read(r, row));
+      for (float& value : row) value = std::fabs(value);
+      for (std::size_t begin = 0; begin < cols; begin += group) {
+        const std::size_t end = std::min(begin + group, cols);
+        float most = 0;
+        for (std::size_t i = begin; i < end; ++i) most = std::max(most, row[i]);
+        if (most == 0) continue;
+        for (std::size_t i = begin; i < end; ++i) sums[i] += static_cast<double>(row[i] / most);
+      }
+    }
+    rows += linear.rows;
+  }
+  std::vector<float> weights;
+  weights.reserve(cols);
+  for (const double sum : sums) weights.push_back(static_cast<float>(sum / static_cast<double>(rows)));
+  return weights;
+}
+
+Result<std::vector<float>> norm_gains(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
+                                      const SmoothingGroup& group) {
+  std::vector<float> gains;
+  if (group.norm.weight.empty()) return gains;
+  LANNER_ASSIGN_OR_RETURN(gains, checkpoint.vector(group.norm.weight, group.linears.front().cols));
+  for (float& gain : gains) gain += static_cast<float>(spec.norm_gain_offset);
+  return gains;
+}
+
 std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<const float> weights,
-                                    std::span<const float> gains) {
+                                    std::span<const float> gains, double ratio) {
   std::vector<float> scales(inputs.size());
   const auto counts = [&](std::size_t i) { return gains.empty() || gains[i] != 0; };
+  const auto up = static_cast<float>(ratio);
+  const auto down = static_cast<float>(1.0 - ratio);
   float most = 0;
   float least = std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < scales.size(); ++i) {
-    scales[i] = std::max(std::sqrt(inputs[i]) / std::max(std::sqrt(weights[i]), kLeast), kLeast);
+    scales[i] = std::max(std::pow(inputs[i], up) / std::max(std::pow(weights[i], down), kLeast), kLeast);
     if (!counts(i)) continue;
     most = std::max(most, scales[i]);
     least = std::min(least, scales[i]);
@@ -130,17 +140,14 @@ std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<con
 
 Result<GroupScales> scales_of_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                                     const model::LayerSpec& layer, const LayerStatistics& statistics,
-                                    std::int64_t group_size) {
+                                    std::int64_t group_size, std::span<const double> ratios) {
   GroupScales scales;
   for (const SmoothingGroup& group : smoothing_groups(spec, layer)) {
-    std::vector<float> gains;
-    if (!group.norm.weight.empty()) {
-      LANNER_ASSIGN_OR_RETURN(gains, checkpoint.vector(group.norm.weight, group.linears.front().cols));
-      for (float& gain : gains) gain += static_cast<float>(spec.norm_gain_offset);
-    }
+    LANNER_ASSIGN_OR_RETURN(const auto gains, norm_gains(checkpoint, spec, group));
     LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint, group.linears, group_size));
-    const auto inputs = statistics[static_cast<std::size_t>(group.input)].absolute_greatest();
-    scales.push_back(smoothing_scales(inputs, weights, gains));
+    const ChannelStatistics& input = statistics.at(static_cast<std::size_t>(group.input));
+    scales.push_back(ratios.empty() ? smoothing_scales(input.absolute_greatest(), weights, gains)
+                                    : smoothing_scales(input.absolute_mean(), weights, gains, ratios[scales.size()]));
   }
   return scales;
 }

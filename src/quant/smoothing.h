@@ -60,16 +60,26 @@ std::vector<SmoothingGroup> smoothing_groups(const model::DecoderSpec& spec, con
 /// s of each of a layer's groups, in their order.
 using GroupScales = std::vector<std::vector<float>>;
 
-/// By the statistics of the groups' inputs. kCorrupt for weights that are not finite.
+/// By the statistics of the groups' inputs. `ratios`: of each group, as scale_search.h finds them, or empty. kCorrupt
+/// for weights that are not finite.
 Result<GroupScales> scales_of_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                                     const model::LayerSpec& layer, const LayerStatistics& statistics,
-                                    std::int64_t group_size);
+                                    std::int64_t group_size, std::span<const double> ratios = {});
+
+/// w, of a group's concatenated Linears.
+Result<std::vector<float>> relative_weights(const model::Checkpoint& checkpoint,
+                                            const std::vector<LinearTensor>& linears, std::int64_t group_size);
+
+/// The gain of the norm in front of a group; empty where there is none.
+Result<std::vector<float>> norm_gains(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
+                                      const SmoothingGroup& group);
 
 /// What they do to the layer's tensors, which is added to `factors`.
 void add_factors(const std::vector<SmoothingGroup>& groups, const GroupScales& scales, SmoothingFactors& factors);
 
-/// s of one group. `inputs`: a, of each channel; `weights`: w; `gains`: of the norm, or empty.
+/// s of one group. `inputs`: a, of each channel; `weights`: w; `gains`: of the norm, or empty. The exponents are
+/// `ratio` of a and 1 - ratio of w.
 std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<const float> weights,
-                                    std::span<const float> gains);
+                                    std::span<const float> gains, double ratio = 0.5);
 
 }  // namespace lanner::quant

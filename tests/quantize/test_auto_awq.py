@@ -11,7 +11,7 @@ import numpy as np
 import numpy_awq
 import pytest
 import tiny_models
-from conftest import BINARY, TEXT
+from quantize_support import BINARY, TEXT, write_tokenizer
 from safetensors.numpy import load_file, save_file
 
 GROUP = 32
@@ -144,6 +144,24 @@ def test_every_architecture_is_smoothed_in_its_groups_and_computes_the_same(writ
     assert not any("embed" in one or "lm_head" in one for one in rounded)
 
 
+def test_searched_scales_are_better(run, write_model, quantize, text, tmp_path):
+    """Embeddings with a few large channels, as large models have them."""
+    model = tiny_models.qwen2()
+    embedding = model.tensors["model.embed_tokens.weight"]
+    embedding[:, [5, 17, 40]] *= 30
+    folder = write_model(model)
+    kl = {}
+    for name, flags in {"plain": ("--calib-samples", "0"), "default": FEW, "off": (*FEW, "--search-scale", "False"),
+                        "searched": (*FEW, "--search-scale")}.items():
+        quantize(folder, *flags, name=name)
+        done = run("eval", "compare", folder, tmp_path / name, "--reference-dtype", "float32", "--dtype", "float32",
+                   "--dataset", text, "--seqlen", "128", "--max-windows", "16", "--json", tmp_path / "r.json")
+        assert done.returncode == 0, done.stderr
+        kl[name] = json.loads((tmp_path / "r.json").read_text())["mean_kl"]
+    assert kl["off"] == kl["default"]
+    assert kl["searched"] < kl["default"] < kl["plain"], kl
+
+
 def test_what_comes_out_runs_in_the_engine(run, write_model, quantize, text, tmp_path):
     model = tiny_models.internlm2()
     folder = write_model(model)
@@ -186,8 +204,6 @@ def test_texts_and_code_come_along_but_no_index_of_other_shards(write_model, qua
 @pytest.fixture(scope="module")
 def slow_folder(tmp_path_factory):
     """One that takes some seconds: eight layers as wide as such tests may be."""
-    from conftest import write_tokenizer
-
     model = tiny_models.llama()
     rng = np.random.default_rng(5)
     hidden, mlp, layers = 256, 512, 8
@@ -306,3 +322,8 @@ def test_what_is_no_folder_of_plain_weights_is_refused(run, write_model, quantiz
     model.write_gguf(pathlib.Path(tmp_path / "a.gguf"))
     assert "Hugging Face folder" in refused(run, tmp_path, tmp_path / "a.gguf", "--work-dir", tmp_path / "b", "--w-group-size", "32")
     assert "4 bits alone" in refused(run, tmp_path, folder, "--work-dir", tmp_path / "b", "--w-bits", "3")
+
+
+def test_the_old_step_for_the_cache_says_that_it_is_not_needed(run, tmp_path):
+    done = run("lite", "kv_qparams", "work_dir", "workspace/triton_models/weights", "--num-tp", "1", cwd=tmp_path)
+    assert done.returncode == 0 and b"not needed" in done.stderr and not list(tmp_path.iterdir())

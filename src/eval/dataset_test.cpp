@@ -99,5 +99,28 @@ TEST(DataFolders, AProgramInTheBuildFolderFindsTheSourceTreesData) {
   EXPECT_EQ(dataset->text.size(), 1'256'449U);
 }
 
+TEST_F(DatasetTest, CalibrationTakesAnotherSplitThanMeasuring) {
+  write("data/wikitext2/test.txt", "measured");
+  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"}).status().code(), StatusCode::kNotFound);
+  write("data/wikitext2/valid.txt", " = Title = \n one \n");
+  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"})->text, " = Title = \n one \n");
+  EXPECT_EQ(read_dataset("wikitext2", {folder_ / "data"})->text, "measured");
+  write("data/wikitext2/wikitext2.train.txt", "longer");
+  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"})->text, "longer");
+  // What is in an earlier folder wins, whichever split it is.
+  write("mine/wikitext2/valid.txt", "mine");
+  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "mine", folder_ / "data"})->text, "mine");
+  const auto missing = read_calibration_set("c4", {folder_ / "data"});
+  EXPECT_NE(missing.status().message().find((folder_ / "data/c4/train.txt").string()), std::string::npos);
+}
+
+TEST_F(DatasetTest, SentencesOfPtbAreJoinedByAnEmptyLine) {
+  write("ptb/ptb.valid.txt", " no it was n't black monday \n\n but while \r\n");
+  EXPECT_EQ(read_calibration_set("ptb", {folder_})->text, "no it was n't black monday\n\nbut while");
+  // A file is taken as it is.
+  EXPECT_EQ(read_calibration_set((folder_ / "ptb/ptb.valid.txt").string(), {folder_})->text.front(), ' ');
+  EXPECT_EQ(read_calibration_set(write("a.jsonl", "{\"text\": \"one\"}"), {})->text, "one");
+}
+
 }  // namespace
 }  // namespace lanner::eval

@@ -1,13 +1,15 @@
 // lanner lite: a smaller model out of a large one.
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -118,11 +120,24 @@ std::string advice(const LiteFlags& flags) {
   return text;
 }
 
-double peak_memory_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024.0;
-}
+/// The most memory that the process has had to itself whenever somebody looked. Pages of mapped files are not counted:
+/// the system takes them back when it wants to, which is how a model larger than memory can be read.
+class MemoryWatch {
+ public:
+  void look() {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+      constexpr std::string_view kName = "RssAnon:";
+      if (!line.starts_with(kName)) continue;
+      most_kilobytes_ = std::max(most_kilobytes_, std::strtoll(line.c_str() + kName.size(), nullptr, 10));
+      return;
+    }
+  }
+  double most_bytes() const { return static_cast<double>(most_kilobytes_) * 1024.0; }
+
+ private:
+  long long most_kilobytes_ = 0;
+};
 
 Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
   LANNER_RETURN_IF_ERROR(check_flags(flags));
@@ -139,19 +154,23 @@ Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
                             .resume = flags.resume};
   LANNER_ASSIGN_OR_RETURN(options.windows, calibration_windows(flags, *checkpoint, spec.max_position, tokens));
   quant::AwqResult result;
+  MemoryWatch memory;
   {
     ProgressBar bar("quantizing");
-    options.progress = [&bar](double share) { bar.set(share); };
+    options.progress = [&](double share) {
+      bar.set(share);
+      memory.look();
+    };
     LANNER_ASSIGN_OR_RETURN(result, quant::quantize_awq(*checkpoint, plan, options));
     bar.clear();
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   LANNER_RETURN_IF_ERROR(write_stdout(printable(fmt::format(
       "{}: {} matrices in 4 bits, groups of {}; {} became {}\n"
-      "took {:.0f} s and at most {} of memory\n"
+      "took {:.0f} s and at most {} of memory, besides the pages of the model's files\n"
       "talk to it: lanner chat {} --model-format awq\n",
       flags.work_dir, result.matrices, plan.group_size, format_bytes(static_cast<double>(result.source_bytes)),
-      format_bytes(static_cast<double>(result.bytes)), seconds, format_bytes(peak_memory_bytes()), flags.work_dir))));
+      format_bytes(static_cast<double>(result.bytes)), seconds, format_bytes(memory.most_bytes()), flags.work_dir))));
   if (flags.no_report) return {};
   return print_lite_report({.source = flags.source,
                             .result = flags.work_dir,

@@ -50,7 +50,11 @@ Status print_lite_report(const LiteReport& report) {
   options.test.model_format = report.model_format;
   options.test.threads = report.threads;
   const auto models = compare_models(options);
-  if (!models.ok()) return with_context(models.status(), "the model is there, but not its report");
+  if (models.status().code() == StatusCode::kNotFound) {  // the text: a program without its data
+    warn(fmt::format("the model is there, but it was not measured: {}", models.status().message()));
+    return {};
+  }
+  if (!models.ok()) return with_context(models.status(), "the model is there, but it cannot be measured");
   LANNER_RETURN_IF_ERROR(write_stdout(printable(
       fmt::format("\nQuality on WikiText-2's test split (lanner eval compare {} {} --reference-dtype auto --seqlen {} "
                   "--max-windows {})\n{}{}",

@@ -20,7 +20,7 @@ struct LiteReport {
 };
 
 /// Prints it on stdout; a warning on stderr where the model is much worse than its source. The text is WikiText-2's
-/// test split.
+/// test split; where that is not there, it says so.
 Status print_lite_report(const LiteReport& report);
 
 }  // namespace lanner::cli

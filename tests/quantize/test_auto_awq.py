@@ -183,6 +183,25 @@ def test_what_comes_out_runs_in_the_engine(run, write_model, quantize, text, tmp
     assert report["mean_kl"] < 1e-9 and abs(report["perplexity_ratio"] - 1) < 1e-5
 
 
+def test_the_report_says_what_eval_compare_says(run, environment, write_model, text, tmp_path):
+    folder = write_model(tiny_models.llama())
+    flags = ("--calib-dataset", text, "--w-group-size", "32", *FEW)
+    done = run("lite", "auto_awq", folder, "--work-dir", tmp_path / "out", *flags, "--report-windows", "3")
+    assert done.returncode == 0, done.stderr
+    report = done.stdout.decode()
+    command = re.search(r"\(lanner (eval compare .*)\)\n", report)[1].split()
+    compared = run(*command)
+    assert compared.returncode == 0 and compared.stdout.decode() in report
+    assert report.count("\n  before: ") == report.count("\n  after:  ") == 3
+    ratio = float(re.search(r"perplexity ratio +([0-9.]+)", report)[1])
+    assert (b"perplexity rose" in done.stderr) == (ratio > 1.1)
+    environment["LANNER_DATA_DIR"] = str(tmp_path)
+    (tmp_path / "wikitext2").mkdir()
+    (tmp_path / "wikitext2/test.txt").write_text("short")
+    short = run("lite", "auto_awq", folder, "--work-dir", tmp_path / "other", *flags)
+    assert short.returncode == 1 and b"cannot be measured" in short.stderr and (tmp_path / "other/config.json").exists()
+
+
 def test_texts_and_code_come_along_but_no_index_of_other_shards(write_model, quantize, tmp_path):
     model = tiny_models.llama()
     folder = write_model(model)

@@ -46,6 +46,8 @@ struct EngineOptions {
   QuantPolicy quant_policy = QuantPolicy::kNone;
   /// Share of the memory that is free after weights and workspace which the KV cache may take.
   double cache_max_entry_count = 0.8;
+  /// Write to the whole KV cache at the start, so that on the CPU all of it is resident; else it becomes so as it fills.
+  bool fill_kv_cache = false;
   /// Longest context, prompt and answer together; 0: what the model was trained for.
   std::int32_t session_len = 0;
   /// Sequences that run at once. Nothing: as LMDeploy 1024 on H100, H200, H800 and L20Y, 384 on A100 and A800, and 128

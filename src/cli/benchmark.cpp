@@ -148,11 +148,12 @@ Status run_generation(const BenchmarkOptions& options) {
 }  // namespace
 
 void add_benchmark(CLI::App& program, Run& run) {
-  CLI::App* group = program.add_subcommand("benchmark", "Measure how fast a model runs");
+  CLI::App* group = program.add_subcommand("benchmark", "Measure how fast a model runs, and what it takes");
   auto options = std::make_shared<BenchmarkOptions>();
   add_benchmark_throughput(*group, run);
   add_benchmark_kernels(*group, run);
   add_benchmark_serving(*group, run);
+  add_benchmark_memory(*group, run);
   CLI::App* verb = group->add_subcommand("generation", "Prompts alone, and decoding at several batch sizes");
   eval::GenerationBenchmarkOptions& generation = options->generation;
   limit(verb->add_option("--batch-sizes", generation.batch_sizes, "Requests that decode together"), 1, kMostSequences);

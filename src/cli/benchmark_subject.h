@@ -70,5 +70,6 @@ nlohmann::ordered_json limits_json(const eval::Roofline& limits);
 void add_benchmark_throughput(CLI::App& group, Run& run);
 void add_benchmark_kernels(CLI::App& group, Run& run);
 void add_benchmark_serving(CLI::App& group, Run& run);
+void add_benchmark_memory(CLI::App& group, Run& run);
 
 }  // namespace lanner::cli

@@ -96,6 +96,7 @@ Status run_compare(const EvalOptions& options) {
                          .max_windows = options.max_windows};
   compare.reference.model = options.reference;
   compare.reference.dtype = options.reference_dtype;
+  compare.reference.quant_policy = EngineFlags{}.quant_policy;
   if (options.engine.model.empty()) {
     compare.test.model = options.reference;
   } else {  // what the flags say of a checkpoint, they say of the model's

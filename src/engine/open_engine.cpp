@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -289,7 +290,7 @@ Result<std::byte*> allocate_cache(ops::Backend& backend, const ops::KvLayout& la
 }
 
 /// Plans and takes the memory for steps and for the KV cache.
-Status take_memory(DType kv_type, EngineParts& parts, std::vector<std::string>& notes) {
+Status take_memory(DType kv_type, bool on_host, EngineParts& parts, std::vector<std::string>& notes) {
   const model::StepLimits limits = step_limits(parts.options, parts.limits);
   const ops::KvLayout layout = parts.decoder->kv_layout(kv_type, codes_of(parts.options.quant_policy));
   LANNER_ASSIGN_OR_RETURN(parts.plan,
@@ -299,6 +300,7 @@ Status take_memory(DType kv_type, EngineParts& parts, std::vector<std::string>& 
   auto memory = allocate_cache(*parts.backend, layout, parts.options, parts.plan, notes);
   if (!memory.ok()) return advised(memory.status(), kSmallerSteps);
   parts.cache = {.layout = layout, .data = *memory, .blocks = parts.plan.kv_blocks};
+  if (parts.options.fill_kv_cache && on_host) std::memset(*memory, 0, static_cast<std::size_t>(parts.plan.kv_bytes));
   return {};
 }
 
@@ -365,7 +367,7 @@ Result<OpenedEngine> open_engine(std::shared_ptr<const model::Checkpoint> checkp
   parts.limits = choose_limits(parts.options, *parts.decoder, device);
   opened.ran_on = device.cuda ? Device::kCuda : Device::kCpu;
   parts.backend = std::move(device.backend);
-  LANNER_RETURN_IF_ERROR(take_memory(device.numbers.kv, parts, opened.notes));
+  LANNER_RETURN_IF_ERROR(take_memory(device.numbers.kv, !device.cuda, parts, opened.notes));
   opened.loading = times.text(parts.plan.weight_bytes);
   opened.architecture = spec.architecture;
   opened.device = parts.backend->description();

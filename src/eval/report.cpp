@@ -40,6 +40,7 @@ nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject&
   head["architecture"] = subject.architecture;
   head["device"] = subject.device;
   head["settings"] = {{"dtype", dtype_name(options.dtype)},
+                      {"quant_policy", static_cast<int>(options.quant_policy)},
                       {"session_len", options.session_len},
                       {"max_batch_size", nullptr},
                       {"max_prefill_token_num", nullptr},

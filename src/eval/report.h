@@ -18,8 +18,8 @@ struct ReportSubject {
 };
 
 /// {"kind", "date" (UTC), "lanner" (version), "machine": {"cpu", "isa", "threads"}, "model", "architecture", "device",
-/// "settings": {"dtype", "session_len", "max_batch_size", "max_prefill_token_num", "pin_threads"}} (null: by the
-/// device)
+/// "settings": {"dtype", "quant_policy", "session_len", "max_batch_size", "max_prefill_token_num", "pin_threads"}}
+/// (null: by the device)
 nlohmann::ordered_json report_head(const std::string& kind, const ReportSubject& subject, const EngineOptions& options);
 nlohmann::ordered_json report_head(const std::string& kind, const Pipeline& pipeline, const EngineOptions& options);
 

@@ -2,6 +2,9 @@
 
 import json
 import os
+import struct
+import zlib
+from xml.etree import ElementTree
 
 import pytest
 
@@ -113,3 +116,98 @@ def test_a_model_or_random_weights_but_not_both(run, shape, tmp_path, verb):
         done = run("benchmark", *verb, *arguments)
         assert done.returncode == 1
         assert done.stderr == b"lanner: error: give either MODEL or --random-weights\n"
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+KV_BYTES = {"float16": 2 * 2 * 2 * 16 * 2, "int8": 2 * 2 * 2 * (16 + 4), "int4": 2 * 2 * 2 * (8 + 4)}  # of a token of SMALL_LLAMA
+
+
+def memory_report(run, shape, tmp_path, *flags):
+    report = tmp_path / "report.json"
+    done = run("benchmark", "memory", "--random-weights", shape, "--device", "cpu", "--threads", "1", "--json", report, *flags)
+    assert done.returncode == 0, done.stderr
+    return done, json.loads(report.read_text())
+
+
+def test_memory_is_planned_for_each_ratio_and_type(run, shape, tmp_path):
+    # Small shares, since the cache of so small a model is soon large enough for all sequences; the last holds but one.
+    done, figures = memory_report(run, shape, tmp_path, "--ratios", "0.0004", "0.0002", "0.00000001")
+    rows = figures["rows"]
+    assert [(row["kv_type"], row["cache_max_entry_count"]) for row in rows] == [
+        (kind, ratio) for kind in ("float16", "int8", "int4") for ratio in (0.0004, 0.0002, 0.00000001)]
+    for row in rows:
+        block_bytes = 64 * KV_BYTES[row["kv_type"]]
+        assert row["kv_bytes"] == row["kv_blocks"] * block_bytes == row["kv_tokens"] * KV_BYTES[row["kv_type"]]
+        share = row["cache_max_entry_count"] * (row["free_bytes"] - row["workspace_bytes"])
+        least, most = 512 // 64, 128 * 512 // 64  # one sequence, and as many as may run
+        assert row["kv_blocks"] == max(least, min(most, int(share // block_bytes)))
+        assert row["planned_bytes"] == row["weight_bytes"] + row["workspace_bytes"] + row["kv_bytes"]
+    assert [row["kv_tokens"] for row in rows if row["cache_max_entry_count"] == 0.00000001] == [512] * 3
+    assert len(done.stdout.splitlines()) == 3 + len(rows)
+    assert b"int4 costs a model of 0 million parameters" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_a_filled_cache_is_resident(run, shape, tmp_path):
+    flags = ("--ratios", "0.9", "--quant-policies", "0", "--max-batch-size", "2000", "--max-prefill-token-num", "2000")
+    kv_bytes = 2000 * 512 * KV_BYTES["float16"]  # 262 MB
+    for fill in (False, True):
+        _, figures = memory_report(run, shape, tmp_path, *flags, *(["--fill"] if fill else []))
+        (row,) = figures["rows"]
+        assert figures["filled"] == fill and row["kv_bytes"] == kv_bytes
+        if fill:
+            assert kv_bytes < row["resident_bytes"] < row["planned_bytes"] + 100e6
+        else:
+            assert 0 < row["resident_bytes"] < kv_bytes / 2
+
+
+def pixels_of(png):
+    """Width, height and rows of (red, green, blue) of a PNG that is neither filtered nor interlaced."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    place, chunks = 8, []
+    while place < len(png):
+        (length,) = struct.unpack(">I", png[place:place + 4])
+        name, content = png[place + 4:place + 8], png[place + 8:place + 8 + length]
+        assert struct.unpack(">I", png[place + 8 + length:place + 12 + length])[0] == zlib.crc32(name + content)
+        chunks.append((name, content))
+        place += 12 + length
+    assert [name for name, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
+    width, height, depth, color, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
+    assert (depth, color, rest) == (8, 2, [0, 0, 0])
+    data = zlib.decompress(chunks[1][1])
+    assert len(data) == height * (1 + 3 * width)
+    rows = [data[y * (1 + 3 * width):(y + 1) * (1 + 3 * width)] for y in range(height)]
+    assert all(row[0] == 0 for row in rows)
+    return width, height, [[tuple(row[1 + 3 * x:4 + 3 * x]) for x in range(width)] for row in rows]
+
+
+def test_memory_is_drawn(run, shape, tmp_path):
+    named = shape.rename(shape.with_name("a<b&c"))
+    svg, png = tmp_path / "memory.svg", tmp_path / "memory.png"
+    memory_report(run, named, tmp_path, "--ratios", "0.0004", "0.0001", "--plot", svg, png)
+    picture = ElementTree.parse(svg).getroot()
+    texts = [text.text for text in picture.iter(SVG + "text")]
+    assert "Memory of a<b&c (random weights)" in texts
+    for kind in ("float16", "int8", "int4"):
+        assert kind + " planned" in texts and kind + " resident" in texts
+    width, height, pixels = pixels_of(png.read_bytes())
+    assert (width, height) == (int(picture.get("width")), int(picture.get("height")))
+    # Every line of the one is in the other: the pixel in the middle of a wide one has its colour, or one drawn over it.
+    colors = {line.get("stroke") for line in picture.iter(SVG + "line")}
+    wide = [line for line in picture.iter(SVG + "line") if float(line.get("stroke-width")) >= 2]
+    assert len(wide) > 12
+    for line in wide:
+        x, y = (int(sum(float(line.get(axis + end)) for end in "12") / 2) for axis in "xy")
+        near = {"#%02x%02x%02x" % pixels[b][a] for a in (x - 1, x, x + 1) for b in (y - 1, y, y + 1)}
+        assert near & (colors - {"#e0e0e0"})
+    assert pixels[2][2] == (255, 255, 255)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--plot", "memory.gif"], b"memory.gif: a chart is written as .svg or .png"),
+    (["--ratios", "1"], b"--ratios must be between 0 and 1, both excluded"),
+    (["--quant-policies", "0", "16"], b"--quant-policy 16 is not available yet in this version"),
+])
+def test_memory_refuses_before_it_opens_anything(run, tmp_path, flags, message):
+    done = run("benchmark", "memory", tmp_path / "none", *flags)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"lanner: error: " + message + b"\n"

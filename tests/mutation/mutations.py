@@ -21,6 +21,7 @@ PACK = "src/ops/cpu/pack.cpp"
 ATTENTION = "src/ops/cpu/attention.cpp"
 KERNELS = "src/ops/cpu/kernels.inl.h"
 CODES = "src/ops/cpu/codes.inl.h"
+KV_CODES = "src/ops/cpu/kv_codes.inl.h"
 ROWS = "src/ops/cpu/rows.inl.h"
 TILES = "src/ops/cpu/bf16_tiles.inl.h"
 WALK = "src/ops/cpu/tile_products.h"
@@ -172,6 +173,19 @@ CACHE = [
              "NormQkv.*"),
     Mutation("kv: bfloat16 ties away from even", KERNELS, "(bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U",
              "(bits + 0x8000U) >> 16U", "NormQkv.*"),
+]
+
+KV_CODES_TESTS = "KvCodes.*:AttentionOfCodes.*:NotANumber.*"
+CACHED_CODES = [
+    Mutation("kv codes: truncated", KV_CODES, "round(min(max(counted, zero()), set1(kLargest)))",
+             "round(sub(min(max(counted, zero()), set1(kLargest)), set1(0.5F)))", KV_CODES_TESTS),
+    Mutation("kv codes: neighbours swapped", KV_CODES, "codes[i] + 16 * codes[i + 1]", "codes[i + 1] + 16 * codes[i]",
+             KV_CODES_TESTS),
+    Mutation("kv codes: what is no number passes", KV_CODES, "step + reduce_add(poison)", "step", KV_CODES_TESTS),
+    Mutation("kv codes: min of a key lost", KV_CODES, "fma(sum[n][v], step, mul(smallest, set1(q_sums[n])))",
+             "mul(sum[n][v], step)", KV_CODES_TESTS),
+    Mutation("kv codes: scale of a value lost", KV_CODES, "mul(weight, step)", "weight", KV_CODES_TESTS),
+    Mutation("kv codes: min of a value lost", KV_CODES, "add(sum[n][v], set1(offsets[n]))", "sum[n][v]", KV_CODES_TESTS),
 ]
 
 ATTENTIONS = [
@@ -371,5 +385,5 @@ SAMPLING_STEPS = [
     Mutation("sampling: seeds give one stream, shifted", SAMPLING, "mix(seed + 0x9E3779B97F4A7C15U)", "seed", DRAWS),
 ]
 
-MUTATIONS = (INPUTS_AND_PRODUCTS + TILES_OF_BF16 + GATES + CACHE + ATTENTIONS + LAYER_NORMS + HEAD_NORMS + PRODUCT_VARIANTS +
-             ATTENTION_VARIANTS + ORACLE + SAMPLING_STEPS)
+MUTATIONS = (INPUTS_AND_PRODUCTS + TILES_OF_BF16 + GATES + CACHE + CACHED_CODES + ATTENTIONS + LAYER_NORMS + HEAD_NORMS +
+             PRODUCT_VARIANTS + ATTENTION_VARIANTS + ORACLE + SAMPLING_STEPS)

@@ -33,10 +33,10 @@ def required(variable):
     return value
 
 
-def lanner(*arguments, environment=None):
+def lanner(*arguments, environment=None, text=""):
     return subprocess.run(
         [required("LANNER_BINARY"), *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         text=True,
         timeout=600,

@@ -141,6 +141,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     if (error) {
       problem = problem_of(error, hall_.options);
       if (problem.status == 0) co_return false;
+      if (error == http::error::body_limit) request = to_request(parser.get().base(), peer_);  // its header is whole
     } else {
       request = to_request(parser.get().base(), peer_);
       request.client_left = left_;
@@ -156,7 +157,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
       reply = hall_.handler.turn_away(request);
       if (!reply) reply = co_await answer(request);
     }
-    if (!reply) reply = hall_.handler.refuse(problem.status, problem.message);
+    if (!reply) reply = refuse(request, problem.status, problem.message);
 
     const bool keep = complete && parser.get().keep_alive();
     const unsigned version = error ? 11 : parser.get().version();
@@ -199,24 +200,28 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     co_return reply;
   }
   asio::awaitable<HttpReply> on_worker(const HttpRequest& request) { co_return guarded(request); }
-  asio::awaitable<HttpReply> whole_of(LateAnswer& late) {
-    co_return guarded([&late] { return late.reply(); });
+  asio::awaitable<HttpReply> whole_of(const HttpRequest& request, LateAnswer& late) {
+    co_return guarded(request, [&late] { return late.reply(); });
+  }
+
+  HttpReply refuse(const HttpRequest& request, int status, const std::string& message) {
+    return hall_.handler.in_form_of(request, hall_.handler.refuse(status, message));
   }
 
   HttpReply guarded(const HttpRequest& request) {
-    return guarded([&] { return hall_.handler.handle(request); });
+    return guarded(request, [&] { return hall_.handler.handle(request); });
   }
   /// Nothing that one request does ends the others.
   template <typename Make>
-  HttpReply guarded(Make make)
+  HttpReply guarded(const HttpRequest& request, Make make)
     requires std::is_invocable_v<Make>
   {
     try {
       return make();
     } catch (const std::bad_alloc&) {
-      return hall_.handler.refuse(503, "the server lacks memory for this request");
+      return refuse(request, 503, "the server lacks memory for this request");
     } catch (const std::exception&) {
-      return hall_.handler.refuse(500, "the server failed on this request");
+      return refuse(request, 500, "the server failed on this request");
     }
   }
 
@@ -256,7 +261,7 @@ class ClientConnection final : public Connection, public std::enable_shared_from
     guard.done();
     HttpReply whole;
     if (late->reply_takes_long()) {
-      whole = co_await asio::co_spawn(hall_.workers, whole_of(*late), asio::use_awaitable);
+      whole = co_await asio::co_spawn(hall_.workers, whole_of(request, *late), asio::use_awaitable);
     } else {
       whole = late->reply();
     }

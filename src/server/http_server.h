@@ -72,6 +72,8 @@ class HttpHandler {
   virtual HttpReply handle(const HttpRequest& request) = 0;
   /// The answer to what is no proper request, such as a body that is too long: `status` is 4xx or 5xx.
   virtual HttpReply refuse(int status, const std::string& message) = 0;
+  /// Such an answer in the form that the request's route gives its own; what is known of `request` may be nothing.
+  virtual HttpReply in_form_of(const HttpRequest& /*request*/, HttpReply refusal) { return refusal; }
   /// Added to every answer to `request`.
   virtual Headers common_headers(const HttpRequest& request) const = 0;
   /// Once for every exchange, after its last byte.

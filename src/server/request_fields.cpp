@@ -82,7 +82,7 @@ constexpr std::array kGenerate{
 
 constexpr std::array kInteractive{
     Field{"prompt", K::kTalk, "The new message, or several", 0, kAnySize, true},
-    Field{"session_id", K::kInteger, "Which conversation; -1 draws a new one", -1, 9007199254740992.0},
+    Field{"session_id", K::kInteger, "Which conversation; -1 draws a new one", -1, 9007199254740991.0},
     Field{"interactive_mode", K::kBoolean, "Keep the conversation for the next message"},
     Field{"cancel", K::kBoolean, "Stop the answer of this session that is being made"},
     Field{"request_output_len", K::kInteger, "Longest answer; 512 where it is not given", 0, kAnySize},
@@ -123,7 +123,7 @@ constexpr std::array kDetokenize{
 
 constexpr std::array kAbort{
     Field{"abort_all", K::kBoolean, "Every answer that is being made"},
-    Field{"session_id", K::kInteger, "The session whose answer is stopped", -1, 9007199254740992.0},
+    Field{"session_id", K::kInteger, "The session whose answer is stopped", -1, 9007199254740991.0},
 };
 
 }  // namespace

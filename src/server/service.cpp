@@ -220,6 +220,10 @@ HttpReply Service::refuse(int status, const std::string& message) {
   return to_reply(refusal);
 }
 
+HttpReply Service::in_form_of(const HttpRequest& request, HttpReply refusal) {
+  return in_form(find_route(request.method, request.path, options_), std::move(refusal));
+}
+
 void Service::finished(const HttpRequest& request, const HttpOutcome& outcome) {
   metrics_.http_answered(outcome.status);
   if (options_.log) options_.log(access_line(request, outcome));

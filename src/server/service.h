@@ -38,6 +38,7 @@ class Service final : public HttpHandler {
   Pace pace(const HttpRequest& request) const override;
   HttpReply handle(const HttpRequest& request) override;
   HttpReply refuse(int status, const std::string& message) override;
+  HttpReply in_form_of(const HttpRequest& request, HttpReply refusal) override;
   Headers common_headers(const HttpRequest& request) const override;
   void finished(const HttpRequest& request, const HttpOutcome& outcome) override;
 

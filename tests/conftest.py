@@ -37,6 +37,12 @@ def probe(start_probe):
 
 
 @pytest.fixture(scope="session")
+def tool_probe(start_probe):
+    """The same, with a template and a parser for tools, and for thoughts."""
+    return start_probe("--tools", "hermes", "--thoughts", "1")
+
+
+@pytest.fixture(scope="session")
 def real(model):
     """lanner serve api_server with the real model."""
     from server_process import BINARY, Server

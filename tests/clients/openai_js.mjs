@@ -177,4 +177,45 @@ function real() {
   });
 }
 
-({ scripted, key: withKey, real })[kind]();
+function tools() {
+  const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
+  const said = '<think>Hm.</think>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>';
+  const ofChat = { type: "function", function: { name: "get_weather", parameters } };
+  const ofResponses = { type: "function", name: "get_weather", parameters, strict: true };
+  test("a call", async () => {
+    const choice = (await chat({ messages: say(said), tools: [ofChat] })).choices[0];
+    assert.equal(choice.finish_reason, "tool_calls");
+    assert.deepEqual(JSON.parse(choice.message.tool_calls[0].function.arguments), { city: "Rome" });
+    assert.equal(choice.message.reasoning_content, "Hm.");
+  });
+  test("a streamed call", async () => {
+    const stream = client.chat.completions.stream({ model: "test", messages: say(said), tools: [ofChat] });
+    const call = await stream.finalFunctionToolCall();
+    assert.deepEqual([call.name, JSON.parse(call.arguments)], ["get_weather", { city: "Rome" }]);
+  });
+  test("a runner of tools", async () => {
+    const asked = [];
+    const run = (city) => (asked.push(city), "[say It is sunny.]");
+    const runner = client.chat.completions.runTools({ model: "test", messages: say(said),
+      tools: [{ type: "function", function: { function: ({ city }) => run(city), parse: JSON.parse, name: "get_weather", description: "", parameters } }] });
+    assert.equal(await runner.finalContent(), "It is sunny.");
+    assert.deepEqual(asked, ["Rome"]);
+  });
+  test("a call in responses", async () => {
+    const answer = await client.responses.create({ model: "test", input: `[say ${said}]`, tools: [ofResponses] });
+    assert.deepEqual(answer.output.map((item) => item.type), ["reasoning", "function_call"]);
+    const call = answer.output[1];
+    assert.deepEqual([call.name, JSON.parse(call.arguments)], ["get_weather", { city: "Rome" }]);
+    const input = [...say(said), ...answer.output, { type: "function_call_output", call_id: call.call_id, output: "[say It is sunny.]" }];
+    assert.equal((await client.responses.create({ model: "test", input, tools: [ofResponses] })).output_text, "It is sunny.");
+  });
+  test("a streamed call in responses", async () => {
+    const stream = client.responses.stream({ model: "test", input: `[say ${said}]`, tools: [ofResponses] });
+    let written = "";
+    for await (const event of stream) if (event.type === "response.function_call_arguments.delta") written += event.delta;
+    assert.deepEqual(JSON.parse(written), { city: "Rome" });
+    assert.deepEqual((await stream.finalResponse()).output.map((item) => item.type), ["reasoning", "function_call"]);
+  });
+}
+
+({ scripted, key: withKey, real, tools })[kind]();

@@ -20,6 +20,10 @@ def test_with_the_scripted_server(probe):
     assert "pass 24" in run(probe, "scripted")
 
 
+def test_tools(tool_probe):
+    assert "pass 5" in run(tool_probe, "tools")
+
+
 def test_with_a_key(start_probe):
     assert "pass 2" in run(start_probe("--key", "secret"), "key", "secret")
 

@@ -1,9 +1,12 @@
 """langchain-openai against the scripted server and the real model."""
 import asyncio
+import functools
+import operator
 
 import openai
+import pydantic
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
@@ -85,6 +88,38 @@ def test_the_responses_api(probe):
     assert answer.text == "responded" and answer.usage_metadata["output_tokens"] == 10
     pieces = list(chat(probe, use_responses_api=True, store=False).stream("[say streamed]"))
     assert "".join(piece.text for piece in pieces) == "streamed"
+
+
+def get_weather(city: str) -> str:
+    """The weather of a city."""
+    return f"21 degrees in {city}"
+
+
+CALL = '<think>Hm.</think>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'
+
+
+@pytest.mark.parametrize("more", [{}, {"use_responses_api": True, "store": False}])
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(tool_probe, more, stream):
+    model = chat(tool_probe, **more).bind_tools([get_weather])
+    if stream:
+        answer = functools.reduce(operator.add, model.stream(f"[say {CALL}]"))
+    else:
+        answer = model.invoke(f"[say {CALL}]")
+    call, = answer.tool_calls
+    assert (call["name"], call["args"]) == ("get_weather", {"city": "Rome"}) and not answer.invalid_tool_calls
+    talk = [HumanMessage(f"[say {CALL}]"), answer, ToolMessage(get_weather(**call["args"]), tool_call_id=call["id"]),
+            HumanMessage("[say 21 degrees.]")]
+    assert model.invoke(talk).text == "21 degrees."
+
+
+@pytest.mark.parametrize("more", [{}, {"use_responses_api": True, "store": False}])
+def test_structured_output(real, more):
+    class Place(pydantic.BaseModel):
+        city: str = pydantic.Field(max_length=20)
+
+    model = chat(real, "small", temperature=0, max_tokens=60, **more).with_structured_output(Place, method="json_schema")
+    assert isinstance(model.invoke("Name a city as JSON."), Place)
 
 
 def test_completions(probe):

@@ -1,5 +1,6 @@
 """litellm against the scripted server and the real model, by OpenAI's protocol and by Anthropic's."""
 import asyncio
+import json
 
 import litellm
 import pytest
@@ -57,6 +58,30 @@ def test_asynchronous(probe, name):
         return [answer.choices[0].message.content for answer in answers]
 
     assert asyncio.run(run()) == [f"answer {i}" for i in range(8)]
+
+
+WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "The weather of a city", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+CALL = '<think>Hm.</think>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(tool_probe, name, stream):
+    talk = [{"role": "user", "content": f"[say {CALL}]"}]
+    answer = ask(tool_probe, talk, name, tools=[WEATHER], stream=stream)
+    if stream:
+        answer = litellm.stream_chunk_builder(list(answer), messages=talk)
+    message = answer.choices[0].message
+    call, = message.tool_calls
+    assert call.function.name == "get_weather" and json.loads(call.function.arguments) == {"city": "Rome"}
+    assert answer.choices[0].finish_reason == "tool_calls" and message.reasoning_content == "Hm."
+    talk += [message, {"role": "tool", "tool_call_id": call.id, "content": "21 degrees"}, {"role": "user", "content": "[say So be it.]"}]
+    assert ask(tool_probe, talk, name, tools=[WEATHER]).choices[0].message.content == "So be it."
+
+
+def test_no_tools_by_choice(tool_probe, name):
+    message = ask(tool_probe, [{"role": "user", "content": f"[say {CALL}]"}], name, tools=[WEATHER], tool_choice="none").choices[0].message
+    assert not message.tool_calls and "<tool_call>" in message.content
 
 
 def test_sampling(probe):

@@ -18,8 +18,8 @@ def connect(server):
 
 
 @pytest.fixture(scope="module")
-def claude(start_probe):
-    return connect(start_probe("--tools", "hermes", "--thoughts", "1"))
+def claude(tool_probe):
+    return connect(tool_probe)
 
 
 def user(text):

@@ -16,8 +16,8 @@ CALLS = '<think>\nHm.\n</think>\n\nSure.\n<tool_call>\n{"name": "get_weather", "
 
 
 @pytest.fixture(scope="module")
-def scripted(start_probe):
-    return start_probe("--tools", "hermes", "--thoughts", "1").client()
+def scripted(tool_probe):
+    return tool_probe.client()
 
 
 def ask(client, text, **more):

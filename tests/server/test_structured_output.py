@@ -261,8 +261,8 @@ def test_tools_need_a_parser(client):
 
 
 @pytest.fixture(scope="module")
-def scripted(start_probe):
-    return start_probe("--tools", "hermes", "--thoughts", "1").client()
+def scripted(tool_probe):
+    return tool_probe.client()
 
 
 CALLS = '<think>\nHm.\n</think>\n\nSure.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Ulm", "unit": "C"}}\n' \

@@ -46,7 +46,7 @@ struct EngineOptions {
   QuantPolicy quant_policy = QuantPolicy::kNone;
   /// Share of the memory that is free after weights and workspace which the KV cache may take.
   double cache_max_entry_count = 0.8;
-  /// Write to the whole KV cache at the start, so that on the CPU all of it is resident; else it becomes so as it fills.
+  /// Write to the whole KV cache at the start, so that on the CPU all of it is resident; else it grows as it fills.
   bool fill_kv_cache = false;
   /// Longest context, prompt and answer together; 0: what the model was trained for.
   std::int32_t session_len = 0;

@@ -174,8 +174,7 @@ def test_the_description_is_true(probe):
             else:
                 kinds = field.get("type", "string")
                 value = values[kinds if isinstance(kinds, str) else kinds[0]]
-            if name == "response_format":
-                value = {"type": "text"}
+            value = {"response_format": {"type": "text"}, "thinking": {"type": "disabled"}}.get(name, value)
             if name in ("input_ids", "messages", "top_logprobs", "stream_options", "stop_token_ids", "logprobs", "echo",
                         "session_id", "cancel", "model", "stream", "tool_choice", "parallel_tool_calls"):
                 continue  # they depend on others

@@ -285,7 +285,9 @@ TEST(StrictTools, AreFreeUntilTheModelBeginsACall) {
     Asked asked("x", family.parser);
     asked.choice(kStrictTools);
     const auto call = [&](const std::string& name, const std::string& arguments) {
-      return family.begin + R"({"name": ")" + name + R"(", ")" + family.key + R"(": )" + arguments + "}" + family.end;
+      std::string text = family.begin;
+      text.append(R"({"name": ")").append(name).append(R"(", ")").append(family.key);
+      return text.append(R"(": )").append(arguments).append("}").append(family.end);
     };
     const std::string paris = call("get_weather", R"({"city": "Paris"})");
     EXPECT_TRUE(asked.lets_pass("")) << family.parser;

@@ -38,7 +38,8 @@ def test_verbs_to_come_say_so(run, verb):
 
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("lite",), ("lite", "auto_awq"), ("lite", "kv_qparams"), ("benchmark",),
-                                  ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "throughput"), ("benchmark", "serving"),
+                                  ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "memory"),
+                                  ("benchmark", "throughput"), ("benchmark", "serving"),
                                   ("serve",), ("serve", "api_server"), ("serve", "api_client"), ("serve", "proxy"), ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
@@ -56,7 +57,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
     assert verbs("serve") == {"api_server", "api_client", "proxy"}
     assert verbs("lite") == {"auto_awq", "kv_qparams"}
     assert verbs("eval") == {"perplexity", "compare"}
-    assert verbs("benchmark") == {"generation", "kernels", "throughput", "serving"}
+    assert verbs("benchmark") == {"generation", "kernels", "memory", "throughput", "serving"}
 
 
 def test_chat_help_shows_types_and_defaults(run):

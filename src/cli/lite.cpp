@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +19,7 @@
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
 #include "eval/dataset.h"
+#include "eval/memory_benchmark.h"
 #include "model/decoder_config.h"
 #include "quant/awq.h"
 #include "quant/calibration_windows.h"
@@ -124,19 +124,11 @@ std::string advice(const LiteFlags& flags) {
 /// the system takes them back when it wants to, which is how a model larger than memory can be read.
 class MemoryWatch {
  public:
-  void look() {
-    std::ifstream status("/proc/self/status");
-    for (std::string line; std::getline(status, line);) {
-      constexpr std::string_view kName = "RssAnon:";
-      if (!line.starts_with(kName)) continue;
-      most_kilobytes_ = std::max(most_kilobytes_, std::strtoll(line.c_str() + kName.size(), nullptr, 10));
-      return;
-    }
-  }
-  double most_bytes() const { return static_cast<double>(most_kilobytes_) * 1024.0; }
+  void look() { most_bytes_ = std::max(most_bytes_, eval::resident_bytes().value_or(0)); }
+  double most_bytes() const { return static_cast<double>(most_bytes_); }
 
  private:
-  long long most_kilobytes_ = 0;
+  std::int64_t most_bytes_ = 0;
 };
 
 Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {

@@ -140,7 +140,6 @@ Result<ChosenDevice> open_device(const EngineOptions& options, const model::Chec
   return chosen;
 }
 
-/// Goes on until the engine's threads are started, which have its policy from then on.
 std::int64_t weight_elements(const model::DecoderSpec& spec) {
   std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
   for (const model::LayerSpec& layer : spec.layers) {

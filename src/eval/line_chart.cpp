@@ -7,6 +7,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "core/escape_markup.h"
 #include "core/mapped_file.h"
 #include "eval/chart_drawing.h"
 
@@ -62,18 +63,9 @@ void add_line(const ChartStroke& line, bool dashed, std::vector<ChartStroke>& st
 }
 
 /// What XML holds as itself, the rest in its escapes.
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += static_cast<unsigned char>(c) < 0x20 ? '?' : c;
-    }
-  }
-  return out;
+std::string escaped(std::string text) {
+  std::ranges::replace_if(text, [](char c) { return static_cast<unsigned char>(c) < 0x20; }, '?');
+  return escape_markup(text);
 }
 
 std::string color_name(ChartColor color) {

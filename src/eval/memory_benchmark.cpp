@@ -10,9 +10,7 @@
 #include "engine/open_engine.h"
 
 namespace lanner::eval {
-namespace {
 
-/// What /proc/self/status says is in memory of this process, without pages of files: a mapped model's go as they came.
 std::optional<std::int64_t> resident_bytes() {
   std::ifstream status("/proc/self/status");
   std::string word;
@@ -23,6 +21,8 @@ std::optional<std::int64_t> resident_bytes() {
   }
   return std::nullopt;
 }
+
+namespace {
 
 /// Gives back what the engine before has left with the allocator, so that it does not count again.
 void trim_heap() {

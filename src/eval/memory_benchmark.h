@@ -41,6 +41,10 @@ struct MemoryFigures {
   std::vector<std::string> notes;  // of the engines, each once
 };
 
+/// What the kernel says is in memory of this process, where it does, without pages of files: a mapped model's go as
+/// they came.
+std::optional<std::int64_t> resident_bytes();
+
 /// Opens the model once for each policy and ratio, one after the other; nothing is computed.
 Result<MemoryFigures> measure_memory(const std::shared_ptr<const model::Checkpoint>& checkpoint,
                                      const MemoryBenchmarkOptions& options);

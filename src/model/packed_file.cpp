@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/checked.h"
+#include "core/fnv1a.h"
 #include "model/decoder_spec.h"
 #include "model/stored_tensor.h"
 
@@ -39,12 +40,6 @@ struct Preamble {
   std::array<std::uint64_t, 3> zeros{};
 };
 static_assert(sizeof(Preamble) == kAlignment);
-
-std::uint64_t fnv1a(std::string_view text) {
-  std::uint64_t hash = 0xCBF29CE484222325U;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
-  return hash;
-}
 
 class TableReader {
  public:

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "core/fnv1a.h"
 #include "core/mapped_file.h"
 #include "core/processors.h"
 #include "core/thread_pool.h"
@@ -35,12 +36,11 @@ constexpr double kTokensOfRounding = 200;
 constexpr std::size_t kSearchedSamples = 4;
 constexpr double kTokensOfLoading = 200;
 
-/// FNV-1a of the calibration text's tokens.
+/// Of the calibration text's tokens.
 std::uint64_t hash_of(const std::vector<std::span<const std::int32_t>>& windows) {
-  std::uint64_t hash = 0xCBF29CE484222325U;
+  std::uint64_t hash = kFnvOffset;
   for (const std::span<const std::int32_t> window : windows) {
-    for (const std::byte byte : std::as_bytes(window))
-      hash = (hash ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001B3U;
+    hash = fnv1a({reinterpret_cast<const char*>(window.data()), window.size_bytes()}, hash);
   }
   return hash;
 }

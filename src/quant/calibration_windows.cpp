@@ -7,54 +7,49 @@
 namespace lanner::quant {
 namespace {
 
-constexpr std::uint32_t kArraySeed = 19650218U;  // what seeding by an array begins with
-constexpr std::size_t kShift = 397;
+constexpr std::size_t kWords = std::mt19937::state_size;
+
+/// The state of a Mersenne twister that is seeded by an array, as std::mt19937 takes it from a seed sequence.
+struct PythonSeed {
+  using result_type = std::uint_least32_t;
+
+  template <typename Word>
+  static void generate(Word state, Word /*end*/) {
+    state[0] = 19650218U;  // what seeding by an array begins with
+    for (std::uint32_t i = 1; i < kWords; ++i) {
+      state[i] = 1812433253U * (state[i - 1] ^ (state[i - 1] >> 30U)) + i;
+    }
+    // The array is the one word 0, so that neither its words nor their numbers add anything.
+    std::size_t i = 1;
+    const auto go_on = [&] {
+      if (++i < kWords) return;
+      state[0] = state[kWords - 1];
+      i = 1;
+    };
+    for (std::size_t k = 0; k < kWords; ++k, go_on()) {
+      state[i] ^= (state[i - 1] ^ (state[i - 1] >> 30U)) * 1664525U;
+    }
+    for (std::size_t k = 0; k + 1 < kWords; ++k, go_on()) {
+      state[i] = (state[i] ^ ((state[i - 1] ^ (state[i - 1] >> 30U)) * 1566083941U)) - static_cast<std::uint32_t>(i);
+    }
+    state[0] = 0x80000000U;
+  }
+};
+
+std::mt19937 python_generator() {
+  PythonSeed seed;
+  return std::mt19937(seed);
+}
 
 }  // namespace
 
-PythonRandom::PythonRandom() : state_(kWords) {
-  state_[0] = kArraySeed;
-  for (std::uint32_t i = 1; i < kWords; ++i) {
-    state_[i] = 1812433253U * (state_[i - 1] ^ (state_[i - 1] >> 30U)) + i;
-  }
-  // The array is the one word 0, so that neither its words nor their numbers add anything.
-  std::size_t i = 1;
-  const auto go_on = [&] {
-    if (++i < kWords) return;
-    state_[0] = state_[kWords - 1];
-    i = 1;
-  };
-  for (std::size_t k = 0; k < kWords; ++k, go_on()) {
-    state_[i] ^= (state_[i - 1] ^ (state_[i - 1] >> 30U)) * 1664525U;
-  }
-  for (std::size_t k = 0; k + 1 < kWords; ++k, go_on()) {
-    state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30U)) * 1566083941U)) - static_cast<std::uint32_t>(i);
-  }
-  state_[0] = 0x80000000U;
-}
-
-void PythonRandom::turn() {
-  for (std::size_t i = 0; i < kWords; ++i) {
-    const std::uint32_t mixed = (state_[i] & 0x80000000U) | (state_[(i + 1) % kWords] & 0x7FFFFFFFU);
-    state_[i] = state_[(i + kShift) % kWords] ^ (mixed >> 1U) ^ ((mixed & 1U) != 0 ? 0x9908B0DFU : 0U);
-  }
-  place_ = 0;
-}
-
-std::uint32_t PythonRandom::next() {
-  if (place_ == kWords) turn();
-  std::uint32_t word = state_[place_++];
-  word ^= word >> 11U;
-  word ^= (word << 7U) & 0x9D2C5680U;
-  word ^= (word << 15U) & 0xEFC60000U;
-  return word ^ (word >> 18U);
-}
+PythonRandom::PythonRandom() : generator_(python_generator()) {}
 
 std::uint32_t PythonRandom::at_most(std::uint32_t most) {
   const std::uint32_t count = most + 1;
   const int bits = std::bit_width(count);
   std::uint32_t drawn = count;
-  while (drawn >= count) drawn = next() >> (32 - bits);
+  while (drawn >= count) drawn = static_cast<std::uint32_t>(generator_()) >> (32 - bits);
   return drawn;
 }
 

@@ -6,6 +6,7 @@
 // array, and of its numbers the highest bits, drawn again where they are too large.
 
 #include <cstdint>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -24,12 +25,7 @@ class PythonRandom {
   std::uint32_t at_most(std::uint32_t most);
 
  private:
-  static constexpr std::size_t kWords = 624;
-  std::uint32_t next();
-  void turn();
-
-  std::vector<std::uint32_t> state_;
-  std::size_t place_ = kWords;
+  std::mt19937 generator_;
 };
 
 }  // namespace lanner::quant

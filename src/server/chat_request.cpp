@@ -57,6 +57,21 @@ std::optional<Refusal> read_conversation(const Json& body, GenerationRequest& re
   return read_template_variables(body, request.chat_template_kwargs);
 }
 
+Json given_variables(const Json& body) {
+  Json variables = Json::object();
+  for (const char* name : {"chat_template_kwargs", "enable_thinking"}) {
+    if (const Json* value = find(body, name)) variables[name] = *value;
+  }
+  return variables;
+}
+
+std::string assistant_more(const std::string& thoughts, Json calls) {
+  Json more = Json::object();
+  if (!thoughts.empty()) more["reasoning_content"] = thoughts;
+  if (!calls.empty()) more["tool_calls"] = std::move(calls);
+  return more.empty() ? "" : to_text(more);
+}
+
 std::optional<Refusal> show_tools(Pipeline& pipeline, const ToolUse& tools, GenerationRequest& request) {
   if (!tools.may_be_called()) return std::nullopt;
   if (request.prompt) return bad_field("tools", "only together with a list of messages");

@@ -16,6 +16,12 @@ namespace lanner::server {
 /// messages and what the chat template is given besides, of /v1/chat/completions.
 std::optional<Refusal> read_conversation(const Json& body, GenerationRequest& request);
 
+/// The fields of a body that set variables of chat templates, for read_template_variables(); a protocol that has more
+/// adds them.
+Json given_variables(const Json& body);
+/// The `more` of an assistant's message that thought this and made these calls; empty where it did neither.
+std::string assistant_more(const std::string& thoughts, Json calls);
+
 /// What a request asks of its answers, besides how tokens are drawn.
 struct AnswerDemands {
   ToolUse tools{};

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "core/escape_markup.h"
 #include "lanner/version.h"
 #include "server/routes.h"
 
@@ -22,20 +23,6 @@ table { border-collapse: collapse; width: 100%; margin: .6rem 0; display: block;
 td, th { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; border-top: 1px solid var(--line); }
 .method { display: inline-block; min-width: 3.2rem; font-weight: 600; }
 )";
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
 
 const char* kind_name(FieldKind kind) {
   switch (kind) {
@@ -69,14 +56,14 @@ std::string range_of(const Field& field) {
 
 std::string route_section(const Route& route) {
   std::string html = fmt::format("<details><summary><span class=\"method\">{}</span> <code>{}</code> {}</summary>",
-                                 route.method, route.path, escaped(route.summary));
+                                 route.method, route.path, escape_markup(route.summary));
   if (route.fields != nullptr) {
     html += "<table><tr><th>Field</th><th>Value</th><th>Meaning</th></tr>";
     for (const Fields table : route.fields()) {
       for (const Field& field : table) {
         html += fmt::format("<tr><td><code>{}</code></td><td>{}{}{}</td><td>{}</td></tr>", field.name,
-                            kind_name(field.kind), escaped(range_of(field)), field.required ? ", required" : "",
-                            escaped(field.text));
+                            kind_name(field.kind), escape_markup(range_of(field)), field.required ? ", required" : "",
+                            escape_markup(field.text));
       }
     }
     html += "</table>";
@@ -89,7 +76,7 @@ std::string route_section(const Route& route) {
 }  // namespace
 
 std::string docs_page(const ServiceOptions& options) {
-  const std::string model = escaped(options.model_name);
+  const std::string model = escape_markup(options.model_name);
   const char* key = options.api_keys.empty() ? "" : " \\\n  -H 'Authorization: Bearer YOUR_KEY'";
   std::string html = fmt::format(
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -101,7 +88,7 @@ std::string docs_page(const ServiceOptions& options) {
       "\"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'</code></pre>"
       "<p>Put this server's address in front of the path. The official clients of OpenAI work with "
       "<code>base_url</code> set to this address and <code>/v1</code>.</p>",
-      model, kStyle, escaped(version()), key);
+      model, kStyle, escape_markup(version()), key);
   std::string_view group;
   for (const Route& route : routes()) {
     if (find_route(route.method, route.path, options) == nullptr) continue;

@@ -114,6 +114,13 @@ std::vector<std::string> read_stops(const Json& stops) {
   return stops.get<std::vector<std::string>>();
 }
 
+std::optional<Refusal> read_string(const Json& object, const char* name, const std::string& where, std::string& text) {
+  const Json* value = find(object, name);
+  if (value == nullptr || !value->is_string()) return bad_field(where + "." + name, "must be a string");
+  text = value->get<std::string>();
+  return std::nullopt;
+}
+
 std::optional<Refusal> read_text_part(const Json& part, const std::string& where, PartTypes types, std::string& text) {
   const auto type = part.is_object() ? part.find("type") : part.end();
   if (!part.is_object() || type == part.end() || !type->is_string()) {

@@ -26,6 +26,9 @@ std::optional<Refusal> read_messages(const Json& body, std::string_view name, st
 /// Texts that end an answer: one, or a list.
 std::vector<std::string> read_stops(const Json& stops);
 
+/// `object[name]`, a string that has to be there; `where` names the object in a refusal.
+std::optional<Refusal> read_string(const Json& object, const char* name, const std::string& where, std::string& text);
+
 /// The types of parts that hold text.
 using PartTypes = std::initializer_list<std::string_view>;
 /// Adds the text of one part; `where` names it in a refusal.

@@ -19,13 +19,6 @@ namespace {
 
 bool has_type(const Json& block, const char* type) { return block.is_object() && block.value("type", Json()) == type; }
 
-std::optional<Refusal> read_string(const Json& block, const char* name, const std::string& where, std::string& text) {
-  const Json* value = find(block, name);
-  if (value == nullptr || !value->is_string()) return bad_field(where + "." + name, "must be a string");
-  text = value->get<std::string>();
-  return std::nullopt;
-}
-
 /// Texts of one message stand in lines of their own.
 std::optional<Refusal> read_text(const Json& block, const std::string& where, std::string& content) {
   std::string text;
@@ -63,10 +56,7 @@ std::optional<Refusal> read_assistant_blocks(const Json& blocks, const std::stri
     }
     if (refusal) return refusal;
   }
-  Json more = Json::object();
-  if (!thoughts.empty()) more["reasoning_content"] = thoughts;
-  if (!calls.empty()) more["tool_calls"] = std::move(calls);
-  if (!more.empty()) message.more = to_text(more);
+  message.more = assistant_more(thoughts, std::move(calls));
   return std::nullopt;
 }
 
@@ -205,10 +195,7 @@ std::optional<Refusal> read_turns(const Json& body, std::vector<Message>& messag
 std::optional<Refusal> read_talk(const Context& context, const Json& body, Talk& talk) {
   GenerationRequest& request = talk.request;
   if (auto refusal = read_turns(body, request.messages)) return refusal;
-  Json variables = Json::object();
-  for (const char* name : {"chat_template_kwargs", "enable_thinking"}) {
-    if (const Json* value = find(body, name)) variables[name] = *value;
-  }
+  Json variables = given_variables(body);
   if (const Json* thinking = find(body, "thinking")) {
     if (auto refusal = read_thinking(*thinking, context.options.thoughts, variables)) return refusal;
   }

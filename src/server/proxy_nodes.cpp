@@ -5,6 +5,8 @@
 #include <numeric>
 #include <set>
 
+#include "core/fnv1a.h"
+
 namespace lanner::server {
 namespace {
 
@@ -12,11 +14,6 @@ constexpr std::size_t kMaxNodes = 1'024;
 constexpr std::size_t kMaxLatencies = 15;
 constexpr std::int64_t kEasyLoad = 4;  // requests that a node may always have, however few the others have
 constexpr double kLoadBound = 1.25;    // times the mean load, before requests that begin alike are spread
-
-std::uint64_t hash_of(std::string_view text, std::uint64_t hash) {  // FNV-1a
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  return hash;
-}
 
 /// Mixes all bits, as the finalizer of splitmix64 does.
 std::uint64_t mixed(std::uint64_t value) {
@@ -26,9 +23,7 @@ std::uint64_t mixed(std::uint64_t value) {
 }
 
 /// Each node's claim on a prefix; a node that comes or goes moves only the prefixes that are its own.
-std::uint64_t claim(const Node& node, std::string_view prefix) {
-  return mixed(hash_of(prefix, hash_of(node.url, 14695981039346656037ULL)));
-}
+std::uint64_t claim(const Node& node, std::string_view prefix) { return mixed(fnv1a(prefix, fnv1a(node.url))); }
 
 double mean(const std::deque<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

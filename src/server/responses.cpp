@@ -39,21 +39,10 @@ class InputReader {
   void flush() {
     if (!said_) return;
     Message& message = messages_.emplace_back(Message{.role = "assistant", .content = *std::exchange(said_, {})});
-    Json more = Json::object();
-    if (!thoughts_.empty()) more["reasoning_content"] = std::exchange(thoughts_, {});
-    if (!calls_.empty()) more["tool_calls"] = std::exchange(calls_, Json::array());
-    if (!more.empty()) message.more = to_text(more);
+    message.more = assistant_more(std::exchange(thoughts_, {}), std::exchange(calls_, Json::array()));
   }
 
  private:
-  static std::optional<Refusal> read_string(const Json& item, const char* name, const std::string& where,
-                                            std::string& text) {
-    const Json* value = find(item, name);
-    if (value == nullptr || !value->is_string()) return bad_field(where + "." + name, "must be a string");
-    text = value->get<std::string>();
-    return std::nullopt;
-  }
-
   std::optional<Refusal> read_message(const Json& item, const std::string& where) {
     const Json* role = find(item, "role");
     if (role == nullptr || (*role != "user" && *role != "assistant" && *role != "system" && *role != "developer")) {
@@ -145,10 +134,7 @@ std::optional<Refusal> read_input(const Json& body, GenerationRequest& request) 
     }
     reader.flush();
   }
-  Json variables = Json::object();
-  for (const char* name : {"chat_template_kwargs", "enable_thinking"}) {
-    if (const Json* value = find(body, name)) variables[name] = *value;
-  }
+  Json variables = given_variables(body);
   if (const Json* reasoning = find(body, "reasoning")) {
     if (auto refusal = read_reasoning_options(*reasoning, variables)) return refusal;
   }

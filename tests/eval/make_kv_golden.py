@@ -11,8 +11,6 @@ nearest even of (x - min) / scale, from 0 to 2^bits - 1, and number = code * sca
 """
 
 import argparse
-import hashlib
-import json
 import os
 import pathlib
 
@@ -59,15 +57,7 @@ def main():
             folder, dtype=torch.float32, attn_implementation=name
         ).eval()
         runs += [{"bits": bits, **plain.measure(model, ids, seqlen, windows)} for seqlen, windows in RUNS]
-    document = {
-        "about": "made by tests/eval/make_kv_golden.py; do not edit",
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "dtype": "float32",
-        "text_sha256": hashlib.sha256(content).hexdigest(),
-        "runs": runs,
-    }
-    pathlib.Path(arguments.out).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    plain.write(arguments.out, "make_kv_golden.py", content, {"runs": runs})
 
 
 if __name__ == "__main__":

@@ -63,6 +63,19 @@ def measure(model, ids, seqlen, max_windows):
     }
 
 
+def write(out, script, content, figures):
+    """The golden file: what it was made by and of, and the figures."""
+    document = {
+        "about": f"made by tests/eval/{script}; do not edit",
+        "transformers": transformers.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "dtype": "float32",
+        "text_sha256": hashlib.sha256(content).hexdigest(),
+        **figures,
+    }
+    pathlib.Path(out).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(pathlib.Path(__file__).with_name("golden_perplexity.json")))
@@ -80,16 +93,7 @@ def main():
     runs = [measure(model, ids, SHORT_SEQLEN, FIRST_WINDOWS), measure(model, ids, LONG_SEQLEN, FIRST_WINDOWS)]
     if not arguments.first_windows_only:
         runs.append(measure(model, ids, LONG_SEQLEN, None))
-    document = {
-        "about": "made by tests/eval/make_perplexity_golden.py; do not edit",
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "dtype": "float32",
-        "text_sha256": hashlib.sha256(content).hexdigest(),
-        "tokens": len(ids),
-        "runs": runs,
-    }
-    pathlib.Path(arguments.out).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write(arguments.out, "make_perplexity_golden.py", content, {"tokens": len(ids), "runs": runs})
 
 
 if __name__ == "__main__":

@@ -406,66 +406,38 @@ static void values_as(const std::byte* const* heads, const std::byte* const* nex
   }
 }
 
-/// What reads a head of 64 keys and values, by how it keeps them.
-template <typename Element>
-struct DenseHeads {
-  template <int kQueries>
-  LANNER_INLINE void scores(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
-                            std::int64_t head_dim, float scale, float* out) {
-    scores_as<Element, kQueries>(heads, tokens, q, head_dim, scale, out);
-  }
-  template <int kQueries>
-  LANNER_INLINE void values(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
-                            const float* weights, std::int64_t head_dim, float* const* out) {
-    values_as<Element, kQueries>(heads, next, tokens, weights, head_dim, out);
-  }
-};
-template <typename Codes>
-struct CodedHeads {
-  template <int kQueries>
-  LANNER_INLINE void scores(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
-                            std::int64_t head_dim, float scale, float* out) {
-    scores_of_codes<Codes, kQueries>(heads, tokens, q, head_dim, scale, out);
-  }
-  template <int kQueries>
-  LANNER_INLINE void values(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
-                            const float* weights, std::int64_t head_dim, float* const* out) {
-    values_of_codes<Codes, kQueries>(heads, next, tokens, weights, head_dim, out);
-  }
-};
-
-/// Calls function.template operator()<Heads, queries>() for what is known at run time.
+/// Calls function.template operator()<Format, queries>() for what is known at run time: Codes or Element.
 template <typename Function>
-LANNER_INLINE void with_heads_and_queries(const KvLayout& layout, std::int64_t queries, Function function) {
-  const auto with_queries = [&]<typename Heads>() {
-    if (queries == 1) return function.template operator()<Heads, 1>();
+LANNER_INLINE void with_format_and_queries(const KvLayout& layout, std::int64_t queries, Function function) {
+  const auto with_queries = [&]<typename Format>() {
+    if (queries == 1) return function.template operator()<Format, 1>();
     if constexpr (kScoreQueries >= 2) {
-      if (queries == 2) return function.template operator()<Heads, 2>();
+      if (queries == 2) return function.template operator()<Format, 2>();
     }
     if constexpr (kScoreQueries >= 4) {
-      if (queries == 3) return function.template operator()<Heads, 3>();
-      if (queries == 4) return function.template operator()<Heads, 4>();
+      if (queries == 3) return function.template operator()<Format, 3>();
+      if (queries == 4) return function.template operator()<Format, 4>();
     }
     __builtin_trap();  // callers keep to score_queries
   };
-  if (layout.codes == KvCodes::kInt8) return with_queries.template operator()<CodedHeads<CodesInt8>>();
-  if (layout.codes == KvCodes::kInt4) return with_queries.template operator()<CodedHeads<CodesInt4>>();
-  if (layout.dtype == DType::kF32) return with_queries.template operator()<DenseHeads<ElementF32>>();
-  if (layout.dtype == DType::kF16) return with_queries.template operator()<DenseHeads<ElementF16>>();
-  return with_queries.template operator()<DenseHeads<ElementBF16>>();
+  if (layout.codes == KvCodes::kInt8) return with_queries.template operator()<CodesInt8>();
+  if (layout.codes == KvCodes::kInt4) return with_queries.template operator()<CodesInt4>();
+  if (layout.dtype == DType::kF32) return with_queries.template operator()<ElementF32>();
+  if (layout.dtype == DType::kF16) return with_queries.template operator()<ElementF16>();
+  return with_queries.template operator()<ElementBF16>();
 }
 
 static void scores(const KvLayout& layout, const std::byte* const* heads, std::int64_t tokens, const float* const* q,
                    std::int64_t queries, float scale, float* out) {
-  with_heads_and_queries(layout, queries, [&]<typename Heads, int kQueries>() {
-    Heads::template scores<kQueries>(heads, tokens, q, layout.head_dim, scale, out);
+  with_format_and_queries(layout, queries, [&]<typename Format, int kQueries>() {
+    scores_as<Format, kQueries>(heads, tokens, q, layout.head_dim, scale, out);
   });
 }
 
 static void values(const KvLayout& layout, const std::byte* const* heads, const std::byte* const* next,
                    std::int64_t tokens, const float* weights, std::int64_t queries, float* const* out) {
-  with_heads_and_queries(layout, queries, [&]<typename Heads, int kQueries>() {
-    Heads::template values<kQueries>(heads, next, tokens, weights, layout.head_dim, out);
+  with_format_and_queries(layout, queries, [&]<typename Format, int kQueries>() {
+    values_as<Format, kQueries>(heads, next, tokens, weights, layout.head_dim, out);
   });
 }
 

@@ -185,8 +185,9 @@ LANNER_INLINE void score_codes(const std::byte* head, std::int64_t slot, const f
 }
 
 template <typename Codes, int kQueries>
-static void scores_of_codes(const std::byte* const* heads, std::int64_t tokens, const float* const* q,
-                            std::int64_t head_dim, float scale, float* scores) {
+  requires requires { Codes::kBits; }
+static void scores_as(const std::byte* const* heads, std::int64_t tokens, const float* const* q, std::int64_t head_dim,
+                      float scale, float* scores) {
   float q_sums[kQueries];
   for (int n = 0; n < kQueries; ++n) {
     F32x16 sum = zero();
@@ -270,8 +271,9 @@ LANNER_INLINE void weigh_codes(const std::byte* const* heads, const std::byte* c
 }
 
 template <typename Codes, int kQueries>
-static void values_of_codes(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
-                            const float* weights, std::int64_t head_dim, float* const* out) {
+  requires requires { Codes::kBits; }
+static void values_as(const std::byte* const* heads, const std::byte* const* next, std::int64_t tokens,
+                      const float* weights, std::int64_t head_dim, float* const* out) {
   alignas(64) float scaled[kQueries * kChunkTokens];
   float offsets[kQueries];
   scale_weights<Codes, kQueries>(heads, tokens, weights, head_dim, scaled, offsets);

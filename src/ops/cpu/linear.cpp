@@ -34,13 +34,13 @@ const CpuWeight& cpu_weight(const LinearPart& part) { return static_cast<const C
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
-/// Of the rows of a tile, which lie a stride apart.
 /// Rows of a block, at most `most`: as many blocks for each worker, so that they end together.
 std::int64_t even_block(std::int64_t rows, std::int64_t most, std::int64_t workers) {
   const std::int64_t blocks = workers * ((rows + most * workers - 1) / (most * workers));
   return (rows + blocks - 1) / blocks;
 }
 
+/// To the rows of a tile, which lie a stride apart.
 void add_bias(const LinearPart& part, std::int64_t column, std::int64_t count, std::int64_t rows, std::int64_t stride,
               float* tile) {
   if (part.bias == nullptr) return;

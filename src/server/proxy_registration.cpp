@@ -58,7 +58,8 @@ void ProxyRegistration::keep_registered() {
                                : fmt::format("not registered at the proxy: {}", added.message()));
     }
     worked = added.ok();
-    entered = entered || worked;
+    // A proxy that was not waited for may have made the entry all the same.
+    entered = entered || worked || added.code() == StatusCode::kCancelled;
     std::unique_lock lock(mutex_);
     if (stopping_changed_.wait_for(lock, worked ? options_.interval : options_.retry_interval,
                                    [this] { return stopping_.load(); })) {

@@ -18,31 +18,51 @@
 
 namespace lanner::server {
 
-/// Takes a late answer to its end: what a stream sends, or the whole reply.
-inline HttpReply finish(HttpReply reply) {
-  if (reply.late == nullptr) return reply;
+/// Takes an answer's pieces as a connection does: again wherever there were bytes, else after the next wake().
+class Reader {
+ public:
+  explicit Reader(LateAnswer& answer) : answer_(answer) {
+    answer_.start([bell = bell_] {
+      const std::lock_guard lock(bell->mutex);
+      bell->ringing = true;
+      bell->rung.notify_all();
+    });
+  }
+
+  /// The next piece that has bytes or is the last. One that does not come fails the test, and counts as the last.
+  LateAnswer::Piece next() {
+    while (true) {
+      LateAnswer::Piece piece = answer_.take();
+      if (piece.done || !piece.bytes.empty()) return piece;
+      std::unique_lock lock(bell_->mutex);
+      if (!bell_->rung.wait_for(lock, std::chrono::seconds(20), [&] { return bell_->ringing; })) {
+        ADD_FAILURE() << "the answer does not come to its end";
+        return {.done = true};
+      }
+      bell_->ringing = false;
+    }
+  }
+
+ private:
   struct Bell {
     std::mutex mutex;
     std::condition_variable rung;
     bool ringing = false;
   };
-  const auto bell = std::make_shared<Bell>();
-  reply.late->start([bell] {
-    const std::lock_guard lock(bell->mutex);
-    bell->ringing = true;
-    bell->rung.notify_all();
-  });
+
+  LateAnswer& answer_;
+  const std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
+};
+
+/// Takes a late answer to its end: what a stream sends, or the whole reply.
+inline HttpReply finish(HttpReply reply) {
+  if (reply.late == nullptr) return reply;
+  Reader reader(*reply.late);
   std::string bytes;
-  while (true) {
-    LateAnswer::Piece piece = reply.late->take();
+  for (bool done = false; !done;) {
+    const LateAnswer::Piece piece = reader.next();
     bytes += piece.bytes;
-    if (piece.done) break;
-    std::unique_lock lock(bell->mutex);
-    if (!bell->rung.wait_for(lock, std::chrono::seconds(20), [&] { return bell->ringing; })) {
-      ADD_FAILURE() << "the answer does not come to its end";
-      break;
-    }
-    bell->ringing = false;
+    done = piece.done;
   }
   if (!reply.late->streams()) return reply.late->reply();
   reply.body = std::move(bytes);

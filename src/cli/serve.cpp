@@ -29,6 +29,7 @@ Status run_server(const ServeFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(PipelineOptions pipeline_flags, pipeline_options(engine));
   LANNER_ASSIGN_OR_RETURN(server::ServiceOptions options, service_options(flags));
   LANNER_ASSIGN_OR_RETURN(const server::HttpServerOptions http, http_options(flags));
+  options.scheme = scheme_of(http);
   LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(engine));
   options.log = access_log(flags.access_log, flags.log_level);
   options.on_terminate = [] { ShutdownSignals::raise(); };

@@ -273,10 +273,14 @@ std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
 }
 
+const char* scheme_of(const server::HttpServerOptions& options) {
+  return options.certificate_file.empty() ? "http" : "https";
+}
+
 void announce(const server::HttpServerOptions& options, std::uint16_t port) {
-  const char* scheme = options.certificate_file.empty() ? "http" : "https";
   const bool six = options.host.find(':') != std::string::npos;
-  const std::string url = fmt::format("{}://{}{}{}:{}", scheme, six ? "[" : "", options.host, six ? "]" : "", port);
+  const std::string url =
+      fmt::format("{}://{}{}{}:{}", scheme_of(options), six ? "[" : "", options.host, six ? "]" : "", port);
   write_stderr(
       fmt::format("HINT:    Please open {} in a browser for detailed api usage!!!\n"
                   "INFO:     Started server process [{}]\n"

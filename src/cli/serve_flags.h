@@ -83,6 +83,8 @@ std::function<void(const std::string&)> access_log(bool wanted, const std::strin
 void inform(const std::string& line);
 /// A flag's seconds.
 std::chrono::milliseconds milliseconds(double seconds);
+/// "http" or "https".
+const char* scheme_of(const server::HttpServerOptions& options);
 /// Says where it listens, in the lines that scripts written for LMDeploy wait for.
 void announce(const server::HttpServerOptions& options, std::uint16_t port);
 

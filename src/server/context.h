@@ -23,7 +23,8 @@ namespace lanner::server {
 class SleepingPipeline;
 
 struct ServiceOptions {
-  std::string model_name;  // empty: the pipeline's
+  std::string model_name;       // empty: the pipeline's
+  std::string scheme = "http";  // by which clients reach it; only to be shown
   /// Any of them opens all but the health routes; empty: no key is asked for.
   std::vector<std::string> api_keys;
   /// CORS. Without origins no other site's pages may call; "*" lets all.

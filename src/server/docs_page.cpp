@@ -75,7 +75,8 @@ std::string route_section(const Route& route) {
 
 }  // namespace
 
-std::string docs_page(const ServiceOptions& options) {
+std::string docs_page(const ServiceOptions& options, std::string_view host) {
+  const std::string address = options.scheme + "://" + escape_markup(host.empty() ? "ADDRESS" : host);
   const std::string model = escape_markup(options.model_name);
   const char* key = options.api_keys.empty() ? "" : " \\\n  -H 'Authorization: Bearer YOUR_KEY'";
   std::string html = fmt::format(
@@ -84,11 +85,10 @@ std::string docs_page(const ServiceOptions& options) {
       "<h1>Lanner</h1><p>Version {2}, serving <strong>{0}</strong>. Programs read this page as <a "
       "href=\"/openapi.json\">/openapi.json</a>; <a href=\"/chat\">/chat</a> is a page to chat on.</p><h2>Try "
       "it</h2><pre><code>curl "
-      "/v1/chat/completions{3} \\\n  -H 'Content-Type: application/json' \\\n  -d '{{\"model\": \"{0}\", "
+      "{4}/v1/chat/completions{3} \\\n  -H 'Content-Type: application/json' \\\n  -d '{{\"model\": \"{0}\", "
       "\"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'</code></pre>"
-      "<p>Put this server's address in front of the path. The official clients of OpenAI work with "
-      "<code>base_url</code> set to this address and <code>/v1</code>.</p>",
-      model, kStyle, escape_markup(version()), key);
+      "<p>The official clients of OpenAI work with <code>base_url=\"{4}/v1\"</code>.</p>",
+      model, kStyle, escape_markup(version()), key, address);
   std::string_view group;
   for (const Route& route : routes()) {
     if (find_route(route.method, route.path, options) == nullptr) continue;

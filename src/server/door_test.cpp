@@ -356,7 +356,8 @@ TEST(Docs, AreWrittenFromTheTable) {
   EXPECT_EQ(schema["n"]["maximum"], 128);
   const Json& answer = document["paths"][kChat]["post"]["responses"]["200"]["content"];
   EXPECT_TRUE(answer.contains("application/json") && answer.contains("text/event-stream"));
-  const HttpReply page = test.get("/");
+  const HttpReply page = test.call({.method = "GET", .path = "/", .headers = {{"host", "example.org:1<b>"}}});
+  EXPECT_NE(page.body.find("curl http://example.org:1&lt;b&gt;/v1/chat/completions"), std::string::npos);
   EXPECT_EQ(page.content_type, "text/html; charset=utf-8");
   EXPECT_NE(page.body.find("a&lt;b"), std::string::npos);
   EXPECT_NE(page.body.find("/v1/chat/interactive"), std::string::npos);

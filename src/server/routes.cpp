@@ -13,10 +13,10 @@ constexpr std::string_view kRest = "{model}";
 
 HttpReply show_openapi(Context& context, const Call& /*call*/) { return json_reply(openapi_document(context.options)); }
 
-HttpReply show_docs(Context& context, const Call& /*call*/) {
+HttpReply show_docs(Context& context, const Call& call) {
   HttpReply reply;
   reply.content_type = "text/html; charset=utf-8";
-  reply.body = docs_page(context.options);
+  reply.body = docs_page(context.options, call.request.header("host"));
   reply.headers = {
       {"Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}};
   return reply;

@@ -55,7 +55,7 @@ std::string allowed_methods(std::string_view path, const ServiceOptions& options
 
 /// The OpenAPI 3.1 document.
 Json openapi_document(const ServiceOptions& options);
-/// The page at /.
-std::string docs_page(const ServiceOptions& options);
+/// The page at /, whose examples call `host`, as a request names it.
+std::string docs_page(const ServiceOptions& options, std::string_view host);
 
 }  // namespace lanner::server

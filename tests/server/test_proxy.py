@@ -1,6 +1,8 @@
 """lanner serve proxy, before scripted servers of which some end in the middle."""
+import http.server
 import json
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -293,6 +295,38 @@ def test_a_server_registers_and_leaves(group, model):
     finally:
         assert server.stop() == 0
     assert proxy.status() == {}
+
+
+class SlowToAnswer(http.server.BaseHTTPRequestHandler):
+    """A proxy that makes an entry at once and says so late."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.calls.put(self.path)
+        if self.path == "/nodes/add":
+            self.server.may_answer.wait(60)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_was_not_answered_leaves_all_the_same(model):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowToAnswer) as proxy:
+        proxy.calls = queue.Queue()
+        proxy.may_answer = threading.Event()
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        server = Server([BINARY, "serve", "api_server", model, "--server-port", "0", "--session-len", "256", "--cache-max-entry-count",
+                         "0.02", "--proxy-url", f"http://127.0.0.1:{proxy.server_port}"])
+        try:
+            assert proxy.calls.get(timeout=60) == "/nodes/add"
+        finally:
+            assert server.stop() == 0
+        proxy.may_answer.set()
+        assert proxy.calls.get(timeout=60) == "/nodes/remove"
+        proxy.shutdown()
 
 
 def test_a_server_registers_with_the_key_of_its_environment(group, model):

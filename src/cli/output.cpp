@@ -8,22 +8,12 @@
 #include <cstring>
 
 #include "cli/verbs.h"
+#include "core/write_all.h"
 
 namespace lanner::cli {
 namespace {
 
-/// 0 or the errno of the write that failed.
-int write_all(int descriptor, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(descriptor, text.data(), text.size());
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      return errno;
-    }
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return 0;
-}
+bool write_text(int descriptor, std::string_view text) { return write_all(descriptor, std::as_bytes(std::span(text))); }
 
 void say(std::string_view kind, std::string_view message) {
   std::string line = printable(message);
@@ -36,13 +26,12 @@ void say(std::string_view kind, std::string_view message) {
 }  // namespace
 
 Status write_stdout(std::string_view text) {
-  const int error = write_all(STDOUT_FILENO, text);
-  if (error == 0) return {};
-  if (error == EPIPE) return {StatusCode::kCancelled, "nobody reads stdout"};
-  return io_error(fmt::format("cannot write to stdout: {}", std::strerror(error)));
+  if (write_text(STDOUT_FILENO, text)) return {};
+  if (errno == EPIPE) return {StatusCode::kCancelled, "nobody reads stdout"};
+  return io_error(fmt::format("cannot write to stdout: {}", std::strerror(errno)));
 }
 
-void write_stderr(std::string_view text) { write_all(STDERR_FILENO, text); }
+void write_stderr(std::string_view text) { write_text(STDERR_FILENO, text); }
 
 bool stdin_is_terminal() { return ::isatty(STDIN_FILENO) == 1; }
 bool stdout_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }

@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/write_all.h"
+
 namespace lanner {
 namespace {
 
@@ -78,17 +80,8 @@ Status write_file_atomically(const std::string& path, std::string_view content) 
   const std::string temporary = fmt::format("{}.part-{}", path, ::getpid());
   FileDescriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (fd.get() < 0) return errno_status(temporary, "create");
-  while (!content.empty()) {
-    const ssize_t written = ::write(fd.get(), content.data(), content.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      Status failure = errno_status(path, "write");
-      ::unlink(temporary.c_str());
-      return failure;
-    }
-    content.remove_prefix(static_cast<std::size_t>(written));
-  }
-  if (::fsync(fd.get()) != 0 || ::close(fd.release()) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) {
+  if (!write_all(fd.get(), std::as_bytes(std::span(content))) || ::fsync(fd.get()) != 0 || ::close(fd.release()) != 0 ||
+      ::rename(temporary.c_str(), path.c_str()) != 0) {
     Status failure = errno_status(path, "write");
     ::unlink(temporary.c_str());
     return failure;

@@ -13,6 +13,7 @@
 
 #include "core/checked.h"
 #include "core/fnv1a.h"
+#include "core/write_all.h"
 #include "model/decoder_spec.h"
 #include "model/stored_tensor.h"
 
@@ -186,13 +187,10 @@ PackedFileWriter::~PackedFileWriter() {
 }
 
 Status PackedFileWriter::write_all(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return io_error(fmt::format("{}: {}", path_, std::generic_category().message(errno)));
-    size_ += written;
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  if (!lanner::write_all(descriptor_, bytes)) {
+    return io_error(fmt::format("{}: {}", path_, std::generic_category().message(errno)));
   }
+  size_ += static_cast<std::int64_t>(bytes.size());
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/write_all.h"
 #include "model/json_reader.h"
 
 namespace lanner::model {
@@ -70,13 +71,7 @@ Status SafetensorsWriter::append(std::span<const std::byte> bytes) {
 }
 
 Status SafetensorsWriter::write_all(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return failure("write");
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-  }
-  return {};
+  return lanner::write_all(descriptor_, bytes) ? Status() : failure("write");
 }
 
 Status SafetensorsWriter::finish() {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/write_all.h"
 #include "net/digest.h"
 
 namespace lanner::net {
@@ -64,14 +65,9 @@ class PartialFile {
   }
 
   Status append(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), size_);
-      if (count < 0 && errno == EINTR) continue;
-      if (count <= 0) return file_failure(path_, count < 0 ? errno : ENOSPC);
-      digest_->add(bytes.substr(0, static_cast<std::size_t>(count)));
-      size_ += count;
-      bytes.remove_prefix(static_cast<std::size_t>(count));
-    }
+    if (!write_all_at(descriptor_, std::as_bytes(std::span(bytes)), size_)) return file_failure(path_, errno);
+    digest_->add(bytes);
+    size_ += static_cast<std::int64_t>(bytes.size());
     return {};
   }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/write_all.h"
 #include "quant/dense_rows.h"
 #include "quant/layer_runner.h"
 #include "quant/smoothing.h"
@@ -50,16 +51,9 @@ class StateFile {
   }
 
   Status write(std::size_t sample, std::span<const float> states) const {
-    auto bytes = std::as_bytes(states);
-    auto place = static_cast<off_t>(sample * bytes.size());
-    while (!bytes.empty()) {
-      const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), place);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return io_error(fmt::format("{}: cannot write: {}", path_, std::strerror(errno)));
-      bytes = bytes.subspan(static_cast<std::size_t>(count));
-      place += count;
-    }
-    return {};
+    const auto place = static_cast<off_t>(sample * states.size_bytes());
+    if (write_all_at(descriptor_, std::as_bytes(states), place)) return {};
+    return io_error(fmt::format("{}: cannot write: {}", path_, std::strerror(errno)));
   }
 
  private:

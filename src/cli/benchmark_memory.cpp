@@ -113,7 +113,7 @@ Status run_memory(const MemoryFlags& flags) {
     LANNER_RETURN_IF_ERROR(eval::write_report(report, flags.subject.json));
   }
   const eval::LineChart chart = eval::memory_chart("Memory of " + named.name, figures);
-  for (const std::string& path : flags.plots) LANNER_RETURN_IF_ERROR(eval::write_chart(chart, path));
+  for (const std::string& path : flags.plots) LANNER_RETURN_IF_ERROR(eval::write_charts({&chart, 1}, path));
   return shown;
 }
 

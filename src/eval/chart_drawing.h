@@ -1,5 +1,5 @@
 #pragma once
-// A chart laid out: straight strokes and short texts at places, which any kind of picture can show. Of line_chart.h.
+// Charts laid out: straight strokes and short texts at places, which any kind of picture can show. Of line_chart.h.
 
 #include <cstdint>
 #include <string>
@@ -32,11 +32,12 @@ struct ChartText {
 
 struct ChartDrawing {
   int width = 800;
-  int height = 480;
+  int height = 0;
   std::vector<ChartStroke> strokes;
   std::vector<ChartText> texts;
 };
 
-ChartDrawing lay_out(const LineChart& chart);
+/// One below the other, each as high as the others.
+ChartDrawing lay_out(std::span<const LineChart> charts);
 
 }  // namespace lanner::eval

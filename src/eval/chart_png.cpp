@@ -267,8 +267,8 @@ std::string chunk(std::string_view name, std::string_view content) {
 
 }  // namespace
 
-std::string chart_png(const LineChart& chart) {
-  const ChartDrawing drawing = lay_out(chart);
+std::string charts_png(std::span<const LineChart> charts) {
+  const ChartDrawing drawing = lay_out(charts);
   Canvas canvas(drawing.width, drawing.height);
   for (const ChartStroke& stroke : drawing.strokes) canvas.draw(stroke);
   for (const ChartText& text : drawing.texts) draw_text(text, canvas);

@@ -19,6 +19,7 @@ constexpr std::array<ChartColor, 6> kColors = {
 constexpr ChartColor kInk = {40, 40, 40};
 constexpr ChartColor kGrid = {224, 224, 224};
 constexpr double kLeft = 64, kTop = 76, kRight = 186, kBottom = 56;  // around the lines
+constexpr int kHeight = 480;
 constexpr double kDash = 7, kGap = 5;
 
 /// 1, 2 or 5 times a power of ten, of which a handful reach `largest`.
@@ -81,10 +82,8 @@ const char* anchor_name(ChartText::Anchor anchor) {
   return "start";
 }
 
-}  // namespace
-
-ChartDrawing lay_out(const LineChart& chart) {
-  ChartDrawing drawing;
+/// Adds a chart below what is there.
+void add_chart(const LineChart& chart, ChartDrawing& drawing) {
   double most_x = 0;
   double most_y = 0;
   for (const ChartSeries& series : chart.series) {
@@ -95,14 +94,16 @@ ChartDrawing lay_out(const LineChart& chart) {
   }
   const Axis x_axis(most_x);
   const Axis y_axis(most_y);
+  const double top = drawing.height + kTop;
   const double right = drawing.width - kRight;
+  drawing.height += kHeight;
   const double bottom = drawing.height - kBottom;
   const auto at_x = [&](double x) { return kLeft + (right - kLeft) * x / x_axis.end; };
-  const auto at_y = [&](double y) { return bottom - (bottom - kTop) * y / y_axis.end; };
+  const auto at_y = [&](double y) { return bottom - (bottom - top) * y / y_axis.end; };
   using enum ChartText::Anchor;
   for (int i = 0; i * x_axis.step <= x_axis.end * 1.0001; ++i) {
     const double x = at_x(i * x_axis.step);
-    drawing.strokes.push_back({x, kTop, x, bottom, kGrid});
+    drawing.strokes.push_back({x, top, x, bottom, kGrid});
     drawing.texts.push_back({x, bottom + 18, fmt::format("{:.4g}", i * x_axis.step), kMiddle});
   }
   for (int i = 0; i * y_axis.step <= y_axis.end * 1.0001; ++i) {
@@ -110,12 +111,12 @@ ChartDrawing lay_out(const LineChart& chart) {
     drawing.strokes.push_back({kLeft, y, right, y, kGrid});
     drawing.texts.push_back({kLeft - 8, y + 4, fmt::format("{:.4g}", i * y_axis.step), kEnd});
   }
-  drawing.strokes.push_back({kLeft, kTop, kLeft, bottom, kInk});
+  drawing.strokes.push_back({kLeft, top, kLeft, bottom, kInk});
   drawing.strokes.push_back({kLeft, bottom, right, bottom, kInk});
-  drawing.texts.push_back({kLeft, 28, chart.title, kStart, 16});
-  drawing.texts.push_back({kLeft, kTop - 14, chart.y_label});
+  drawing.texts.push_back({kLeft, top - 48, chart.title, kStart, 16});
+  drawing.texts.push_back({kLeft, top - 14, chart.y_label});
   drawing.texts.push_back({(kLeft + right) / 2, bottom + 42, chart.x_label, kMiddle});
-  double legend = kTop + 6;
+  double legend = top + 6;
   for (const ChartSeries& series : chart.series) {
     const ChartColor color = kColors[series.color % kColors.size()];
     std::vector<ChartPoint> points = series.points;
@@ -131,11 +132,18 @@ ChartDrawing lay_out(const LineChart& chart) {
     drawing.texts.push_back({right + 52, legend + 4, series.name, kStart, 12});
     legend += 22;
   }
+}
+
+}  // namespace
+
+ChartDrawing lay_out(std::span<const LineChart> charts) {
+  ChartDrawing drawing;
+  for (const LineChart& chart : charts) add_chart(chart, drawing);
   return drawing;
 }
 
-std::string chart_svg(const LineChart& chart) {
-  const ChartDrawing drawing = lay_out(chart);
+std::string charts_svg(std::span<const LineChart> charts) {
+  const ChartDrawing drawing = lay_out(charts);
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\">\n"
       "<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n",
@@ -159,9 +167,9 @@ Status check_chart_path(const std::string& path) {
   return invalid_argument(fmt::format("{}: a chart is written as .svg or .png", path));
 }
 
-Status write_chart(const LineChart& chart, const std::string& path) {
+Status write_charts(std::span<const LineChart> charts, const std::string& path) {
   LANNER_RETURN_IF_ERROR(check_chart_path(path));
-  return write_file_atomically(path, path.ends_with(".svg") ? chart_svg(chart) : chart_png(chart));
+  return write_file_atomically(path, path.ends_with(".svg") ? charts_svg(charts) : charts_png(charts));
 }
 
 }  // namespace lanner::eval

@@ -1,10 +1,11 @@
 #pragma once
-// A chart of some lines over one axis, as a picture: SVG, or PNG for what shows no SVG.
+// Charts of some lines over one axis, one below the other in a picture: SVG, or PNG for what shows no SVG.
 //
 //   LineChart chart{.title = "memory", .x_label = "share", .y_label = "GB", .series = {…}};
-//   LANNER_RETURN_IF_ERROR(write_chart(chart, "memory.png"));   // or .svg
+//   LANNER_RETURN_IF_ERROR(write_charts({&chart, 1}, "memory.png"));   // or .svg
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,13 +34,13 @@ struct LineChart {
 };
 
 /// A document of its own. Texts are escaped; what XML cannot hold becomes '?'.
-std::string chart_svg(const LineChart& chart);
+std::string charts_svg(std::span<const LineChart> charts);
 /// The bytes of a file. Texts are drawn in capitals; what the letters at hand lack becomes '?'.
-std::string chart_png(const LineChart& chart);
+std::string charts_png(std::span<const LineChart> charts);
 
 /// By the ending of the path's name, .svg or .png; kInvalidArgument for another. Writes beside `path` and renames.
-Status write_chart(const LineChart& chart, const std::string& path);
-/// kInvalidArgument where write_chart would say so: to be asked before the work.
+Status write_charts(std::span<const LineChart> charts, const std::string& path);
+/// kInvalidArgument where write_charts would say so: to be asked before the work.
 Status check_chart_path(const std::string& path);
 
 }  // namespace lanner::eval

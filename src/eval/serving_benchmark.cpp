@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "core/check.h"
 #include "eval/token_scores.h"
 #include "lanner/version.h"
 #include "net/http_client.h"
@@ -65,6 +66,7 @@ class PieceSink final : public net::LineSink {
   }
   const std::vector<Clock::time_point>& pieces() const { return pieces_; }
   std::int64_t tokens() const { return tokens_; }
+  std::int64_t prompt_tokens() const { return prompt_tokens_; }
 
  private:
   Status take_line(std::string_view line) override {
@@ -84,9 +86,13 @@ class PieceSink final : public net::LineSink {
                           choices->front()["text"].is_string() && choices->front()["text"] != "";
     if (has_text) pieces_.push_back(now_);
     const auto usage = json.find("usage");
-    if (usage == json.end() || !usage->is_object() || !usage->contains("completion_tokens")) return {};
-    const Json& tokens = (*usage)["completion_tokens"];
-    if (tokens.is_number_integer()) tokens_ = tokens.get<std::int64_t>();
+    if (usage == json.end() || !usage->is_object()) return {};
+    const auto read = [&](const char* name, std::int64_t& count) {
+      const auto found = usage->find(name);
+      if (found != usage->end() && found->is_number_integer()) count = found->get<std::int64_t>();
+    };
+    read("completion_tokens", tokens_);
+    read("prompt_tokens", prompt_tokens_);
     return {};
   }
 
@@ -94,6 +100,7 @@ class PieceSink final : public net::LineSink {
   std::string failure_;
   std::vector<Clock::time_point> pieces_;
   std::int64_t tokens_ = -1;
+  std::int64_t prompt_tokens_ = 0;
   bool done_ = false;
 };
 
@@ -108,10 +115,16 @@ class Run {
     double due = 0;
     for (std::size_t i = 0; i < bodies_.size(); ++i) {
       const RequestLengths& lengths = options.requests[i];
-      std::vector<std::int32_t> prompt(static_cast<std::size_t>(lengths.prompt_tokens));
-      std::ranges::generate(prompt, [&] { return token(random); });
+      Json prompt;
+      if (options.prompts.empty()) {
+        std::vector<std::int32_t> ids(static_cast<std::size_t>(lengths.prompt_tokens));
+        std::ranges::generate(ids, [&] { return token(random); });
+        prompt = std::move(ids);
+      } else {
+        prompt = options.prompts[i];
+      }
       const Json body{{"model", options.model},
-                      {"prompt", prompt},
+                      {"prompt", std::move(prompt)},
                       {"max_tokens", lengths.output_tokens},
                       {"temperature", 0},
                       {"ignore_eos", true},
@@ -158,7 +171,7 @@ class Run {
       request.body = std::move(bodies_[at]);
       PieceSink sink;
       const Status status = client->exchange(request, sink).status();
-      note(options_.requests[at], sink, status, due);
+      note(sink, status, due);
     }
   }
 
@@ -171,7 +184,7 @@ class Run {
     return true;
   }
 
-  void note(const RequestLengths& lengths, const PieceSink& sink, const Status& status, Clock::time_point due) {
+  void note(const PieceSink& sink, const Status& status, Clock::time_point due) {
     const std::string failure = status.ok() ? sink.failure() : status.message();
     const std::lock_guard lock(mutex_);
     if (!failure.empty() || sink.pieces().empty()) {
@@ -179,21 +192,28 @@ class Run {
       ++result_.failures[what];
       if (first_failure_.ok()) first_failure_ = internal_error(fmt::format("no request succeeded: {}", what));
     } else {
-      add(lengths, sink, due);
+      add(sink, due);
     }
     if (options_.progress) options_.progress(++finished_, static_cast<std::int64_t>(bodies_.size()));
   }
 
-  void add(const RequestLengths& lengths, const PieceSink& sink, Clock::time_point due) {
+  void add(const PieceSink& sink, Clock::time_point due) {
     const std::vector<Clock::time_point>& pieces = sink.pieces();
     ++result_.successful;
-    result_.prompt_tokens += lengths.prompt_tokens;
+    result_.prompt_tokens += sink.prompt_tokens();
     result_.output_tokens += sink.tokens();
     latencies_.push_back(seconds_between(due, pieces.back()));
     ttfts_.push_back(seconds_between(due, pieces.front()));
+    std::optional<double> tpot;
     if (sink.tokens() > 1) {
-      tpots_.push_back(seconds_between(pieces.front(), pieces.back()) / static_cast<double>(sink.tokens() - 1));
+      tpot = seconds_between(pieces.front(), pieces.back()) / static_cast<double>(sink.tokens() - 1);
+      tpots_.push_back(*tpot);
     }
+    const LatencyBounds& bounds = options_.bounds;
+    const auto within = [](const std::optional<double>& bound, double value) { return !bound || value <= *bound; };
+    const bool good = within(bounds.ttft_s, ttfts_.back()) && within(bounds.tpot_s, tpot.value_or(0)) &&
+                      within(bounds.latency_s, latencies_.back());
+    if (good) ++result_.good;
     for (std::size_t i = 1; i < pieces.size(); ++i) gaps_.push_back(seconds_between(pieces[i - 1], pieces[i]));
   }
 
@@ -247,6 +267,7 @@ Result<std::string> first_model(const ServingOptions& options) {
 
 Result<Serving> measure_serving(const ServingOptions& options) {
   if (options.requests.empty()) return invalid_argument("there are no requests to measure");
+  LANNER_CHECK(options.prompts.empty() || options.prompts.size() == options.requests.size());
   Run run(options);
   return run.go();
 }

@@ -1,7 +1,10 @@
 """lanner benchmark serving, against the scripted server."""
 
 import json
+import struct
 import subprocess
+
+import pytest
 
 from server_process import BINARY
 
@@ -50,3 +53,56 @@ def test_nobody_there_and_no_key(start_probe):
     server = start_probe("--key", "secret")
     assert "401" in benchmark(server).stderr
     assert benchmark(server, "--api-key", "secret", "--num-requests", 3, "--output-tokens", 3).returncode == 0
+
+
+def test_a_run_for_each_rate(start_probe, tmp_path):
+    server = start_probe("--tokens", 50, "--delay-us", 4000)
+    report, plot, picture = tmp_path / "report.json", tmp_path / "plot.svg", tmp_path / "plot.png"
+    done = benchmark(server, "--num-requests", 20, "--request-rate", 50, 100, "--output-tokens", 20, "--goodput", "ttft:20000",
+                     "e2el:20", "--json", report, "--plot", plot, picture)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(report.read_text())
+    assert [load["request_rate"] for load in figures["loads"]] == [50, 100]
+    # 20 tokens of 4 ms are never there in 20 ms: all requests succeed, and none is served well.
+    assert all(load["successful"] == 20 and load["goodput"] == 0 and load["requests_per_s"] > 0 for load in figures["loads"])
+    rows = [line.split() for line in done.stdout.splitlines() if line.split() and line.split()[0] in ("50", "100")]
+    assert len(rows) == 2 and all(len(row) == 9 and row[2] == "0.00" for row in rows)
+    drawn = plot.read_text()
+    assert all(text in drawn for text in ("requests served", "time to first token", "time per output token", "offered requests/s"))
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (800, 1440)
+
+
+def test_prompts_of_a_file(start_probe, tmp_path):
+    server = start_probe("--tokens", 3)
+    lines, conversations, report = tmp_path / "prompts.jsonl", tmp_path / "sharegpt.json", tmp_path / "report.json"
+    lines.write_text('{"prompt": "abc"}\n\n{"prompt": ""}\n{"prompt": "defgh"}\n')
+    conversations.write_text(json.dumps([{"conversations": []},
+                                         {"conversations": [{"from": "human", "value": "abc"}, {"from": "gpt", "value": "x"}]},
+                                         {"conversations": [{"from": "human", "value": "defgh"}]}]))
+    counts = set()
+    for file in (lines, conversations):
+        assert benchmark(server, "--dataset", file, "--output-tokens", 3, "--json", report).returncode == 0
+        figures = json.loads(report.read_text())
+        assert (figures["requests"], figures["successful"], figures["output_tokens"]) == (2, 2, 6)
+        counts.add(figures["prompt_tokens"])
+    assert len(counts) == 1 and counts.pop() >= 8  # the server's count of "abc" and "defgh"
+
+
+@pytest.mark.parametrize("text, message", [
+    ('{"prompt": 5}\n', 'x.jsonl:1: no string "prompt"'), ('{"prompt": "a"}\n{\n', "x.jsonl:2"), ("\n", "no requests"),
+])
+def test_a_file_that_is_none(start_probe, tmp_path, text, message):
+    (tmp_path / "x.jsonl").write_text(text)
+    done = benchmark(start_probe(), "--dataset", tmp_path / "x.jsonl")
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--goodput", "ttft=5"), "--goodput ttft=5: must be"), (("--goodput", "itl:5"), "--goodput itl:5"),
+    (("--goodput", "tpot:-1"), "--goodput tpot:-1"), (("--request-rate", "-1"), "--request-rate must be"),
+    (("--request-rate", "0", "1"), "--request-rate 0"), (("--plot", "x.svg"), "--plot needs --request-rate"),
+    (("--request-rate", "1", "--plot", "x.gif"), "x.gif"),
+])
+def test_flags_that_make_no_sense(start_probe, flags, message):
+    done = benchmark(start_probe(), *flags)
+    assert done.returncode == 1 and message in done.stderr

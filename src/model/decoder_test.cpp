@@ -13,6 +13,7 @@
 
 #include "model/decoder_config.h"
 #include "model/fake_checkpoint.h"
+#include "ops/forwarding_backend.h"
 
 namespace lanner::model {
 namespace {
@@ -230,6 +231,32 @@ TEST(Decoder, FusedTensorsOfEveryFormatComputeWhatSeparateOnesDo) {
     const Computed actual = compute(fused, {});
     EXPECT_EQ(actual.keys, expected.keys) << ops::weight_format_name(format);
     EXPECT_EQ(actual.hidden, expected.hidden) << ops::weight_format_name(format);
+  }
+}
+
+/// Remembers what may be int8.
+class HintBackend final : public ops::ForwardingBackend {
+ public:
+  HintBackend() : ForwardingBackend(ops::make_reference_backend()) {}
+  Result<std::shared_ptr<const ops::PackedWeight>> pack(ops::WeightSource source, ops::Arithmetic arithmetic) override {
+    may_be_int8.push_back(source.may_be_int8);
+    return ForwardingBackend::pack(std::move(source), arithmetic);
+  }
+  std::vector<bool> may_be_int8;  // of each matrix, the head's last
+};
+
+TEST(Decoder, OnlyTheHeadOfAModelWithQuantizedLayersMayBeInt8) {
+  for (const bool quantized : {false, true}) {
+    FakeCheckpoint checkpoint = llama_with_biases(CheckpointKind::kFolder);
+    checkpoint.config_value["tie_word_embeddings"] = false;
+    checkpoint.alter = [quantized](std::string_view name, ops::WeightSource& source) {
+      if (quantized && name.ends_with("q_proj.weight")) quantize(ops::WeightFormat::kInt4, source);
+    };
+    HintBackend backend;
+    ASSERT_TRUE(Decoder::load(checkpoint, *read_decoder_spec(checkpoint), backend, {}).ok());
+    std::vector<bool> expected(9, false);  // embedding, q, k, v, o, gate, up, down, head
+    expected.back() = quantized;
+    EXPECT_EQ(backend.may_be_int8, expected);
   }
 }
 

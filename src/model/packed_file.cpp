@@ -21,7 +21,7 @@ namespace lanner::model {
 namespace {
 
 constexpr std::string_view kMagic = "LANNERPK";
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::uint32_t kPanelRows = 16;
 constexpr std::int64_t kAlignment = 64;
 constexpr std::int64_t kMaxTableBytes = 64 << 20;
@@ -101,6 +101,7 @@ class TableReader {
     LANNER_ASSIGN_OR_RETURN(image.group, fields.integer("group", 0, kMaxIntermediate));
     LANNER_ASSIGN_OR_RETURN(image.half_scales, fields.boolean_or("half_scales", false));
     LANNER_ASSIGN_OR_RETURN(image.has_offsets, fields.boolean_or("has_offsets", false));
+    LANNER_ASSIGN_OR_RETURN(image.zero_points, fields.boolean_or("zero_points", false));
     LANNER_ASSIGN_OR_RETURN(const std::int64_t bytes, fields.integer("bytes", 0, size));
     LANNER_ASSIGN_OR_RETURN(image.bytes, place(fields, "offset", bytes));
     image.owner = owner_;
@@ -212,6 +213,7 @@ Status PackedFileWriter::add_matrix(const std::string& name, std::int64_t rows, 
              {"group", image.group},
              {"half_scales", image.half_scales},
              {"has_offsets", image.has_offsets},
+             {"zero_points", image.zero_points},
              {"offset", offset},
              {"bytes", image.bytes.size()}};
   if (!input_order.empty()) {

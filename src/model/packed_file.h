@@ -6,7 +6,9 @@
 //                 multiple of 64
 //   at the end    the table, a JSON object:
 //     "tensors"   the names that the checkpoint it was made from has, as far as the architecture asks for them
-//     "matrices"  name: format, rows, cols, group, half_scales, has_offsets, offset, bytes, input_order (an offset)
+//     "matrices"  name: format, rows, cols, group, half_scales, has_offsets, zero_points, offset, bytes, input_order
+//     (an
+//                 offset)
 //     "vectors"   name: size, offset
 //     "config"    of a GGUF file: its configuration, some of which is seen from tensors that are not there any more
 //

@@ -46,7 +46,7 @@ std::uint64_t fnv1a(std::string_view text) {
 }
 
 /// A file with this table and 64 bytes of data, whose checksum is right.
-std::string with_table(std::string_view table, std::uint32_t version = 1) {
+std::string with_table(std::string_view table, std::uint32_t version = 2) {
   std::string file = "LANNERPK";
   append(file, version);
   append(file, std::uint32_t{16});
@@ -78,6 +78,7 @@ TEST(PackedFile, ComesBackAsItWasWritten) {
                                  .group = 32,
                                  .half_scales = true,
                                  .has_offsets = true,
+                                 .zero_points = true,
                                  .bytes = as_bytes(panels)};
     ASSERT_TRUE((*writer)->add_matrix("m", 5, 3, image, order).ok());
     ASSERT_TRUE((*writer)->add_vector("v", values).ok());
@@ -97,7 +98,7 @@ TEST(PackedFile, ComesBackAsItWasWritten) {
   EXPECT_EQ(matrix.cols, 3);
   EXPECT_EQ(matrix.input_order, order);
   EXPECT_EQ(matrix.image->format, ops::WeightFormat::kInt4);
-  EXPECT_TRUE(matrix.image->half_scales && matrix.image->has_offsets);
+  EXPECT_TRUE(matrix.image->half_scales && matrix.image->has_offsets && matrix.image->zero_points);
   EXPECT_TRUE(std::ranges::equal(matrix.image->bytes, as_bytes(panels)));
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(matrix.image->bytes.data()) % 64, 0U);
   EXPECT_TRUE(std::ranges::equal(file->vectors.at("v"), values));
@@ -117,7 +118,8 @@ TEST(PackedFile, EveryBitFlipAndTruncationOfTheTableIsRefused) {
     broken[bit / 8] = static_cast<char>(broken[bit / 8] ^ (1 << (bit % 8)));
     EXPECT_FALSE(parse(broken).ok()) << bit;
   }
-  EXPECT_EQ(parse(with_table("{}", 2)).code(), StatusCode::kUnsupported);
+  EXPECT_EQ(parse(with_table("{}", 1)).code(), StatusCode::kUnsupported);
+  EXPECT_EQ(parse(with_table("{}", 3)).code(), StatusCode::kUnsupported);
 }
 
 TEST(PackedFile, RefusesTables) {

@@ -126,6 +126,7 @@ Result<ops::Linear> WeightLoader::linear(const NormSpec& norm_spec,
   for (const ProjectionSpec* projection : projections) {
     ops::WeightSource& one = sources[index++];
     one.input_order.clear();
+    quantized_layers_ = quantized_layers_ || ops::is_quantized(one.format);
     ops::LinearPart part;
     LANNER_ASSIGN_OR_RETURN(part.weight, pack(projection->weight, std::move(one)));
     if (!projection->bias.empty()) {
@@ -159,6 +160,7 @@ Result<ops::Linear> WeightLoader::head(const std::shared_ptr<const ops::PackedWe
     result.input_order = std::move(source.input_order);
     source.input_order.clear();
     if (spec_.normalize_head) source = with_unit_rows(std::move(source));
+    source.may_be_int8 = quantized_layers_;
     LANNER_ASSIGN_OR_RETURN(part.weight, pack(spec_.head, std::move(source)));
   }
   if (!spec_.head_bias.empty()) {

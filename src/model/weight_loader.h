@@ -53,6 +53,7 @@ class WeightLoader {
   std::int64_t total_ = 0;
   std::int64_t done_ = 0;
   std::int64_t weight_bytes_ = 0;
+  bool quantized_layers_ = false;  // whether a matrix of a layer was
   // The tensor that the last slice came from, so that q, k and v unpack theirs once. Empty between Linears.
   std::string sliced_name_;
   ops::WeightSource sliced_;

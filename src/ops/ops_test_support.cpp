@@ -85,6 +85,13 @@ void fill_quantized(WeightSource& source, const WeightKind& kind, Random& random
   const float step = source.format == WeightFormat::kInt4 ? 0.125F : 0.0078125F;
   source.scales = random.vector(source.rows * (source.cols / source.group), 0.5F * step, step);
   if (kind.offsets) source.offsets = random.vector(static_cast<std::int64_t>(source.scales.size()), -1.0F, 0.25F);
+  if (kind.zero_points) {
+    for (std::size_t i = 0; i < source.scales.size(); ++i) {
+      source.scales[i] = rounded_to_half(source.scales[i]);
+      source.offsets[i] = -source.scales[i] * static_cast<float>(random.below(16));
+    }
+    return;
+  }
   if (kind.half_scales) {
     for (float& scale : source.scales) scale = rounded_to_half(scale);
     for (float& offset : source.offsets) offset = rounded_to_half(offset);
@@ -174,8 +181,9 @@ std::vector<std::int32_t> Random::permutation(std::int64_t size) {
 
 std::string WeightKind::name() const {
   if (!is_quantized(format)) return std::string(weight_format_name(format));
-  return fmt::format("{} group {}{}{}{}", weight_format_name(format), group, offsets ? " offsets" : "",
-                     half_scales ? " half scales" : "", arithmetic == Arithmetic::kExact ? " exact" : "");
+  return fmt::format("{} group {}{}{}{}{}", weight_format_name(format), group, offsets ? " offsets" : "",
+                     zero_points ? " zero points" : "", half_scales ? " half scales" : "",
+                     arithmetic == Arithmetic::kExact ? " exact" : "");
 }
 
 std::vector<WeightKind> dense_kinds() {
@@ -192,6 +200,9 @@ std::vector<WeightKind> quantized_kinds(std::int64_t group) {
       if (group % 32 != 0) continue;
       kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = offsets, .half_scales = half_scales});
     }
+  }
+  if (group % 32 == 0) {
+    kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = true, .zero_points = true});
   }
   return kinds;
 }

@@ -55,6 +55,7 @@ struct WeightKind {
   std::int64_t group = 0;
   bool offsets = false;      // or none; int4's are those of a zero point of 8 then
   bool half_scales = false;  // scales and offsets exact in fp16, which may be packed smaller
+  bool zero_points = false;  // int4: offsets are those of whole zero points of 0 to 15, and not exact in fp16
   Arithmetic arithmetic = Arithmetic::kFast;
 
   bool reads_codes() const { return is_quantized(format) && arithmetic == Arithmetic::kFast; }

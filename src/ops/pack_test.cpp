@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
+#include "core/float16.h"
 #include "core/thread_pool.h"
 #include "ops/cpu/pack.h"
 #include "ops/ops_test_support.h"
@@ -94,6 +96,67 @@ TEST(PackedWeight, OfFourBitsAroundTheMiddleHasNoOffsets) {
   }
 }
 
+TEST(PackedWeight, OfFourBitsKeepsZeroPointsInPlaceOfTheirOffsets) {
+  const WeightKind kind{.format = WeightFormat::kInt4, .group = 64, .offsets = true, .zero_points = true};
+  WeightSource source = random_source(kind, 37, 256);
+  const auto small = pack(source);
+  ASSERT_NE(small, nullptr);
+  EXPECT_TRUE(small->image().zero_points);
+  EXPECT_EQ(small->bytes(), 3 * 4 * (512 + 64));  // panels, groups, codes, scales and zero points in fp16
+  for (const float offset : {-16 * source.scales.back(), source.scales.back(), -2.5F * source.scales.back()}) {
+    source.offsets.back() = offset;
+    const auto large = pack(source);
+    ASSERT_NE(large, nullptr);
+    EXPECT_FALSE(large->image().zero_points) << offset;
+    EXPECT_EQ(large->bytes(), 3 * 4 * (512 + 128));
+    for (std::int64_t row = 0; row < 36; ++row) EXPECT_EQ(row_of(*small, row), row_of(*large, row)) << row;
+  }
+}
+
+TEST(PackedWeight, ThatMayBeInt8IsRoundedToTheNearestOf255Steps) {
+  for (const WeightFormat format : {WeightFormat::kF16, WeightFormat::kBF16}) {
+    WeightSource source = random_source({.format = format}, 37, 192);
+    const auto dense = pack(source);
+    source.may_be_int8 = true;
+    const auto rounded = pack(source);
+    ASSERT_NE(rounded, nullptr);
+    EXPECT_EQ(rounded->format(), WeightFormat::kInt8);
+    EXPECT_EQ(rounded->bytes(), 3 * 3 * 16 * (64 + 2));  // panels, groups, rows, codes and a scale
+    for (std::int64_t row = 0; row < 37; ++row) {
+      const std::vector<float> wanted = row_of(*dense, row);
+      const std::vector<float> got = row_of(*rounded, row);
+      for (std::size_t first = 0; first < wanted.size(); first += 64) {
+        float largest = 0;
+        for (std::size_t i = first; i < first + 64; ++i) largest = std::max(largest, std::abs(wanted[i]));
+        const float step = largest / 127 * (1 + 0x1p-9F);  // scales are rounded up to fp16
+        for (std::size_t i = first; i < first + 64; ++i) EXPECT_NEAR(got[i], wanted[i], step / 2) << row << " " << i;
+      }
+    }
+    EXPECT_EQ(pack(source, Arithmetic::kExact)->format(), format);
+  }
+}
+
+TEST(PackedWeight, ThatFp16HasNoScaleForStaysAsItIs) {
+  std::vector<std::uint16_t> numbers(64, to_bfloat16(1.0F).bits);
+  WeightSource source;
+  source.format = WeightFormat::kBF16;
+  source.rows = 2;
+  source.cols = 32;
+  source.may_be_int8 = true;
+  source.dense = reinterpret_cast<const std::byte*>(numbers.data());
+  EXPECT_EQ(pack(source)->format(), WeightFormat::kInt8);
+  for (const float number : {1e9F, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    numbers[40] = to_bfloat16(number).bits;
+    EXPECT_EQ(pack(source)->format(), WeightFormat::kBF16) << number;
+  }
+  numbers[40] = to_bfloat16(1e-7F).bits;  // beside ones it is nothing
+  EXPECT_EQ(row_of(*pack(source), 1)[8], 0.0F);
+  std::ranges::fill(numbers, to_bfloat16(2e-6F).bits);  // below the least normal scale: none is cut off
+  EXPECT_NEAR(row_of(*pack(source), 0)[0], 2e-6F, 3e-8F);
+  source.cols = 16;
+  EXPECT_EQ(pack(source)->format(), WeightFormat::kBF16);
+}
+
 TEST(PackedImage, OutlivesItsFirstOwner) {
   auto first = pack(random_source({.format = WeightFormat::kInt4, .group = 32, .offsets = true}, 16, 64));
   const auto wanted = row_of(*first, 3);
@@ -151,6 +214,7 @@ TEST(PackedImage, IsRefusedWhenItContradictsItself) {
   EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.has_offsets = false; }), StatusCode::kCorrupt);
   EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.half_scales = !image.half_scales; }),
             StatusCode::kCorrupt);
+  EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.zero_points = true; }), StatusCode::kCorrupt);
   EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.format = WeightFormat::kF32; }), StatusCode::kCorrupt);
   EXPECT_EQ(code([](WeightSource&, PackedImage& image) { image.bytes = image.bytes.first(image.bytes.size() - 1); }),
             StatusCode::kCorrupt);

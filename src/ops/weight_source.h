@@ -41,6 +41,7 @@ struct PackedImage {
   std::int64_t group = 0;
   bool half_scales = false;
   bool has_offsets = false;
+  bool zero_points = false;          // which stand for the offsets; int4 with half_scales and has_offsets
   std::span<const std::byte> bytes;  // begins at a multiple of 64
   std::shared_ptr<const void> owner;
 };
@@ -53,6 +54,10 @@ struct WeightSource {
   /// Rows of the weights that are packed next and multiplied together with this one, the parts of a Linear behind it: a
   /// device may keep room for them, so that they lie one behind the other and are multiplied as one. A hint.
   std::int64_t rows_behind = 0;
+
+  /// Whether a device may keep a dense matrix in int8, with a scale for 32 to 128 columns, where that is faster: set
+  /// for the head of a model whose layers are quantized. A hint.
+  bool may_be_int8 = false;
 
   // Dense: (rows, cols) elements of `format`, row major, possibly unaligned; kept alive by `owner`.
   const std::byte* dense = nullptr;

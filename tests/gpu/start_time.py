@@ -45,12 +45,13 @@ def shapes():
     return result | {"model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
 
 
-def write_shard(path, tensors, pool):
-    """The safetensors format: the header's length, the header, the tensors one behind the other."""
+def write_shard(path, tensors, pool, dtype="F16", one=np.float16(1)):
+    """The safetensors format: the header's length, the header, the tensors one behind the other. `pool` has elements of
+    `dtype`, of which `one` is the gain of norms."""
     header, at = {}, 0
     for name, shape in tensors.items():
         size = 2 * int(np.prod(shape))
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [at, at + size]}
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -59,7 +60,7 @@ def write_shard(path, tensors, pool):
         for index, (name, shape) in enumerate(tensors.items()):
             count = int(np.prod(shape))
             if len(shape) == 1:
-                file.write(np.ones(count, np.float16).tobytes())
+                file.write(np.full(count, one).tobytes())
                 continue
             start = index * 7919 % POOL
             for first in range(0, count, POOL):

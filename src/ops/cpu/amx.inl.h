@@ -119,7 +119,7 @@ class TileProduct {
     F32x16 offset[kPanels];
     for (int p = 0; p < kPanels; ++p) {
       scale[p] = Scales::load16(scales(p, unit));
-      if constexpr (kOffsets) offset[p] = Scales::load16(scales(p, unit) + Scales::kBytes);
+      if constexpr (kOffsets) offset[p] = Scales::offset16(scales(p, unit), scale[p]);
     }
     const std::int64_t here = rows_ - first < kAmxRows ? rows_ - first : kAmxRows;
     for (std::int64_t r = 0; r < here; ++r) {
@@ -165,6 +165,9 @@ template <typename Tiles>
 static void multiply_tiles(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input,
                            std::int64_t row, std::int64_t rows, float* tile) {
   Tiles::configure();
+  if (w.format == WeightFormat::kInt4 && w.zero_points) {
+    return multiply_tiles_of<Tiles, NibbleUnit<32, 0>, ZeroPointScales, true>(w, panel, panels, input, row, rows, tile);
+  }
   if (w.format == WeightFormat::kInt4 && w.has_offsets) {
     using Unit = NibbleUnit<32, 0>;
     return w.half_scales ? multiply_tiles_of<Tiles, Unit, HalfScales, true>(w, panel, panels, input, row, rows, tile)

@@ -73,7 +73,7 @@ static void unpack_codes(const WeightView& w, std::int64_t panel, std::int64_t f
     const std::byte* group = codes + tile / layout.units * layout.group_bytes;
     const std::byte* scales = group + layout.units * Tile::kBytes;
     const F32x16 scale = Scales::load16(scales);
-    const F32x16 offset = kOffsets ? Scales::load16(scales + Scales::kBytes) : Tile::no_offset(scale);
+    const F32x16 offset = kOffsets ? Scales::offset16(scales, scale) : Tile::no_offset(scale);
     Tile::unpack(group + tile % layout.units * Tile::kBytes, scale, offset, tiles);
   }
 }
@@ -106,6 +106,7 @@ static void unpack_tiles(const WeightView& w, std::int64_t panel, std::int64_t f
         return w.half_scales ? unpack_codes<NibbleTile, HalfScales, false>(w, panel, first, count, tiles)
                              : unpack_codes<NibbleTile, FloatScales, false>(w, panel, first, count, tiles);
       }
+      if (w.zero_points) return unpack_codes<NibbleTile, ZeroPointScales, true>(w, panel, first, count, tiles);
       return w.half_scales ? unpack_codes<NibbleTile, HalfScales, true>(w, panel, first, count, tiles)
                            : unpack_codes<NibbleTile, FloatScales, true>(w, panel, first, count, tiles);
     default: break;

@@ -11,13 +11,22 @@ constexpr bool is_quantized_format(WeightFormat format) {
   return format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
 }
 
+// How a group's 16 scales lie, at `meta`, and what is behind them where there are offsets.
 struct HalfScales {
   static constexpr std::int64_t kBytes = 32;
   LANNER_INLINE F32x16 load16(const std::byte* p) { return load_half(reinterpret_cast<const std::uint16_t*>(p)); }
+  LANNER_INLINE F32x16 offset16(const std::byte* meta, F32x16 /*scale*/) { return load16(meta + kBytes); }
 };
 struct FloatScales {
   static constexpr std::int64_t kBytes = 64;
   LANNER_INLINE F32x16 load16(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
+  LANNER_INLINE F32x16 offset16(const std::byte* meta, F32x16 /*scale*/) { return load16(meta + kBytes); }
+};
+/// Behind the scales are zero points, negated; `scale` is what load16(meta) gave.
+struct ZeroPointScales {
+  static constexpr std::int64_t kBytes = HalfScales::kBytes;
+  LANNER_INLINE F32x16 load16(const std::byte* p) { return HalfScales::load16(p); }
+  LANNER_INLINE F32x16 offset16(const std::byte* meta, F32x16 scale) { return mul(scale, load16(meta + kBytes)); }
 };
 
 LANNER_INLINE std::int32_t four_codes(const std::int8_t* p) {
@@ -68,16 +77,19 @@ struct ByteUnit {
 
 /// Where the parts of a quantized weight's panels lie. A unit is the columns that share both scales: 32, or 16 where
 /// the weight's groups are that small.
-template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets>
+template <typename Unit, std::int64_t kColumns, typename ScalesOfGroup, bool kOffsets>
 struct CodeLayout {
+  using Scales = ScalesOfGroup;
+  static constexpr bool kHasOffsets = kOffsets;
   static constexpr std::int64_t kMetaBytes = (kOffsets ? 2 : 1) * Scales::kBytes;
   std::int64_t units;  // of a group
   std::int64_t groups;
   std::int64_t group_bytes;
+  std::int64_t code_bytes;  // of a group, ahead of its scales
 
   LANNER_INLINE CodeLayout of(const WeightView& weight) {
     const std::int64_t units = weight.group / kColumns;
-    return {units, weight.cols / weight.group, units * Unit::kBytes + kMetaBytes};
+    return {units, weight.cols / weight.group, units * Unit::kBytes + kMetaBytes, units * Unit::kBytes};
   }
 };
 

@@ -39,7 +39,10 @@ inline constexpr std::int64_t kChunkTokens = 256;  // of context between two mer
 ///         16 offsets if there are any;
 ///   int4: the same with two sets of 4 columns in a byte, the first in the low nibble. Without offsets a code means
 ///         code - 8: of weights whose zero point is 8 throughout, a tenth less has to be read.
-/// Scales and offsets are fp16 where all of them are exact in it, else fp32. Rows past the end are zero.
+/// Scales and offsets are fp16 where all of them are exact in it, else fp32. Where int4's scales are but its offsets
+/// are not, and all of these are -scale * z with whole z of 0 to 15, as AWQ and GPTQ have them, the places of the
+/// offsets hold -z in fp16: in fp32 the product is exact, and half as much has to be read as of offsets in fp32. Rows
+/// past the end are zero.
 struct WeightView {
   WeightFormat format = WeightFormat::kF32;
   const std::byte* data = nullptr;
@@ -48,6 +51,7 @@ struct WeightView {
   std::int64_t group = 0;
   bool half_scales = false;
   bool has_offsets = false;
+  bool zero_points = false;  // in the places of the offsets
 };
 
 /// What is known of 32 columns of an input row: a number is scale * (128 * high + low).

@@ -112,6 +112,17 @@ LANNER_INLINE void dot_units(const Unit* units, const std::int8_t* high, std::in
   for (int p = 0; p < kPanels; ++p) dots[p] = add_int(times_low_steps(upper[p]), lower[p]);
 }
 
+/// The scales and offsets of one group of kPanels panels, of which the first one's group begins at `group`.
+template <typename Layout, int kPanels>
+LANNER_INLINE void load_group(const std::byte* group, const Layout& layout, std::int64_t panel_bytes, F32x16* scale,
+                              F32x16* offset) {
+  for (int p = 0; p < kPanels; ++p) {
+    const std::byte* meta = group + p * panel_bytes + layout.code_bytes;
+    scale[p] = Layout::Scales::load16(meta);
+    if constexpr (Layout::kHasOffsets) offset[p] = Layout::Scales::offset16(meta, scale[p]);
+  }
+}
+
 /// One row. Integer sums are exact; units are added in ascending order, each by the same two operations.
 template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, int kPanels>
 static void multiply_codes_row(const WeightView& weight, std::int64_t panel, const InputView& input, std::int64_t row,
@@ -122,6 +133,9 @@ static void multiply_codes_row(const WeightView& weight, std::int64_t panel, con
   F32x16 sum[kPanels];
   for (F32x16& s : sum) s = zero();
   for (std::int64_t g = 0; g < layout.groups; ++g) {
+    F32x16 scale[kPanels];
+    F32x16 offset[kPanels];
+    load_group<Layout, kPanels>(panels + g * layout.group_bytes, layout, weight.panel_bytes, scale, offset);
     for (std::int64_t u = 0; u < layout.units; ++u) {
       const auto x = UnitInput<kColumns>::at(input, weight.cols, row, g * layout.units + u);
       for (int p = 0; p < kPanels; ++p) {
@@ -130,11 +144,10 @@ static void multiply_codes_row(const WeightView& weight, std::int64_t panel, con
         prefetch_ahead<Unit::kPrefetched>(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
                                           kPanels * weight.panel_bytes);
         const Unit unit = Unit::unpack(start + at);
-        const std::byte* meta = start + g * layout.group_bytes + layout.units * Unit::kBytes;
         I32x16 dot;
         dot_units<Unit, 1>(&unit, x.high, x.sum_of_codes, &dot);
-        sum[p] = fma(to_float(dot), mul(Scales::load16(meta), x.scale), sum[p]);
-        if constexpr (kOffsets) sum[p] = fma(Scales::load16(meta + Scales::kBytes), x.sum, sum[p]);
+        sum[p] = fma(to_float(dot), mul(scale[p], x.scale), sum[p]);
+        if constexpr (kOffsets) sum[p] = fma(offset[p], x.sum, sum[p]);
       }
     }
   }
@@ -151,19 +164,17 @@ static void multiply_codes_rows(const WeightView& weight, std::int64_t panel, co
   const std::byte* panels = weight.data + panel * weight.panel_bytes;
   for (std::int64_t i = 0; i < rows * kPanels; ++i) store(tile + i * kPanelRows, zero());
   for (std::int64_t g = 0; g < layout.groups; ++g) {
+    F32x16 scale[kPanels];
+    F32x16 offset[kPanels];
+    load_group<Layout, kPanels>(panels + g * layout.group_bytes, layout, weight.panel_bytes, scale, offset);
     for (std::int64_t u = 0; u < layout.units; ++u) {
       Unit units[kPanels];
-      F32x16 scale[kPanels];
-      F32x16 offset[kPanels];
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* start = panels + p * weight.panel_bytes;
         const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
         prefetch_ahead<true>(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
                              kPanels * weight.panel_bytes);
         units[p] = Unit::unpack(start + at);
-        const std::byte* meta = start + g * layout.group_bytes + layout.units * Unit::kBytes;
-        scale[p] = Scales::load16(meta);
-        if constexpr (kOffsets) offset[p] = Scales::load16(meta + Scales::kBytes);
       }
       for (std::int64_t r = row; r < row + rows; ++r) {
         const auto x = UnitInput<kColumns>::at(input, weight.cols, r, g * layout.units + u);
@@ -195,6 +206,9 @@ static void multiply_codes(const WeightView& w, std::int64_t panel, const InputV
 template <int kPanels>
 static void multiply_quantized(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
                                std::int64_t rows, float* tile) {
+  if (w.format == WeightFormat::kInt4 && w.zero_points) {
+    return multiply_codes<NibbleUnit<32, 0>, 32, ZeroPointScales, true, kPanels>(w, panel, input, row, rows, tile);
+  }
   if (w.format == WeightFormat::kInt4 && w.has_offsets) {
     return w.half_scales
                ? multiply_codes<NibbleUnit<32, 0>, 32, HalfScales, true, kPanels>(w, panel, input, row, rows, tile)

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "core/check.h"
 #include "core/float16.h"
@@ -60,6 +63,21 @@ bool is_centered(const WeightSource& source) {
   return true;
 }
 
+/// The z of a group whose offset is exactly -scale * z, if there is one among int4's codes.
+std::optional<float> zero_point(float scale, float offset) {
+  constexpr float kLargest = 15;
+  const float zero = scale == 0.0F ? 0.0F : std::nearbyint(-offset / scale);
+  if (!(zero >= 0.0F && zero <= kLargest) || offset != -scale * zero) return std::nullopt;
+  return zero;
+}
+
+bool has_zero_points(const WeightSource& source) {
+  for (std::size_t i = 0; i < source.scales.size(); ++i) {
+    if (!zero_point(source.scales[i], source.offsets[i])) return false;
+  }
+  return true;
+}
+
 /// The layout that pack_weight will write. Offsets that a kernel has no variant without are written as zeros.
 WeightView plan_quantized(const WeightSource& source) {
   WeightView view;
@@ -70,8 +88,11 @@ WeightView plan_quantized(const WeightSource& source) {
   const bool nibbles = source.format == WeightFormat::kInt4;
   view.has_offsets = nibbles ? !is_centered(source) : small_groups || !source.offsets.empty();
   const bool half_variant = nibbles || !view.has_offsets;
-  view.half_scales =
-      half_variant && exact_in_half(source.scales) && (!view.has_offsets || exact_in_half(source.offsets));
+  if (half_variant && exact_in_half(source.scales)) {
+    const bool half_offsets = !view.has_offsets || exact_in_half(source.offsets);
+    view.zero_points = !half_offsets && has_zero_points(source);
+    view.half_scales = half_offsets || view.zero_points;
+  }
   view.panel_bytes = quantized_panel_bytes(view);
   return view;
 }
@@ -101,6 +122,13 @@ float read_scale(const std::byte* place, bool half) {
   return value;
 }
 
+/// An element of a dense matrix of 16 bits, which may not be aligned.
+float half_element(const WeightSource& source, std::int64_t index) {
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, source.dense + index * 2, sizeof(bits));
+  return source.format == WeightFormat::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+}
+
 void pack_quantized_panel(const WeightSource& source, const WeightView& view, std::int64_t panel, std::byte* out) {
   const GroupPlace place{view};
   const std::int64_t groups = source.cols / source.group;
@@ -123,8 +151,10 @@ void pack_quantized_panel(const WeightSource& source, const WeightView& view, st
       write_scale(group + place.scale_byte(lane), source.scales[static_cast<std::size_t>(row * groups + g)],
                   view.half_scales);
       if (view.has_offsets && !source.offsets.empty()) {
-        write_scale(group + place.offset_byte(lane), source.offsets[static_cast<std::size_t>(row * groups + g)],
-                    view.half_scales);
+        const auto at = static_cast<std::size_t>(row * groups + g);
+        const float offset = source.offsets[at];
+        write_scale(group + place.offset_byte(lane),
+                    view.zero_points ? -zero_point(source.scales[at], offset).value_or(0) : offset, view.half_scales);
       }
     }
   }
@@ -158,6 +188,59 @@ void pack_widened_panel(const WeightSource& source, std::int64_t panel, std::byt
   }
 }
 
+/// What a dense matrix that may be int8 becomes: in groups of 128 where they fit, since each takes time to read.
+WeightView plan_rounded(std::int64_t cols) {
+  WeightView view;
+  view.format = WeightFormat::kInt8;
+  view.cols = cols;
+  for (const std::int64_t group : {32, 64, 128}) {
+    if (cols % group == 0) view.group = group;
+  }
+  view.half_scales = true;
+  view.panel_bytes = quantized_panel_bytes(view);
+  return view;
+}
+
+bool rounds(const WeightSource& source, Arithmetic arithmetic) {
+  return source.may_be_int8 && is_half(source.format) && arithmetic == Arithmetic::kFast &&
+         source.cols % kActivationGroup == 0;
+}
+
+/// The least scale in fp16 that reaches `largest` with 127 steps. 0 or NaN where there is none to speak of.
+float int8_scale(float largest) {
+  constexpr float kSteps = 127;
+  Half scale = to_half(largest / kSteps);
+  if (to_float(scale) * kSteps < largest) ++scale.bits;
+  return to_float(scale);
+}
+
+/// Whether the panel's numbers could be rounded: fp16 has no scale for what is not finite, or far too large.
+bool pack_rounded_panel(const WeightSource& source, const WeightView& view, std::int64_t panel, std::byte* out) {
+  const GroupPlace place{view};
+  std::vector<float> values(static_cast<std::size_t>(view.group));
+  for (std::int64_t lane = 0; lane < used_lanes(source, panel); ++lane) {
+    const std::int64_t row = panel * kPanelRows + lane;
+    for (std::int64_t first = 0; first < source.cols; first += view.group) {
+      std::byte* group = out + first / view.group * place.bytes;
+      float largest = 0;
+      std::int64_t element = row * source.cols + first;
+      for (float& value : values) {
+        value = half_element(source, element++);
+        if (!std::isfinite(value)) return false;
+        largest = std::max(largest, std::abs(value));
+      }
+      const float scale = int8_scale(largest);
+      if (!std::isfinite(scale)) return false;
+      for (std::int64_t i = 0; i < view.group; ++i) {
+        const float code = scale == 0.0F ? 0.0F : std::nearbyint(values[static_cast<std::size_t>(i)] / scale);
+        group[place.code_byte(i, lane)] = static_cast<std::byte>(static_cast<int>(code) + 128);
+      }
+      write_scale(group + place.scale_byte(lane), scale, true);
+    }
+  }
+  return true;
+}
+
 WeightView plan_dense(WeightFormat format, std::int64_t cols) {
   WeightView view;
   view.format = format;
@@ -186,10 +269,14 @@ Result<WeightView> image_view(const WeightSource& source) {
     view.group = image.group;
     view.has_offsets = image.has_offsets;
     view.half_scales = image.half_scales;
+    view.zero_points = image.zero_points;
     const bool nibbles = image.format == WeightFormat::kInt4;
     const bool needs_offsets = unit_columns(image.group) != kActivationGroup;
     if (needs_offsets && !image.has_offsets) return wrong("offsets are missing");
     if (image.half_scales && !nibbles && image.has_offsets) return wrong("scales of 16 bits beside offsets");
+    if (image.zero_points && !(nibbles && image.half_scales && image.has_offsets)) {
+      return wrong("zero points where there are none");
+    }
     view.panel_bytes = quantized_panel_bytes(view);
   }
   const std::int64_t panels = panels_of(source.rows);
@@ -242,8 +329,11 @@ Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithm
                                                      WeightRoom& room) {
   LANNER_CHECK(source.input_order.empty());  // a Linear's affair, not a weight's
   if (source.packed != nullptr) return adopt(source, arithmetic, room);
+  const bool rounded = rounds(source, arithmetic);
   WeightView view;
-  if (!is_quantized(source.format)) {
+  if (rounded) {
+    view = plan_rounded(source.cols);
+  } else if (!is_quantized(source.format)) {
     view = plan_dense(source.format, source.cols);
   } else {
     LANNER_CHECK(source.group > 0 && source.cols % source.group == 0);
@@ -257,12 +347,23 @@ Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithm
   const std::int64_t panels = panels_of(source.rows);
   LANNER_ASSIGN_OR_RETURN(const auto memory, room.allocate(panels * view.panel_bytes));
   view.data = memory.get();
+  std::atomic<bool> done{true};
   pool.run([&](ThreadPool::Worker& worker) {
     const auto [begin, end] = worker.share(panels);
     for (std::int64_t panel = begin; panel < end; ++panel) {
-      pack_panel(source, view, panel, memory.get() + panel * view.panel_bytes);
+      std::byte* out = memory.get() + panel * view.panel_bytes;
+      if (!rounded) {
+        pack_panel(source, view, panel, out);
+      } else if (!pack_rounded_panel(source, view, panel, out)) {
+        done.store(false, std::memory_order_relaxed);
+        return;
+      }
     }
   });
+  if (!done.load(std::memory_order_relaxed)) {  // it stays as it is
+    source.may_be_int8 = false;
+    return pack_weight(std::move(source), arithmetic, pool, room);
+  }
   return std::make_shared<const CpuWeight>(view, source.rows, memory);
 }
 
@@ -271,6 +372,7 @@ PackedImage CpuWeight::image() const {
           .group = view_.group,
           .half_scales = view_.half_scales,
           .has_offsets = view_.has_offsets,
+          .zero_points = view_.zero_points,
           .bytes = {view_.data, static_cast<std::size_t>(bytes())},
           .owner = owner_};
 }
@@ -297,6 +399,7 @@ void CpuWeight::read_row(std::int64_t row, float* out) const {
     float offset = 0;
     if (view_.has_offsets) {
       offset = read_scale(panel + place.offset_byte(lane), view_.half_scales);
+      if (view_.zero_points) offset *= scale;
     } else if (view_.format == WeightFormat::kInt4) {
       offset = -static_cast<float>(kCenter) * scale;
     }

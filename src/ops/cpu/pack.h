@@ -48,7 +48,8 @@ class CpuWeight final : public PackedWeight {
 
 /// kUnsupported when a quantized matrix has columns or groups that the kernels cannot take; the work is spread
 /// over `pool`. What is packed already is taken as it lies, without a copy, unless it is to be widened; kCorrupt when
-/// its bytes are not those of its shape.
+/// its bytes are not those of its shape. A matrix of 16 bits that may be int8 becomes it under kFast, unless it has
+/// numbers that fp16 has no scale for.
 Result<std::shared_ptr<const CpuWeight>> pack_weight(WeightSource source, Arithmetic arithmetic, ThreadPool& pool,
                                                      WeightRoom& room);
 

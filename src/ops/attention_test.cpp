@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/cpu/kernels.h"
 #include "ops/cpu/prompt.h"
 #include "ops/ops_test_support.h"
 
@@ -87,6 +88,15 @@ double apart(const float* numbers, const Shape& shape) {
   return 2.02 * largest;
 }
 
+/// Of codes the CPU rounds a query to 15 bits of its largest number, and a chunk's softmax weights times the scales of
+/// the values to 15 bits of the largest of them.
+double half_step(const Shape& shape) { return shape.codes == KvCodes::kNone ? 0 : 1.01 / 2 / cpu::kLargestCode; }
+
+double range_of(const float* numbers, std::int64_t count) {
+  const auto [low, high] = std::minmax_element(numbers, numbers + count);
+  return static_cast<double>(*high) - static_cast<double>(*low);
+}
+
 /// How far one query's outputs may be off. Errors e of the scores change a softmax weight by a share of at most its own
 /// e and the weighted mean of all; the exponential is off by 4 roundings and that of its argument, which is below 88;
 /// sums run over 256 tokens, then over chunks. All of it is relative to sum(weight * |value|).
@@ -98,6 +108,10 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
   const auto cap = static_cast<double>(shape.soft_cap);
   std::vector<double> weights;  // of tokens first..position
   std::vector<double> errors;
+  double largest_query = 0;
+  for (std::int64_t d = 0; d < head_dim; ++d) {
+    largest_query = std::max(largest_query, static_cast<double>(std::fabs(q[d])) * scale);
+  }
   const auto key_at = [&](std::int64_t t) {
     const std::int32_t block = slice.blocks[static_cast<std::size_t>(t / kKvBlockTokens)];
     const auto* place = reinterpret_cast<const float*>(cache.head(block, kLayer, head / shape.group));
@@ -106,14 +120,17 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
   for (std::int64_t t = first; t <= position; ++t) {
     double score = 0;
     double terms = 0;
+    double sizes = 0;
     const double more = apart(key_at(t), shape);
     for (std::int64_t d = 0; d < head_dim; ++d) {
       const double query = static_cast<double>(q[d]) * scale;
       score += query * static_cast<double>(key_at(t)[d]);
-      terms += std::fabs(query) * (static_cast<double>(std::fabs(key_at(t)[d])) + more);
+      const double size = static_cast<double>(std::fabs(key_at(t)[d])) + more;
+      terms += std::fabs(query) * size;
+      sizes += size;
     }
     const double roundings = static_cast<double>(head_dim + (shape.codes == KvCodes::kNone ? 2 : 6));
-    double error = roundings * kUnit * terms + in_tiles.of(terms);
+    double error = roundings * kUnit * terms + in_tiles.of(terms) + half_step(shape) * largest_query * sizes;
     if (cap != 0) {  // tanh is flatter than its argument; it is off by 4 roundings, and there are a few more
       score = cap * std::tanh(score / cap);
       error += 8 * kUnit * std::fabs(score);
@@ -145,6 +162,17 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
     for (std::int64_t d = 0; d < head_dim; ++d) {
       bound[static_cast<std::size_t>(d)] += weight * (static_cast<double>(std::fabs(value[d])) + more);
     }
+  }
+  if (shape.codes == KvCodes::kNone) return bound;
+  const auto range_at = [&](std::int64_t t) {
+    return weights[static_cast<std::size_t>(t - first)] / sum *
+           range_of(key_at(t) + kKvBlockTokens * head_dim, head_dim);
+  };
+  for (std::int64_t chunk = first; chunk <= position; chunk = (chunk / cpu::kChunkTokens + 1) * cpu::kChunkTokens) {
+    const std::int64_t end = std::min(position + 1, (chunk / cpu::kChunkTokens + 1) * cpu::kChunkTokens);
+    double most = 0;
+    for (std::int64_t t = chunk; t < end; ++t) most = std::max(most, range_at(t));
+    for (double& each : bound) each += half_step(shape) * 1.01 * most * static_cast<double>(end - chunk);
   }
   return bound;
 }

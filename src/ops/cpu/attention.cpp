@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/check.h"
 #include "ops/check_arguments.h"
 #include "ops/cpu/cpu_backend.h"
 
@@ -196,6 +197,7 @@ void CpuBackend::attend_queries(const ChunkWork& work, std::int64_t first, std::
 void CpuBackend::attention(const AttentionArgs& args, const Batch& batch, const KvCacheView& cache) {
   check_attention(args, batch, cache);
   const std::int64_t head_dim = cache.layout.head_dim;
+  LANNER_CHECK(cache.layout.codes == KvCodes::kNone || head_dim <= kMaxCodedHead);
   plan_attention(args, batch, cache.layout);
   const std::int64_t state_floats = kMaxTaskQueries * (2 + head_dim);
   const std::int64_t scratch_floats = kernels_.score_queries * (kChunkTokens + head_dim);

@@ -33,27 +33,34 @@ float read_element(DType dtype, const std::byte* base, std::int64_t index) {
   return dtype == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
 }
 
-/// See "Attention" in kernels.h.
+/// A number of a token's key, or value, as a code: see "Attention" in kernels.h.
+int key_code(KvCodes codes, const std::uint8_t* keys, std::int64_t token, std::int64_t d) {
+  if (codes == KvCodes::kInt8) return keys[(d / 4 * kKvBlockTokens + token) * 4 + d % 4];
+  const std::uint8_t both = keys[(d / 8 * kKvBlockTokens + token) * 4 + d % 4];
+  return d % 8 < 4 ? both % 16 : both / 16;
+}
+
+int value_code(const KvLayout& layout, const std::uint8_t* values, std::int64_t token, std::int64_t d) {
+  const std::uint8_t* tokens = values + token / 4 * 4 * (layout.numbers_bytes() / kKvBlockTokens) + token % 4;
+  if (layout.codes == KvCodes::kInt8) return tokens[d * 4];
+  const std::int64_t piece = d / 32 * 32;
+  const std::int64_t half = layout.head_dim - piece < 32 ? 8 : 16;
+  const std::uint8_t both = tokens[(piece / 2 + (d - piece) % half) * 4];
+  return d - piece < half ? both % 16 : both / 16;
+}
+
 void read_coded_head(const KvLayout& layout, const std::byte* head, float* keys, float* values) {
   const std::int64_t head_dim = layout.head_dim;
-  const bool nibbles = layout.codes == KvCodes::kInt4;
   const auto* key_codes = reinterpret_cast<const std::uint8_t*>(head);
   const std::uint8_t* value_codes = key_codes + layout.numbers_bytes();
   const auto* parameters = reinterpret_cast<const std::uint16_t*>(head + 2 * layout.numbers_bytes());
-  const auto nibble = [](std::uint8_t byte, bool high) { return high ? byte / 16 : byte % 16; };
   for (std::int64_t t = 0; t < kKvBlockTokens; ++t) {
     const auto number = [&](int code, const std::uint16_t* own) {
       return static_cast<float>(code) * to_float(Half{own[t]}) + to_float(Half{own[kKvBlockTokens + t]});
     };
-    const std::uint8_t* row = value_codes + t * layout.numbers_bytes() / kKvBlockTokens;
     for (std::int64_t d = 0; d < head_dim; ++d) {
-      const std::int64_t piece = d / 32 * 32;
-      const std::int64_t half = head_dim - piece < 32 ? 8 : 16;
-      const int key =
-          nibbles ? nibble(key_codes[d / 2 * kKvBlockTokens + t], d % 2 == 1) : key_codes[d * kKvBlockTokens + t];
-      const int value = nibbles ? nibble(row[piece / 2 + (d - piece) % half], d - piece >= half) : row[d];
-      keys[t * head_dim + d] = number(key, parameters);
-      values[t * head_dim + d] = number(value, parameters + 2 * kKvBlockTokens);
+      keys[t * head_dim + d] = number(key_code(layout.codes, key_codes, t, d), parameters);
+      values[t * head_dim + d] = number(value_code(layout, value_codes, t, d), parameters + 2 * kKvBlockTokens);
     }
   }
 }

@@ -8,9 +8,10 @@
 // columns run in one ascending order for 1 row or 1,000; what differs between tiles is only which rows share a load.
 //
 // WHAT IS ROUNDED TO WHAT. Quantized weights are multiplied by activations of 15 bits (InputView), dense ones by fp32;
-// sums are fp32. Only a processor with TileKernels, and only where nobody asked for determinism, rounds both factors to
-// bf16 (8 bits, to nearest even, denormals to zero) from TileKernels::least_rows rows on: weights after scale and
-// offset, activations after the norm; their products are exact and their sums fp32 again.
+// sums are fp32. Keys and values in codes are multiplied by queries and softmax weights of 15 bits (kv_codes.inl.h).
+// Only a processor with TileKernels, and only where nobody asked for determinism, rounds both factors to bf16 (8 bits,
+// to nearest even, denormals to zero) from TileKernels::least_rows rows on: weights after scale and offset, activations
+// after the norm; their products are exact and their sums fp32 again.
 
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +32,8 @@ inline constexpr std::int32_t kCenter = 8;  // what int4 codes without offsets a
 inline constexpr std::int64_t kMaxTileRows = 32;
 inline constexpr std::int64_t kMaxTilePanels = 4;
 inline constexpr std::int64_t kMaxScoreQueries = 4;
-inline constexpr std::int64_t kChunkTokens = 256;  // of context between two merges of attention
+inline constexpr std::int64_t kMaxCodedHead = 1024;  // numbers of a head whose keys and values are codes
+inline constexpr std::int64_t kChunkTokens = 256;    // of context between two merges of attention
 
 /// A packed weight: panels of 16 rows, one after the other. Within a panel:
 ///   dense: for each column, the 16 rows' elements;
@@ -136,10 +138,12 @@ struct Kernels {
   void (*rotate)(float* head, const float* angles, std::int64_t rotary_dim);
   const TileKernels* tiles = nullptr;  // null: there are none
 
-  // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim). Codes of 4 bits share a byte
-  // with another of the same token, so that tokens can be written by several threads: two neighbours of a key, of
-  // which the even one is in the low nibble, as (head_dim / 2, 64) bytes; of each 32 numbers of a value the first 16
-  // with the last 16, of the 16 that may be left over the first 8 with the last 8. Scales and mins: KvLayout.
+  // Attention. A block's head holds keys as (head_dim, 64) and values as (64, head_dim). Of codes four that are
+  // multiplied together lie side by side, for one dot instruction: int8 keys are (head_dim / 4, 64, 4) bytes and values
+  // (16, head_dim, 4), of four tokens. Codes of 4 bits share a byte with another of the same token, so that tokens can
+  // be written by several threads: of each 8 numbers of a key the first four, in the low nibbles, with the last four,
+  // as (head_dim / 8, 64, 4); of each 32 numbers of a value the first 16 with the last 16, of the 16 that may be left
+  // over the first 8 with the last 8, as (16, head_dim / 2, 4). Scales and mins: KvLayout.
   /// Rounds one token's key and value into its place.
   void (*write_kv)(const KvLayout& layout, const float* key, const float* value, std::int64_t slot, std::byte* head);
   /// scores[n * 256 + t] = scale * q[n] · key t, for t in [0, tokens) rounded up to a multiple of 16. Asks for the

@@ -35,15 +35,6 @@ struct ElementBF16 {
 
 // --- quantization --------------------------------------------------------------------------------------------------
 
-/// 16 codes in two planes; returns their sum.
-LANNER_INLINE std::int32_t store_codes(F32x16 scaled, std::int8_t* high, std::int8_t* low) {
-  const F32x16 rounded = round(scaled);
-  const F32x16 upper = round(mul(rounded, set1(1.0F / static_cast<float>(kLowSteps))));
-  const I32x16 upper_codes = store_int8(high, upper);
-  const I32x16 lower_codes = store_int8(low, sub(rounded, mul(upper, set1(static_cast<float>(kLowSteps)))));
-  return reduce_add_int(add_int(times_low_steps(upper_codes), lower_codes));
-}
-
 static void quantize(const float* x, std::int64_t n, std::int8_t* codes, ActivationGroup* groups) {
   constexpr auto kLargest = static_cast<float>(kLargestCode);
   F32x16 poison = zero();  // 0, or NaN when a value is not finite

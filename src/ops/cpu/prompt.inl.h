@@ -4,6 +4,7 @@
 
 // No include guard: it is included once by each of those that compile it.
 
+#include "ops/cpu/codes.inl.h"
 #include "ops/cpu/kv_codes.inl.h"
 #include "ops/cpu/prompt.h"
 
@@ -60,27 +61,35 @@ static void arrange_keys_as(const std::byte* const* heads, std::int64_t tokens, 
   }
 }
 
-template <typename Codes>
+/// One byte of each of 16 words, as a number.
+LANNER_INLINE F32x16 byte_of_words(Codes words, int byte) {
+  const __m512i shifted = _mm512_srlv_epi32(words.v, _mm512_set1_epi32(8 * byte));
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(255)))};
+}
+
+template <typename Format>
 static void arrange_key_codes(const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
                               std::uint16_t* out) {
-  using Head = CodedHead<Codes>;
+  using Head = CodedHead<Format>;
   const std::int64_t depth = prompt_depth(head_dim);
   const std::int64_t padded = prompt_depth(tokens);
   for (std::int64_t t = 0; t < padded; t += kTileColumns) {
     const std::byte* head = heads[t / kKvBlockTokens];
     const std::int64_t slot = t % kKvBlockTokens;
-    const std::uint8_t* keys = Head::keys(head) + slot;
+    const std::uint8_t* keys = Head::keys(head) + slot * kWord;
     const F32x16 step = load_half(Head::key_parameters(head, head_dim) + slot);
     const F32x16 smallest = load_half(Head::key_parameters(head, head_dim) + kKvBlockTokens + slot);
     std::uint16_t* tile = out + t * depth;
-    for (std::int64_t d = 0; d < head_dim; d += 2) {
-      F32x16 pair[2 / Codes::kKeys][Codes::kKeys];
-      for (auto& neighbours : pair) {
-        Codes::keys(keys, neighbours);
-        for (F32x16& codes : neighbours) codes = fma(codes, step, smallest);
-        keys += kKvBlockTokens;
+    for (std::int64_t d = 0; d < head_dim; keys += kKvBlockTokens * kWord) {
+      Codes planes[Format::kPlanes];
+      Format::unpack(keys, planes);
+      for (const Codes& plane : planes) {
+        for (int i = 0; i < kWord; i += 2, d += 2) {
+          const F32x16 even = fma(byte_of_words(plane, i), step, smallest);
+          const F32x16 odd = fma(byte_of_words(plane, i + 1), step, smallest);
+          store_bits(tile + d * kTileColumns, round_pairs(even, odd));
+        }
       }
-      store_bits(tile + d * kTileColumns, round_pairs(pair[0][0], pair[1 / Codes::kKeys][Codes::kKeys - 1]));
     }
     for (std::int64_t d = head_dim; d < depth; d += 2) store_bits(tile + d * kTileColumns, _mm512_setzero_si512());
   }
@@ -111,43 +120,41 @@ static void arrange_values_as(const std::byte* const* heads, std::int64_t tokens
   }
 }
 
-/// Of the two tokens from t on, kVectors * 16 numbers of their values, from d on, into as many tiles.
-template <typename Codes, int kVectors>
-LANNER_INLINE void arrange_code_pairs(const std::uint8_t* const* rows, const F32x16* steps, const F32x16* smallest,
-                                      std::int64_t t, std::int64_t d, std::uint16_t* out) {
-  F32x16 even[kVectors];
-  F32x16 odd[kVectors];
-  Codes::template value<kVectors>(rows[0], d, even);
-  Codes::template value<kVectors>(rows[1], d, odd);
+/// Of the word of tokens at t, kVectors * 16 numbers of their values, from d on, into as many tiles.
+template <typename Format, int kVectors>
+LANNER_INLINE void arrange_code_word(const std::uint8_t* words, const F32x16* steps, const F32x16* smallest,
+                                     std::int64_t t, std::int64_t d, std::uint16_t* out) {
+  Codes codes[kVectors];
+  Format::template value<kVectors>(words, d, codes);
   for (int v = 0; v < kVectors; ++v) {
-    even[v] = fma(even[v], steps[0], smallest[0]);
-    odd[v] = fma(odd[v], steps[1], smallest[1]);
-    store_bits(out + ((d / kTileColumns + v) * kChunkTokens + t) * kTileColumns, round_pairs(even[v], odd[v]));
+    for (int i = 0; i < kWord; i += 2) {
+      const F32x16 even = fma(byte_of_words(codes[v], i), steps[i], smallest[i]);
+      const F32x16 odd = fma(byte_of_words(codes[v], i + 1), steps[i + 1], smallest[i + 1]);
+      store_bits(out + ((d / kTileColumns + v) * kChunkTokens + t + i) * kTileColumns, round_pairs(even, odd));
+    }
   }
 }
 
-template <typename Codes>
+template <typename Format>
 static void arrange_value_codes(const std::byte* const* heads, std::int64_t tokens, std::int64_t head_dim,
                                 std::uint16_t* out) {
-  using Head = CodedHead<Codes>;
+  using Head = CodedHead<Format>;
   const std::int64_t padded = prompt_depth(tokens);
-  const std::int64_t row_bytes = head_dim * Codes::kBits / 8;
-  for (std::int64_t t = 0; t < padded; t += 2) {
+  for (std::int64_t t = 0; t < padded; t += kWord) {
     const std::byte* head = heads[t / kKvBlockTokens];
     const std::int64_t slot = t % kKvBlockTokens;
     const std::uint16_t* parameters = Head::value_parameters(head, head_dim) + slot;
-    F32x16 steps[2];
-    F32x16 smallest[2];
-    const std::uint8_t* rows[2];
-    for (int i = 0; i < 2; ++i) {  // behind the last token all is zero: any bytes times 0
+    const std::uint8_t* words = Head::values(head, head_dim) + Head::value_words(slot, head_dim);
+    F32x16 steps[kWord];
+    F32x16 smallest[kWord];
+    for (int i = 0; i < kWord; ++i) {  // behind the last token all is zero: any bytes times 0
       const bool written = t + i < tokens;
       steps[i] = written ? broadcast_half(parameters + i) : zero();
       smallest[i] = written ? broadcast_half(parameters + kKvBlockTokens + i) : zero();
-      rows[i] = Head::values(head, head_dim) + (slot + i) * row_bytes;
     }
     std::int64_t d = 0;
-    for (; d + 32 <= head_dim; d += 32) arrange_code_pairs<Codes, 2>(rows, steps, smallest, t, d, out);
-    if (d < head_dim) arrange_code_pairs<Codes, 1>(rows, steps, smallest, t, d, out);
+    for (; d + 32 <= head_dim; d += 32) arrange_code_word<Format, 2>(words, steps, smallest, t, d, out);
+    if (d < head_dim) arrange_code_word<Format, 1>(words, steps, smallest, t, d, out);
   }
 }
 

@@ -143,23 +143,10 @@ LANNER_INLINE I32x16 dot_bytes(I32x16 acc, Codes codes, std::int32_t x4) {
   return {dot_signed(acc.a, codes.a, x), dot_signed(acc.b, codes.b, x)};
 }
 
-LANNER_INLINE I32x16 widen_bytes(__m128i bytes) {
-  return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
-}
-LANNER_INLINE I32x16 load_bytes(const std::uint8_t* p) {
-  return widen_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-LANNER_INLINE I32x16 low_nibbles(I32x16 bytes) {
-  const __m256i mask = _mm256_set1_epi32(15);
-  return {_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)};
-}
-LANNER_INLINE I32x16 high_nibbles(I32x16 bytes) {
-  return {_mm256_srli_epi32(bytes.a, 4), _mm256_srli_epi32(bytes.b, 4)};
-}
-LANNER_INLINE I32x16 load_nibbles(const std::uint8_t* p) {
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
-  return widen_bytes(_mm_and_si128(both, _mm_set1_epi8(15)));
+LANNER_INLINE Codes load_nibbles(const std::uint8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(bytes, mask), _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask)};
 }
 
 LANNER_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }

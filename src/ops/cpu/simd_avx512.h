@@ -101,17 +101,11 @@ LANNER_INLINE I32x16 dot_nibbles(I32x16 acc, Codes codes, std::int32_t x4) {
 LANNER_INLINE I32x16 bytes_start(std::int32_t sum_of_x) { return set1_int(-128 * sum_of_x); }
 LANNER_INLINE I32x16 dot_bytes(I32x16 acc, Codes codes, std::int32_t x4) { return dot_nibbles(acc, codes, x4); }
 
-/// 16 bytes, 0 to 255.
-LANNER_INLINE I32x16 load_bytes(const std::uint8_t* p) {
-  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
-}
-LANNER_INLINE I32x16 low_nibbles(I32x16 bytes) { return {_mm512_and_si512(bytes.v, _mm512_set1_epi32(15))}; }
-LANNER_INLINE I32x16 high_nibbles(I32x16 bytes) { return {_mm512_srli_epi32(bytes.v, 4)}; }
-/// 8 bytes: their low nibbles, then their high ones.
-LANNER_INLINE I32x16 load_nibbles(const std::uint8_t* p) {
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
-  return {_mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)))};
+/// 32 bytes: their low nibbles, then their high ones.
+LANNER_INLINE Codes load_nibbles(const std::uint8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(bytes), _mm256_srli_epi16(bytes, 4), 1);
+  return {_mm512_and_si512(both, _mm512_set1_epi8(15))};
 }
 
 LANNER_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }

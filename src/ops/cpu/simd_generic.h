@@ -164,26 +164,13 @@ LANNER_INLINE I32x16 dot_nibbles(I32x16 acc, Codes codes, std::int32_t x4) {
 LANNER_INLINE I32x16 bytes_start(std::int32_t sum_of_x) { return set1_int(-128 * sum_of_x); }
 LANNER_INLINE I32x16 dot_bytes(I32x16 acc, Codes codes, std::int32_t x4) { return dot_nibbles(acc, codes, x4); }
 
-LANNER_INLINE I32x16 load_bytes(const std::uint8_t* p) {
-  I32x16 r;
-  for (int i = 0; i < 16; ++i) r.v[i] = p[i];
-  return r;
-}
-LANNER_INLINE I32x16 low_nibbles(I32x16 bytes) {
-  for (std::int32_t& lane : bytes.v) lane %= 16;
-  return bytes;
-}
-LANNER_INLINE I32x16 high_nibbles(I32x16 bytes) {
-  for (std::int32_t& lane : bytes.v) lane /= 16;
-  return bytes;
-}
-LANNER_INLINE I32x16 load_nibbles(const std::uint8_t* p) {
-  I32x16 r;
-  for (int i = 0; i < 8; ++i) {
-    r.v[i] = p[i] % 16;
-    r.v[i + 8] = p[i] / 16;
+LANNER_INLINE Codes load_nibbles(const std::uint8_t* p) {
+  Codes c;
+  for (int i = 0; i < 32; ++i) {
+    c.v[i] = static_cast<std::uint8_t>(p[i] & 15U);
+    c.v[i + 32] = static_cast<std::uint8_t>(p[i] >> 4U);
   }
-  return r;
+  return c;
 }
 
 LANNER_INLINE void prefetch(const void*) {}

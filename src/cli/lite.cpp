@@ -23,6 +23,7 @@
 #include "model/decoder_config.h"
 #include "quant/awq.h"
 #include "quant/calibration_windows.h"
+#include "quant/gptq.h"
 
 namespace lanner::cli {
 namespace {
@@ -72,12 +73,15 @@ std::string command_with(const CLI::App& verb, const std::string& model, const s
   return command + " " + flag + " " + value;
 }
 
-Status check_flags(const LiteFlags& flags) {
-  if (flags.w_bits != 4)
-    return unsupported(fmt::format("--w-bits {}: AWQ has a layout for 4 bits alone", flags.w_bits));
-  if (flags.w_sym) return not_yet("--w-sym");
+Status check_flags(const LiteFlags& flags, quant::Method method) {
+  if (flags.w_bits != 4) {
+    return unsupported(method == quant::Method::kAwq
+                           ? fmt::format("--w-bits {}: AWQ has a layout for 4 bits alone", flags.w_bits)
+                           : fmt::format("--w-bits {}: GPTQ folders are written with 4 bits alone", flags.w_bits));
+  }
   if (flags.device == "cuda") return not_yet("--device cuda");
-  if (flags.dtype == "bfloat16") note("--dtype bfloat16: what stays in 16 bits is written as float16, which AWQ needs");
+  if (flags.dtype == "bfloat16")
+    note("--dtype bfloat16: what stays in 16 bits is written as float16, which 4 bits need");
   if (flags.batch_size != 1) note("--batch-size is not needed: samples go through a layer one after the other");
   return {};
 }
@@ -113,10 +117,12 @@ Result<std::vector<std::span<const std::int32_t>>> calibration_windows(const Lit
 }
 
 /// What may make the result better.
-std::string advice(const LiteFlags& flags) {
+std::string advice(const LiteFlags& flags, quant::Method method) {
   std::string text = "small models lose most by 4 bits";
   if (flags.w_group_size > 32) text += "; try --w-group-size 32";
-  if (flags.calib_samples > 0 && !flags.search_scale) text += "; try --search-scale";
+  if (flags.calib_samples == 0) text += "; try --calib-samples 128";
+  const bool can_search = method == quant::Method::kAwq && !flags.search_scale;
+  if (flags.calib_samples > 0 && can_search) text += "; try --search-scale";
   return text;
 }
 
@@ -131,21 +137,28 @@ class MemoryWatch {
   std::int64_t most_bytes_ = 0;
 };
 
-Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
-  LANNER_RETURN_IF_ERROR(check_flags(flags));
+Result<quant::Outcome> quantize(const model::Checkpoint& checkpoint, const quant::Plan& plan,
+                                const quant::Options& options, bool search_scale) {
+  if (plan.method == quant::Method::kGptq) return quant::quantize_gptq(checkpoint, plan, options);
+  quant::AwqOptions awq{options};
+  awq.search_scale = search_scale;
+  return quant::quantize_awq(checkpoint, plan, awq);
+}
+
+Status run_quantizer(const CLI::App& verb, const LiteFlags& flags, quant::Method method) {
+  LANNER_RETURN_IF_ERROR(check_flags(flags, method));
   const auto start = std::chrono::steady_clock::now();
   LANNER_ASSIGN_OR_RETURN(const std::string path, resolve_model(flags.source));
   LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path));
   LANNER_ASSIGN_OR_RETURN(const model::DecoderSpec spec, model::read_decoder_spec(*checkpoint));
   if (quant::largest_group_size(spec, flags.w_group_size) != flags.w_group_size) return wrong_group(verb, flags, spec);
-  LANNER_ASSIGN_OR_RETURN(const quant::AwqPlan plan, quant::plan_awq(*checkpoint, flags.w_group_size));
+  const quant::Grouping grouping{.size = flags.w_group_size,
+                                 .symmetric = flags.w_sym || method == quant::Method::kGptq};
+  LANNER_ASSIGN_OR_RETURN(const quant::Plan plan, quant::make_plan(*checkpoint, method, grouping));
   std::vector<std::int32_t> tokens;
-  quant::AwqOptions options{.destination = flags.work_dir,
-                            .search_scale = flags.search_scale,
-                            .threads = flags.threads,
-                            .resume = flags.resume};
+  quant::Options options{.destination = flags.work_dir, .threads = flags.threads, .resume = flags.resume};
   LANNER_ASSIGN_OR_RETURN(options.windows, calibration_windows(flags, *checkpoint, spec.max_position, tokens));
-  quant::AwqResult result;
+  quant::Outcome outcome;
   MemoryWatch memory;
   {
     ProgressBar bar("quantizing");
@@ -153,24 +166,25 @@ Status run_auto_awq(const CLI::App& verb, const LiteFlags& flags) {
       bar.set(share);
       memory.look();
     };
-    LANNER_ASSIGN_OR_RETURN(result, quant::quantize_awq(*checkpoint, plan, options));
+    LANNER_ASSIGN_OR_RETURN(outcome, quantize(*checkpoint, plan, options, flags.search_scale));
     bar.clear();
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   LANNER_RETURN_IF_ERROR(write_stdout(printable(fmt::format(
       "{}: {} matrices in 4 bits, groups of {}; {} became {}\n"
       "took {:.0f} s and at most {} of memory, besides the pages of the model's files\n"
-      "talk to it: lanner chat {} --model-format awq\n",
-      flags.work_dir, result.matrices, plan.group_size, format_bytes(static_cast<double>(result.source_bytes)),
-      format_bytes(static_cast<double>(result.bytes)), seconds, format_bytes(memory.most_bytes()), flags.work_dir))));
+      "talk to it: lanner chat {} --model-format {}\n",
+      flags.work_dir, outcome.matrices, plan.grouping.size, format_bytes(static_cast<double>(outcome.source_bytes)),
+      format_bytes(static_cast<double>(outcome.bytes)), seconds, format_bytes(memory.most_bytes()), flags.work_dir,
+      quant::method_name(method)))));
   if (flags.no_report) return {};
   return print_lite_report({.source = flags.source,
                             .result = flags.work_dir,
-                            .model_format = "awq",
+                            .model_format = quant::method_name(method),
                             .windows = flags.report_windows,
                             .seqlen = std::min(LiteReport{}.seqlen, spec.max_position),
                             .threads = flags.threads,
-                            .advice = advice(flags)});
+                            .advice = advice(flags, method)});
 }
 
 void add_calibration_flags(CLI::App& verb, LiteFlags& flags) {
@@ -223,28 +237,48 @@ void add_kv_qparams(CLI::App& group, Run& run) {
   });
 }
 
+/// The flags that both quantizers have.
+void add_weight_flags(CLI::App& verb, LiteFlags& flags) {
+  add_calibration_flags(verb, flags);
+  verb.add_option("--w-bits", flags.w_bits, "Bits of a weight; only 4");
+  verb.add_option("--w-group-size", flags.w_group_size, "Input channels that share a scale: 128, 64 or 32");
+  std::vector<CLI::Option*> options;
+  options.push_back(limit(verb.add_option("--batch-size", flags.batch_size, "Without effect"), 1, 1 << 20));
+  options.push_back(
+      add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16"}, "What stays in 16 bits is float16"));
+  options.push_back(verb.add_flag("--trust-remote-code", flags.trust_remote_code, "No code of a model is ever run"));
+  for (CLI::Option* option : options) option->group(kCompatibleGroup);
+}
+
+void add_auto_awq(CLI::App& group, Run& run) {
+  const auto flags = std::make_shared<LiteFlags>();
+  CLI::App* verb = group.add_subcommand("auto_awq", "Weights of 4 bits by AWQ, as a Hugging Face folder");
+  add_weight_flags(*verb, *flags);
+  verb->add_flag("--search-scale", flags->search_scale,
+                 "Try out how smoothing is best shared between inputs and weights, which takes longer");
+  verb->add_flag("--w-sym", flags->w_sym, "Steps on both sides of zero alike: every zero point is 8");
+  add_choice(*verb, "--device", flags->device, {"auto", "cpu", "cuda"}, "Only the CPU so far")->group(kCompatibleGroup);
+  verb->callback([&run, flags, verb] {
+    run = [flags, verb] { return exit_code(run_quantizer(*verb, *flags, quant::Method::kAwq)); };
+  });
+}
+
+void add_auto_gptq(CLI::App& group, Run& run) {
+  const auto flags = std::make_shared<LiteFlags>();
+  CLI::App* verb = group.add_subcommand("auto_gptq", "Weights of 4 bits by GPTQ, as a Hugging Face folder");
+  add_weight_flags(*verb, *flags);
+  verb->callback([&run, flags, verb] {
+    run = [flags, verb] { return exit_code(run_quantizer(*verb, *flags, quant::Method::kGptq)); };
+  });
+}
+
 }  // namespace
 
 void add_lite(CLI::App& program, Run& run) {
   CLI::App* group = program.add_subcommand("lite", "Make a model smaller");
-
-  const auto flags = std::make_shared<LiteFlags>();
-  CLI::App* verb = group->add_subcommand("auto_awq", "Weights of 4 bits by AWQ, as a Hugging Face folder");
-  add_calibration_flags(*verb, *flags);
-  verb->add_option("--w-bits", flags->w_bits, "Bits of a weight; only 4");
-  verb->add_flag("--search-scale", flags->search_scale,
-                 "Try out how smoothing is best shared between inputs and weights, which takes longer");
-  verb->add_option("--w-group-size", flags->w_group_size, "Input channels that share a scale: 128, 64 or 32");
-  std::vector<CLI::Option*> options;
-  options.push_back(verb->add_flag("--w-sym", flags->w_sym, "Not available yet"));
-  options.push_back(limit(verb->add_option("--batch-size", flags->batch_size, "Without effect"), 1, 1 << 20));
-  options.push_back(
-      add_choice(*verb, "--dtype", flags->dtype, {"auto", "float16", "bfloat16"}, "AWQ folders are float16"));
-  options.push_back(add_choice(*verb, "--device", flags->device, {"auto", "cpu", "cuda"}, "Only the CPU so far"));
-  options.push_back(verb->add_flag("--trust-remote-code", flags->trust_remote_code, "No code of a model is ever run"));
-  for (CLI::Option* option : options) option->group(kCompatibleGroup);
+  add_auto_awq(*group, run);
+  add_auto_gptq(*group, run);
   add_kv_qparams(*group, run);
-  verb->callback([&run, flags, verb] { run = [flags, verb] { return exit_code(run_auto_awq(*verb, *flags)); }; });
 }
 
 }  // namespace lanner::cli

@@ -77,31 +77,34 @@ Status embed(const DenseRows& table, const model::DecoderSpec& spec, std::span<c
   return {};
 }
 
-/// All samples through one layer.
-Status calibrate_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, std::size_t layer,
-                       const CalibrationOptions& options, const ReadInput& read_input, LayerStatistics& statistics) {
+/// All samples through one layer of `checkpoint`. `output`: where what is behind it goes; may be null.
+Status run_samples(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, std::size_t layer,
+                   const CalibrationOptions& options, const ReadInput& read_input, const ObserveInput& observe,
+                   const StateFile* output) {
   const std::size_t rows = options.windows.front().size();
   LANNER_ASSIGN_OR_RETURN(const auto runner,
                           LayerRunner::load(checkpoint, spec, layer,
                                             {.rows = static_cast<std::int64_t>(rows), .threads = options.threads}));
-  LANNER_ASSIGN_OR_RETURN(const StateFile output,
-                          StateFile::open(options.states.at((layer + 1) % 2), O_WRONLY | O_CREAT));
   std::vector<float> hidden(rows * static_cast<std::size_t>(spec.hidden));
-  const ObserveInput observe = [&](LinearInput which, std::span<const float> values) {
-    statistics.at(static_cast<std::size_t>(which)).add(values);
-  };
   for (std::size_t sample = 0; sample < options.windows.size(); ++sample) {
     LANNER_RETURN_IF_ERROR(read_input(sample, hidden));
     LANNER_RETURN_IF_ERROR(runner->run(hidden, observe));
-    if (layer + 1 < spec.layers.size()) LANNER_RETURN_IF_ERROR(output.write(sample, hidden));
+    if (output != nullptr) LANNER_RETURN_IF_ERROR(output->write(sample, hidden));
     if (options.on_sample) options.on_sample();
   }
-  for (const ChannelStatistics& input : statistics) {
-    if (!input.finite()) {
-      return corrupt(fmt::format("{}: layer {} computes values that are not finite", checkpoint.path(), layer));
-    }
-  }
   return {};
+}
+
+Status calibrate_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec, std::size_t layer,
+                       const CalibrationOptions& options, const ReadInput& read_input) {
+  LANNER_ASSIGN_OR_RETURN(const StateFile file,
+                          StateFile::open(options.states.at((layer + 1) % 2), O_WRONLY | O_CREAT));
+  const StateFile* output = layer + 1 < spec.layers.size() ? &file : nullptr;
+  if (!options.round_layer) return run_samples(checkpoint, spec, layer, options, read_input, options.observe, output);
+  LANNER_RETURN_IF_ERROR(run_samples(checkpoint, spec, layer, options, read_input, options.observe, nullptr));
+  LANNER_ASSIGN_OR_RETURN(const auto rounded, options.round_layer(layer));
+  if (output == nullptr) return {};
+  return run_samples(*rounded, spec, layer, options, read_input, {}, output);
 }
 
 /// What samples bring to a layer: rows of the embedding, or what the layer before has written.
@@ -135,12 +138,15 @@ Status calibrate(const model::Checkpoint& checkpoint, const model::DecoderSpec& 
   const std::size_t rows = options.windows.front().size();
   for (const auto window : options.windows) LANNER_CHECK(window.size() == rows);
   for (std::size_t layer = options.first_layer; layer < spec.layers.size(); ++layer) {
-    LayerStatistics statistics = make_layer_statistics(spec.layers[layer]);
     LANNER_ASSIGN_OR_RETURN(const ReadInput read_input, input_of(checkpoint, spec, layer, options));
-    LANNER_RETURN_IF_ERROR(calibrate_layer(checkpoint, spec, layer, options, read_input, statistics));
-    LANNER_RETURN_IF_ERROR(options.on_layer(layer, statistics, read_input));
+    LANNER_RETURN_IF_ERROR(calibrate_layer(checkpoint, spec, layer, options, read_input));
+    LANNER_RETURN_IF_ERROR(options.on_layer(layer, read_input));
   }
   return {};
+}
+
+Status not_finite(const model::Checkpoint& checkpoint, std::size_t layer) {
+  return corrupt(fmt::format("{}: layer {} computes values that are not finite", checkpoint.path(), layer));
 }
 
 }  // namespace lanner::quant

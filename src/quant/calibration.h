@@ -1,6 +1,9 @@
 #pragma once
-// The text goes through the model, layer by layer: all samples through one, then all through the next. What its
-// products read is collected on the way (channel_statistics.h).
+// The text goes through the model, layer by layer: all samples through one, then all through the next. Who calls hears
+// what its products read.
+//
+// What a layer hands on is what it computes as it is; or, where round_layer is given, what it computes when it has been
+// rounded, for which all samples go through it once more.
 //
 // In memory is one layer and one sample; hidden states of all samples lie in two files, of which each layer reads one
 // and writes the other. A run that was killed goes on with the layer that it was in.
@@ -8,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,7 +19,7 @@
 #include "lanner/status.h"
 #include "model/checkpoint.h"
 #include "model/decoder_spec.h"
-#include "quant/channel_statistics.h"
+#include "quant/layer_runner.h"
 
 namespace lanner::quant {
 
@@ -26,17 +30,23 @@ struct CalibrationOptions {
   int threads = 0;                                     // 0: all
   std::array<std::string, 2> states;                   // the paths of those files
   std::size_t first_layer = 0;                         // those before it are done; their states are in the files
-  /// Called with what a layer's products read, when its states are written; `read_input` reads the hidden states that
-  /// a sample brings to the layer, (tokens, hidden).
-  std::function<Status(std::size_t layer, const LayerStatistics& statistics, const ReadInput& read_input)> on_layer;
-  std::function<void()> on_sample;  // each sample of each layer; may be empty
+  ObserveInput observe;                                // of each sample, once for each layer
+  /// Called when all samples have been observed: the checkpoint that has the layer rounded. May be empty.
+  std::function<Result<std::unique_ptr<const model::Checkpoint>>(std::size_t layer)> round_layer;
+  /// Called when the states behind the layer are written; `read_input` reads the hidden states that a sample brings to
+  /// it, (tokens, hidden).
+  std::function<Status(std::size_t layer, const ReadInput& read_input)> on_layer;
+  std::function<void()> on_sample;  // each time that one has gone through a layer; may be empty
 };
 
 /// What the two files take.
 std::int64_t state_bytes(const model::DecoderSpec& spec, const CalibrationOptions& options);
 
-/// kInvalidArgument for tokens that the model does not have, kCorrupt where the model computes what is no number.
+/// kInvalidArgument for tokens that the model does not have.
 Status calibrate(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                  const CalibrationOptions& options);
+
+/// kCorrupt: what whoever observes a layer says of values that are no numbers.
+Status not_finite(const model::Checkpoint& checkpoint, std::size_t layer);
 
 }  // namespace lanner::quant

@@ -14,12 +14,12 @@
 #include "model/decoder.h"
 #include "model/decoder_config.h"
 #include "model/fake_checkpoint.h"
-#include "quant/awq.h"
-#include "quant/awq_folder.h"
 #include "quant/awq_matrix.h"
 #include "quant/calibration_windows.h"
 #include "quant/channel_statistics.h"
 #include "quant/layer_runner.h"
+#include "quant/plan.h"
+#include "quant/quantized_folder.h"
 #include "quant/smoothing.h"
 
 namespace lanner::quant {
@@ -252,7 +252,7 @@ TEST(AwqMatrix, RoundsAndPacksByHand) {
   const auto rows = DenseRows::open(checkpoint, {.name = "m.weight", .rows = 8, .cols = 32});
   ASSERT_TRUE(rows.ok());
   const auto pool = ThreadPool::create(2);
-  const auto matrix = round_awq(*rows, {}, 32, **pool);
+  const auto matrix = round_awq(*rows, {}, {.size = 32}, **pool);
   ASSERT_TRUE(matrix.ok());
   const std::array<std::uint32_t, 8> nibble{0, 4, 1, 5, 2, 6, 3, 7};  // of each row
   const auto code = [&](std::uint32_t word, std::size_t row) { return word >> 4U * nibble[row] & 15U; };
@@ -273,25 +273,25 @@ TEST(AwqMatrix, RoundsAndPacksByHand) {
   TensorFactors factors;
   factors.multiply_columns.assign(32, 3.0F);
   factors.divide_rows.assign(8, 1.5F);
-  EXPECT_EQ(to_float(Half{round_awq(*rows, factors, 32, **pool)->scales[1]}), 1.0F);
+  EXPECT_EQ(to_float(Half{round_awq(*rows, factors, {.size = 32}, **pool)->scales[1]}), 1.0F);
   values[7 * 32] = 2e6F;
   checkpoint.values["m.weight"] = values;
   const auto huge = DenseRows::open(checkpoint, {.name = "m.weight", .rows = 8, .cols = 32});
-  EXPECT_EQ(round_awq(*huge, {}, 32, **pool).status().code(), StatusCode::kCorrupt);
+  EXPECT_EQ(round_awq(*huge, {}, {.size = 32}, **pool).status().code(), StatusCode::kCorrupt);
 }
 
-TEST(AwqPlan, GroupsMustFitAllMatrices) {
+TEST(Plan, GroupsMustFitAllMatrices) {
   const FakeCheckpoint checkpoint = make_llama(2);
   const auto spec = model::read_decoder_spec(checkpoint);
   EXPECT_EQ(largest_group_size(*spec, 128), 32);  // 96 columns
   EXPECT_EQ(largest_group_size(*spec, 16), 0);
-  EXPECT_TRUE(plan_awq(checkpoint, 32).ok());
-  EXPECT_EQ(plan_awq(checkpoint, 64).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(make_plan(checkpoint, Method::kAwq, {.size = 32}).ok());
+  EXPECT_EQ(make_plan(checkpoint, Method::kAwq, {.size = 64}).status().code(), StatusCode::kInvalidArgument);
 }
 
-TEST(AwqFolder, TensorsFillShards) {
+TEST(QuantizedFolder, TensorsFillShards) {
   const FakeCheckpoint checkpoint = make_llama(2);
-  auto plan = plan_awq(checkpoint, 32);
+  auto plan = make_plan(checkpoint, Method::kAwq, {.size = 32});
   ASSERT_TRUE(plan.ok());
   model::TensorMap tensors;
   for (const auto& [name, values] : checkpoint.values) {

@@ -75,7 +75,7 @@ class Search {
   /// The mean of the samples' best ratios.
   Result<double> best_ratio(const SmoothingGroup& group, std::span<const float> inputs) {
     LANNER_ASSIGN_OR_RETURN(const auto gains, norm_gains(checkpoint_, spec_, group));
-    LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint_, group.linears, search_.group_size));
+    LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint_, group.linears, search_.grouping.size));
     std::vector<double> least(samples_.size(), std::numeric_limits<double>::infinity());
     std::vector<double> best(samples_.size());
     for (int step = 0; step < kSearchedRatios; ++step) {
@@ -114,7 +114,7 @@ class Search {
     ReplacingCheckpoint rounded(checkpoint_);
     for (const LinearTensor& linear : group.linears) {
       LANNER_ASSIGN_OR_RETURN(const DenseRows rows, DenseRows::open(checkpoint_, linear));
-      LANNER_ASSIGN_OR_RETURN(std::vector<float> values, rounded_weights(rows, scales, search_.group_size));
+      LANNER_ASSIGN_OR_RETURN(std::vector<float> values, rounded_weights(rows, scales, search_.grouping));
       rounded.replace(linear.name, std::move(values));
     }
     const LayerPart part = part_of(group);

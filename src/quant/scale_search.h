@@ -16,13 +16,15 @@
 #include "model/checkpoint.h"
 #include "model/decoder_spec.h"
 #include "quant/calibration.h"
+#include "quant/channel_statistics.h"
+#include "quant/group_rounding.h"
 
 namespace lanner::quant {
 
 inline constexpr int kSearchedRatios = 20;
 
 struct ScaleSearch {
-  std::int64_t group_size = 0;
+  Grouping grouping;
   std::int64_t rows = 0;    // tokens of a sample
   std::size_t samples = 0;  // the first ones are tried
   int threads = 0;

@@ -60,6 +60,16 @@ std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer) {
   return tensors_of({&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down});
 }
 
+std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer, LinearInput input) {
+  switch (input) {
+    case LinearInput::kAttention: return tensors_of({&layer.q, &layer.k, &layer.v});
+    case LinearInput::kAttentionOut: return tensors_of({&layer.o});
+    case LinearInput::kMlp: return tensors_of({&layer.gate, &layer.up});
+    case LinearInput::kDown: return tensors_of({&layer.down});
+  }
+  return {};
+}
+
 std::vector<SmoothingGroup> smoothing_groups(const model::DecoderSpec& spec, const model::LayerSpec& layer) {
   std::vector<SmoothingGroup> groups;
   const auto behind_norm = [&](LinearInput input, const model::NormSpec& norm, std::vector<LinearTensor> linears) {
@@ -70,14 +80,17 @@ std::vector<SmoothingGroup> smoothing_groups(const model::DecoderSpec& spec, con
     behind_norm(LinearInput::kAttention, layer.attention_norm,
                 tensors_of({&layer.q, &layer.k, &layer.v, &layer.gate, &layer.up}));
   } else {
-    behind_norm(LinearInput::kAttention, layer.attention_norm, tensors_of({&layer.q, &layer.k, &layer.v}));
-    behind_norm(LinearInput::kMlp, layer.mlp_norm, tensors_of({&layer.gate, &layer.up}));
+    behind_norm(LinearInput::kAttention, layer.attention_norm, linear_tensors(layer, LinearInput::kAttention));
+    behind_norm(LinearInput::kMlp, layer.mlp_norm, linear_tensors(layer, LinearInput::kMlp));
   }
   if (v_makes_o(spec, layer)) {
-    groups.push_back({.input = LinearInput::kAttentionOut, .linears = tensors_of({&layer.o}), .front = &layer.v});
+    groups.push_back({.input = LinearInput::kAttentionOut,
+                      .linears = linear_tensors(layer, LinearInput::kAttentionOut),
+                      .front = &layer.v});
   }
   if (layer.gate.rows > 0 && !layer.up.slice) {
-    groups.push_back({.input = LinearInput::kDown, .linears = tensors_of({&layer.down}), .front = &layer.up});
+    groups.push_back(
+        {.input = LinearInput::kDown, .linears = linear_tensors(layer, LinearInput::kDown), .front = &layer.up});
   }
   return groups;
 }

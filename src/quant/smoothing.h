@@ -46,6 +46,8 @@ struct LinearTensor {
 
 /// The matrices that the layer's projections lie in, each once, in the order q, k, v, o, gate, up, down.
 std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer);
+/// Those of them that read one input.
+std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer, LinearInput input);
 
 /// Whose columns are multiplied, by what input, and what makes it.
 struct SmoothingGroup {

@@ -46,9 +46,9 @@ def text(tmp_path):
 def quantize(run, text, tmp_path):
     """quantize(folder, flags…): config.json and tensors of what comes out."""
 
-    def quantize_folder(folder, *flags, name="out"):
+    def quantize_folder(folder, *flags, name="out", verb="auto_awq"):
         out = tmp_path / name
-        done = run("lite", "auto_awq", folder, "--work-dir", out, "--calib-dataset", text, "--w-group-size", "32",
+        done = run("lite", verb, folder, "--work-dir", out, "--calib-dataset", text, "--w-group-size", "32",
                    "--no-report", *flags)
         assert done.returncode == 0, done.stderr.decode()
         assert not (tmp_path / f"{name}.part").exists()

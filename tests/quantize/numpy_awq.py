@@ -18,14 +18,17 @@ def windows(tokens, samples, seqlen):
     return [tokens[begin : begin + seqlen] for begin in begins]
 
 
-def round_groups(weight, group):
+def round_groups(weight, group, symmetric=False):
     """(rows, cols) -> codes (rows, cols), zeros and scales (rows, groups); the scale is the one that fp16 stores."""
     rows, cols = weight.shape
     grouped = weight.astype(F).reshape(rows, cols // group, group)
     low, high = np.minimum(grouped.min(axis=2), 0), np.maximum(grouped.max(axis=2), 0)
+    if symmetric:
+        high = np.maximum(-low, high)
+        low = -high
     scales = (np.maximum(high - low, F(1e-5)) / F(15)).astype(np.float16)
     wide = scales.astype(F)
-    zeros = np.clip(-np.rint(low / wide), 0, 15)
+    zeros = np.full_like(wide, 8) if symmetric else np.clip(-np.rint(low / wide), 0, 15)
     codes = np.clip(np.rint(grouped / wide[:, :, None]) + zeros[:, :, None], 0, 15)
     return codes.reshape(rows, cols).astype(np.uint32), zeros.astype(np.uint32), scales
 
@@ -40,8 +43,8 @@ def pack_words(rows_last):
     return words.view(np.int32)
 
 
-def pack(weight, group):
-    codes, zeros, scales = round_groups(weight, group)
+def pack(weight, group, symmetric=False):
+    codes, zeros, scales = round_groups(weight, group, symmetric)
     return {"qweight": pack_words(codes.T), "qzeros": pack_words(zeros.T), "scales": np.ascontiguousarray(scales.T)}
 
 
@@ -106,31 +109,37 @@ class Llama:
         a, b = x[..., :half], x[..., half:]
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
+    def embed(self, tokens):
+        return self.t["model.embed_tokens.weight"][tokens]
+
     def forward(self, tokens):
-        x = self.t["model.embed_tokens.weight"][tokens]
-        n = len(tokens)
-        mask = np.triu(np.full((n, n), -np.inf, F), 1)
+        x = self.embed(tokens)
         for i in range(self.c["num_hidden_layers"]):
-            p = f"model.layers.{i}."
-            a = self.norm(x, p + "input_layernorm.weight")
-            self.see((i, "qkv"), a)
-            q = self.rotate(self.linear(a, p + "self_attn.q_proj").reshape(n, self.heads, self.dim))
-            k = self.rotate(self.linear(a, p + "self_attn.k_proj").reshape(n, self.kv_heads, self.dim))
-            v = self.linear(a, p + "self_attn.v_proj").reshape(n, self.kv_heads, self.dim)
-            k, v = (z.repeat(self.heads // self.kv_heads, axis=1) for z in (k, v))
-            scores = np.einsum("nhd,mhd->hnm", q, k) / F(np.sqrt(self.dim)) + mask
-            scores = np.exp(scores - scores.max(axis=2, keepdims=True))
-            scores /= scores.sum(axis=2, keepdims=True)
-            attended = np.einsum("hnm,mhd->nhd", scores, v).reshape(n, -1)
-            self.see((i, "o"), attended)
-            x = x + self.linear(attended, p + "self_attn.o_proj")
-            m = self.norm(x, p + "post_attention_layernorm.weight")
-            self.see((i, "mlp"), m)
-            g = self.linear(m, p + "mlp.gate_proj")
-            h = g / (1 + np.exp(-g)) * self.linear(m, p + "mlp.up_proj")
-            self.see((i, "down"), h)
-            x = x + self.linear(h, p + "mlp.down_proj")
+            x = self.layer(i, x)
         return x
+
+    def layer(self, i, x):
+        n = len(x)
+        mask = np.triu(np.full((n, n), -np.inf, F), 1)
+        p = f"model.layers.{i}."
+        a = self.norm(x, p + "input_layernorm.weight")
+        self.see((i, "qkv"), a)
+        q = self.rotate(self.linear(a, p + "self_attn.q_proj").reshape(n, self.heads, self.dim))
+        k = self.rotate(self.linear(a, p + "self_attn.k_proj").reshape(n, self.kv_heads, self.dim))
+        v = self.linear(a, p + "self_attn.v_proj").reshape(n, self.kv_heads, self.dim)
+        k, v = (z.repeat(self.heads // self.kv_heads, axis=1) for z in (k, v))
+        scores = np.einsum("nhd,mhd->hnm", q, k) / F(np.sqrt(self.dim)) + mask
+        scores = np.exp(scores - scores.max(axis=2, keepdims=True))
+        scores /= scores.sum(axis=2, keepdims=True)
+        attended = np.einsum("hnm,mhd->nhd", scores, v).reshape(n, -1)
+        self.see((i, "o"), attended)
+        x = x + self.linear(attended, p + "self_attn.o_proj")
+        m = self.norm(x, p + "post_attention_layernorm.weight")
+        self.see((i, "mlp"), m)
+        g = self.linear(m, p + "mlp.gate_proj")
+        h = g / (1 + np.exp(-g)) * self.linear(m, p + "mlp.up_proj")
+        self.see((i, "down"), h)
+        return x + self.linear(h, p + "mlp.down_proj")
 
 
 def smooth(model, layer, group):

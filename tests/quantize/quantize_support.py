@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import numpy as np
+import tiny_models
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -23,3 +25,33 @@ def write_tokenizer(folder):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+GROUP = 32
+SAMPLES, SEQLEN = 6, 80
+FEW = ("--calib-samples", SAMPLES, "--calib-seqlen", SEQLEN)
+
+
+def odd_groups():
+    """A matrix (64, 64) with groups that are constant, of one sign, tiny, or have one value far from the others."""
+    odd = np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32)
+    odd[0, :32], odd[1, :32], odd[2], odd[3, :32], odd[4, 5] = 0.25, 0, np.abs(odd[2]) + 3, odd[3, :32] * 1e-7, 300
+    odd[5] = -np.abs(odd[5]) - 2
+    odd[6] = np.rint(odd[6] * 2) / 2
+    return odd
+
+
+def wide_model(layers):
+    """A Llama of layers as wide as such tests may be: eight of them take some seconds."""
+    model = tiny_models.llama()
+    rng = np.random.default_rng(5)
+    hidden, mlp = 256, 512
+    config = {**model.config, "hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers,
+              "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 1024, "attention_bias": False,
+              "mlp_bias": False}
+    config.pop("head_dim", None)
+    shapes = tiny_models.llama_shapes(config)
+    model.config = config
+    model.tensors = {name: (rng.standard_normal(shape) * (0.06 if len(shape) == 2 else 0.1) + (len(shape) == 1)).astype(np.float32)
+                     for name, shape in shapes.items()}
+    return model

@@ -1,46 +1,32 @@
 """lanner lite auto_awq against AWQ written once more in NumPy (numpy_awq.py), on tiny models of every architecture."""
 
 import json
-import pathlib
 import re
-import signal
-import subprocess
-import time
 
 import numpy as np
 import numpy_awq
 import pytest
 import tiny_models
-from quantize_support import BINARY, TEXT, write_tokenizer
+from quantize_support import FEW, GROUP, SAMPLES, SEQLEN, TEXT, odd_groups
 from safetensors.numpy import load_file, save_file
-
-GROUP = 32
-SAMPLES, SEQLEN = 6, 80
-FEW = ("--calib-samples", SAMPLES, "--calib-seqlen", SEQLEN)
-
 
 def linears_of(tensors):
     return [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
 
 
-def test_rounding_and_packing_are_byte_for_byte_those_of_numpy(write_model, quantize):
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_rounding_and_packing_are_byte_for_byte_those_of_numpy(write_model, quantize, symmetric):
     model = tiny_models.llama()
-    rng = np.random.default_rng(3)
-    # Groups that are constant, of one sign, tiny, or have one value far from the others.
-    odd = rng.standard_normal((64, 64)).astype(np.float32)
-    odd[0, :32], odd[1, :32], odd[2], odd[3, :32], odd[4, 5] = 0.25, 0, np.abs(odd[2]) + 3, odd[3, :32] * 1e-7, 300
-    odd[5] = -np.abs(odd[5]) - 2
-    odd[6] = np.rint(odd[6] * 2) / 2
-    model.tensors["model.layers.1.self_attn.q_proj.weight"] = odd
+    model.tensors["model.layers.1.self_attn.q_proj.weight"] = odd_groups()
     folder = write_model(model)
-    config, tensors = quantize(folder, "--calib-samples", "0")
+    config, tensors = quantize(folder, "--calib-samples", "0", *(["--w-sym"] if symmetric else []))
     linears = [name for name in model.tensors if name.endswith("_proj.weight")]
     assert len(linears) == 7 * model.config["num_hidden_layers"]
     wanted = {}
     for name, value in model.tensors.items():
         if name in linears:
             module = name.removesuffix(".weight")
-            wanted |= {f"{module}.{part}": words for part, words in numpy_awq.pack(value, GROUP).items()}
+            wanted |= {f"{module}.{part}": words for part, words in numpy_awq.pack(value, GROUP, symmetric).items()}
         else:
             wanted[name] = value.astype(np.float16)
     assert wanted.keys() == tensors.keys()
@@ -218,131 +204,3 @@ def test_texts_and_code_come_along_but_no_index_of_other_shards(write_model, qua
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "tokenizer.json", "tokenization_own.py", "model.safetensors"}
     assert len(linears_of(tensors)) == 21
-
-
-@pytest.fixture(scope="module")
-def slow_folder(tmp_path_factory):
-    """One that takes some seconds: eight layers as wide as such tests may be."""
-    model = tiny_models.llama()
-    rng = np.random.default_rng(5)
-    hidden, mlp, layers = 256, 512, 8
-    config = {**model.config, "hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": layers,
-              "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 1024, "attention_bias": False,
-              "mlp_bias": False}
-    config.pop("head_dim", None)
-    shapes = tiny_models.llama_shapes(config)
-    model.config = config
-    model.tensors = {name: (rng.standard_normal(shape) * (0.06 if len(shape) == 2 else 0.1) + (len(shape) == 1)).astype(np.float32)
-                     for name, shape in shapes.items()}
-    folder = tmp_path_factory.mktemp("slow") / "model"
-    model.write_folder(folder)
-    write_tokenizer(folder)
-    return folder
-
-
-def test_a_killed_run_goes_on_and_writes_the_same_bytes(slow_folder, environment, run, text, tmp_path):
-    flags = ["lite", "auto_awq", str(slow_folder), "--calib-dataset", str(text), "--calib-seqlen", "256", "--w-group-size",
-             "64", "--no-report", "--calib-samples=48"]
-    done = run(*flags, "--work-dir", tmp_path / "whole")
-    assert done.returncode == 0, done.stderr
-    killed = 0
-    part = tmp_path / "killed.part"
-    for wanted in (2, 5):  # layers that are done when it is killed
-        process = subprocess.Popen([BINARY, *flags, "--work-dir", str(tmp_path / "killed"), "--resume"], env=environment,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(part.glob("unfinished/*.scales"))) < wanted:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed == 2 and not (tmp_path / "killed").exists()
-    refused = run(*flags, "--work-dir", tmp_path / "killed")
-    assert refused.returncode == 1 and b"--resume" in refused.stderr and part.exists()
-    other = run(*flags[:-1], "--calib-samples=47", "--work-dir", tmp_path / "killed", "--resume")
-    assert other.returncode == 1 and b"another calibration" in other.stderr and part.exists()
-    done = run(*flags, "--work-dir", tmp_path / "killed", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert not part.exists()
-    for path in (tmp_path / "whole").iterdir():
-        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
-
-
-def refused(run, tmp_path, *arguments, **more):
-    """The one line with which it is refused; nothing is left behind."""
-    before = {path.name for path in tmp_path.iterdir()}
-    done = run("lite", "auto_awq", *arguments, "--no-report", **more)
-    assert done.returncode == 1 and done.stdout == b""
-    assert {path.name for path in tmp_path.iterdir()} == before
-    line = done.stderr.decode()
-    assert line.count("\n") == 1 and line.startswith("lanner: error: ")
-    return line
-
-
-def test_groups_that_do_not_fit_are_refused_with_the_command_that_does(run, write_model, tmp_path, text):
-    model = tiny_models.llama()
-    folder = write_model(model, "my model")
-    line = refused(run, tmp_path, folder, "--calib-dataset", text, "--work-dir", tmp_path / "out", "--calib_samples", "4")
-    command = line[line.index("lanner lite") :].strip()
-    assert "32" in line and command.startswith("lanner lite auto_awq '") and "--calib-samples 4" in command
-    done = subprocess.run(["bash", "-c", command.replace("lanner", BINARY, 1) + " --calib-seqlen 32 --no-report"],
-                          capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_bad_weights_are_refused(run, write_model, tmp_path, text):
-    for name, value, what in (("model.layers.1.mlp.up_proj.weight", np.nan, "finite"),
-                              ("model.layers.2.input_layernorm.weight", np.inf, "finite"),
-                              ("model.layers.2.mlp.down_proj.weight", 3e38, "fp16"),
-                              ("model.embed_tokens.weight", np.nan, "finite"),
-                              ("lm_head.weight", 1e5, "fp16")):
-        model = tiny_models.llama()
-        model.tensors[name].flat[-1] = value
-        folder = write_model(model)
-        line = refused(run, tmp_path, folder, "--calib-dataset", text, "--work-dir", tmp_path / "out", "--w-group-size", "32", *FEW)
-        assert what in line and (name in line or "layer" in line)
-
-
-def test_bad_texts_are_refused(run, write_model, tmp_path):
-    folder = write_model(tiny_models.llama())
-    cases = [(b"ten bytes.", "10 tokens"), (b"", "0 tokens"), (b"\xff\xfe" * 200, "UTF-8")]
-    for content, what in cases:
-        path = tmp_path / "bad.txt"
-        path.write_bytes(content)
-        line = refused(run, tmp_path, folder, "--calib-dataset", path, "--work-dir", tmp_path / "out", "--w-group-size", "32", *FEW)
-        assert what in line and "bad.txt" in line
-    line = refused(run, tmp_path, folder, "--calib-dataset", "ptb", "--work-dir", tmp_path / "out", "--w-group-size", "32", *FEW)
-    assert "ptb/train.txt" in line
-    line = refused(run, tmp_path, folder, "--calib-dataset", "nothing", "--work-dir", tmp_path / "out", "--w-group-size", "32", *FEW)
-    assert "neither a file nor a data set" in line
-
-
-def test_places_that_cannot_be_written_are_refused(run, write_model, tmp_path, text):
-    folder = write_model(tiny_models.llama())
-    flags = (folder, "--calib-dataset", text, "--w-group-size", "32", *FEW)
-    assert "cannot create" in refused(run, tmp_path, *flags, "--work-dir", "/proc/nowhere/out")
-    assert "is there already" in refused(run, tmp_path, *flags, "--work-dir", folder)
-    assert "is there already" in refused(run, tmp_path, *flags, "--work-dir", text)
-    # A full disk, as far as a process can have one: files may not grow past some kilobytes.
-    line = refused(run, tmp_path, *flags, "--work-dir", tmp_path / "out", preexec_fn=limit_files)
-    assert "File too large" in line and "cannot write" in line
-
-
-def limit_files():
-    import resource
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-
-def test_what_is_no_folder_of_plain_weights_is_refused(run, write_model, quantize, tmp_path, text):
-    model = tiny_models.llama()
-    folder = write_model(model)
-    quantize(folder, "--calib-samples", "0")
-    assert "quantized already" in refused(run, tmp_path, tmp_path / "out", "--work-dir", tmp_path / "b", "--w-group-size", "32")
-    model.write_gguf(pathlib.Path(tmp_path / "a.gguf"))
-    assert "Hugging Face folder" in refused(run, tmp_path, tmp_path / "a.gguf", "--work-dir", tmp_path / "b", "--w-group-size", "32")
-    assert "4 bits alone" in refused(run, tmp_path, folder, "--work-dir", tmp_path / "b", "--w-bits", "3")
-
-
-def test_the_old_step_for_the_cache_says_that_it_is_not_needed(run, tmp_path):
-    done = run("lite", "kv_qparams", "work_dir", "workspace/triton_models/weights", "--num-tp", "1", cwd=tmp_path)
-    assert done.returncode == 0 and b"not needed" in done.stderr and not list(tmp_path.iterdir())

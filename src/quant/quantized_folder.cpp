@@ -1,4 +1,4 @@
-#include "quant/awq_folder.h"
+#include "quant/quantized_folder.h"
 
 #include <fmt/format.h>
 
@@ -16,7 +16,7 @@
 #include "model/copy_texts.h"
 #include "model/group_quantization.h"
 #include "model/tensor_view.h"
-#include "quant/awq_matrix.h"
+#include "quant/packed_matrix.h"
 
 namespace lanner::quant {
 namespace {
@@ -28,22 +28,13 @@ using model::TensorHeader;
 
 constexpr std::int64_t kPieceElements = 1 << 18;  // of a tensor that is converted
 
-TensorHeader header(std::string name, std::string_view dtype, std::vector<std::int64_t> shape) {
-  std::int64_t bytes = *model::dtype_bytes(dtype);
-  for (const std::int64_t size : shape) bytes *= size;
-  return {.name = std::move(name), .dtype = std::string(dtype), .shape = std::move(shape), .bytes = bytes};
-}
-
-/// What is made of the matrix: the shapes of model/group_quantization.h.
-Result<OutputTensor> rounded(const StoredTensor& tensor, const LinearTensor& linear, std::int64_t group_size) {
+Result<OutputTensor> rounded(const StoredTensor& tensor, const LinearTensor& linear, const Plan& plan) {
   const std::string module(model::module_of(tensor.name));
-  if (module.empty()) return unsupported(fmt::format("{}: AWQ has no name for it", tensor.name));
-  const std::int64_t words = linear.rows / kRowsOfWord;
-  const std::int64_t groups = linear.cols / group_size;
+  if (module.empty()) {
+    return unsupported(fmt::format("{}: {} has no name for it", tensor.name, method_name(plan.method)));
+  }
   OutputTensor output{.source = &tensor, .kind = OutputTensor::Kind::kRounded};
-  output.headers = {header(module + ".qweight", "I32", {linear.cols, words}),
-                    header(module + ".qzeros", "I32", {groups, words}),
-                    header(module + ".scales", "F16", {groups, linear.rows})};
+  output.headers = packed_headers(plan.method, module, linear.rows, linear.cols, plan.grouping.size);
   return output;
 }
 
@@ -51,14 +42,8 @@ OutputTensor whole(const StoredTensor& tensor) {
   // Frequencies that older checkpoints keep are made in fp32.
   const bool half = model::dense_format(tensor.dtype).has_value() && !tensor.name.ends_with("inv_freq");
   OutputTensor output{.source = &tensor, .kind = half ? OutputTensor::Kind::kHalf : OutputTensor::Kind::kCopied};
-  output.headers = {header(tensor.name, half ? "F16" : tensor.dtype, tensor.shape)};
+  output.headers = {tensor_header(tensor.name, half ? "F16" : tensor.dtype, tensor.shape)};
   return output;
-}
-
-std::int64_t bytes_of(const OutputTensor& tensor) {
-  std::int64_t bytes = 0;
-  for (const TensorHeader& one : tensor.headers) bytes += one.bytes;
-  return bytes;
 }
 
 void name_shards(std::vector<OutputShard>& shards) {
@@ -76,17 +61,17 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
 /// Writes the tensors of one shard.
 class ShardWriter {
  public:
-  ShardWriter(const model::Checkpoint& checkpoint, const AwqPlan& plan, const SmoothingFactors& factors,
-              ThreadPool& pool, model::SafetensorsWriter& writer)
-      : checkpoint_(checkpoint), plan_(plan), factors_(factors), pool_(pool), writer_(writer) {}
+  ShardWriter(const model::Checkpoint& checkpoint, const Plan& plan, const FolderContents& contents,
+              model::SafetensorsWriter& writer)
+      : checkpoint_(checkpoint), plan_(plan), contents_(contents), writer_(writer) {}
 
   Status write(const OutputTensor& tensor) {
-    const auto found = factors_.find(tensor.source->name);
-    const TensorFactors& factors = found == factors_.end() ? none_ : found->second;
+    const auto found = contents_.factors.find(tensor.source->name);
+    const TensorFactors& factors = found == contents_.factors.end() ? none_ : found->second;
     switch (tensor.kind) {
       case OutputTensor::Kind::kCopied: return writer_.append(tensor.source->bytes);
       case OutputTensor::Kind::kHalf: return write_half(tensor, factors);
-      case OutputTensor::Kind::kRounded: return write_rounded(tensor, factors);
+      case OutputTensor::Kind::kRounded: return contents_.write_rounded(tensor, factors, writer_);
     }
     return {};
   }
@@ -124,21 +109,9 @@ class ShardWriter {
     return {};
   }
 
-  Status write_rounded(const OutputTensor& tensor, const TensorFactors& factors) {
-    const std::vector<std::int64_t>& shape = tensor.source->shape;
-    LANNER_ASSIGN_OR_RETURN(
-        const DenseRows rows,
-        DenseRows::open(checkpoint_, {.name = tensor.source->name, .rows = shape[0], .cols = shape[1]}));
-    LANNER_ASSIGN_OR_RETURN(const AwqMatrix matrix, round_awq(rows, factors, plan_.group_size, pool_));
-    LANNER_RETURN_IF_ERROR(writer_.append(bytes_of(matrix.codes)));
-    LANNER_RETURN_IF_ERROR(writer_.append(bytes_of(matrix.zeros)));
-    return writer_.append(bytes_of(matrix.scales));
-  }
-
   const model::Checkpoint& checkpoint_;
-  const AwqPlan& plan_;
-  const SmoothingFactors& factors_;
-  ThreadPool& pool_;
+  const Plan& plan_;
+  const FolderContents& contents_;
   model::SafetensorsWriter& writer_;
   const TensorFactors none_;
 };
@@ -154,12 +127,29 @@ Status write_index(const std::vector<OutputShard>& shards, const std::string& fo
   return write_file_atomically((fs::path(folder) / "model.safetensors.index.json").string(), index.dump(2) + "\n");
 }
 
-Json quantized_config(const model::Checkpoint& checkpoint, const AwqPlan& plan) {
+Json quantization_config(const Plan& plan) {
+  Json config = {{"quant_method", method_name(plan.method)}};
+  if (plan.method == Method::kAwq) {
+    config.update(Json{{"version", "gemm"}, {"bits", 4}, {"group_size", plan.grouping.size}, {"zero_point", true}});
+  } else {
+    config.update(Json{{"bits", 4},
+                       {"group_size", plan.grouping.size},
+                       {"damp_percent", kDamping},
+                       {"desc_act", false},
+                       {"static_groups", false},
+                       {"sym", true},
+                       {"lm_head", false},
+                       {"true_sequential", false},
+                       {"checkpoint_format", "gptq"}});
+  }
+  return config;
+}
+
+Json quantized_config(const model::Checkpoint& checkpoint, const Plan& plan) {
   Json config = checkpoint.config();
   config["torch_dtype"] = "float16";
   if (config.contains("dtype")) config["dtype"] = "float16";  // Transformers 5 calls it so
-  config["quantization_config"] = {
-      {"quant_method", "awq"}, {"version", "gemm"}, {"bits", 4}, {"group_size", plan.group_size}, {"zero_point", true}};
+  config["quantization_config"] = quantization_config(plan);
   return config;
 }
 
@@ -171,15 +161,26 @@ std::int64_t elements_of(const OutputTensor& tensor) {
   return count;
 }
 
+std::int64_t output_bytes(const OutputTensor& tensor) {
+  std::int64_t bytes = 0;
+  for (const TensorHeader& one : tensor.headers) bytes += one.bytes;
+  return bytes;
+}
+
+LinearTensor linear_of(const OutputTensor& tensor) {
+  const std::vector<std::int64_t>& shape = tensor.source->shape;
+  return {.name = tensor.source->name, .rows = shape[0], .cols = shape[1]};
+}
+
 std::int64_t shard_bytes(const std::vector<OutputShard>& shards) {
   std::int64_t bytes = 0;
   for (const OutputShard& shard : shards) {
-    for (const OutputTensor& tensor : shard.tensors) bytes += bytes_of(tensor);
+    for (const OutputTensor& tensor : shard.tensors) bytes += output_bytes(tensor);
   }
   return bytes;
 }
 
-Result<std::vector<OutputShard>> plan_shards(const model::TensorMap& tensors, const AwqPlan& plan) {
+Result<std::vector<OutputShard>> plan_shards(const model::TensorMap& tensors, const Plan& plan) {
   std::map<std::string, LinearTensor, std::less<>> linears;
   std::set<std::string, std::less<>> norms{plan.spec.final_norm.weight};
   for (const model::LayerSpec& layer : plan.spec.layers) {
@@ -192,22 +193,22 @@ Result<std::vector<OutputShard>> plan_shards(const model::TensorMap& tensors, co
     const auto linear = linears.find(name);
     OutputTensor output = whole(tensor);
     if (linear != linears.end()) {
-      LANNER_ASSIGN_OR_RETURN(output, rounded(tensor, linear->second, plan.group_size));
+      LANNER_ASSIGN_OR_RETURN(output, rounded(tensor, linear->second, plan));
     }
     output.is_norm = norms.contains(name);
-    if (bytes > 0 && bytes + bytes_of(output) > plan.most_shard_bytes) {
+    if (bytes > 0 && bytes + output_bytes(output) > plan.most_shard_bytes) {
       shards.emplace_back();
       bytes = 0;
     }
-    bytes += bytes_of(output);
+    bytes += output_bytes(output);
     shards.back().tensors.push_back(std::move(output));
   }
   name_shards(shards);
   return shards;
 }
 
-Status write_shards(const model::Checkpoint& checkpoint, const AwqPlan& plan, const std::vector<OutputShard>& shards,
-                    const SmoothingFactors& factors, const std::string& folder, ThreadPool& pool,
+Status write_shards(const model::Checkpoint& checkpoint, const Plan& plan, const std::vector<OutputShard>& shards,
+                    const FolderContents& contents, const std::string& folder,
                     const std::function<void(std::int64_t)>& on_tensor) {
   for (const OutputShard& shard : shards) {
     const std::string path = (fs::path(folder) / shard.file).string();
@@ -223,7 +224,7 @@ Status write_shards(const model::Checkpoint& checkpoint, const AwqPlan& plan, co
     }
     for (const OutputTensor& tensor : shard.tensors) {
       if (writer) {
-        ShardWriter shard_writer(checkpoint, plan, factors, pool, *writer);
+        ShardWriter shard_writer(checkpoint, plan, contents, *writer);
         LANNER_RETURN_IF_ERROR(shard_writer.write(tensor));
       }
       on_tensor(elements_of(tensor));
@@ -233,7 +234,7 @@ Status write_shards(const model::Checkpoint& checkpoint, const AwqPlan& plan, co
   return {};
 }
 
-Status write_texts(const model::Checkpoint& checkpoint, const AwqPlan& plan, const std::vector<OutputShard>& shards,
+Status write_texts(const model::Checkpoint& checkpoint, const Plan& plan, const std::vector<OutputShard>& shards,
                    const std::string& folder) {
   LANNER_RETURN_IF_ERROR(model::copy_texts(checkpoint.path(), folder));
   if (shards.size() > 1) LANNER_RETURN_IF_ERROR(write_index(shards, folder));

@@ -13,12 +13,12 @@
 #include <vector>
 
 #include "cli/arguments.h"
+#include "cli/calibration_tokens.h"
 #include "cli/engine_flags.h"
 #include "cli/lite_report.h"
 #include "cli/output.h"
 #include "cli/progress_bar.h"
 #include "cli/verbs.h"
-#include "eval/dataset.h"
 #include "eval/memory_benchmark.h"
 #include "model/decoder_config.h"
 #include "quant/awq.h"
@@ -103,16 +103,12 @@ Result<std::vector<std::span<const std::int32_t>>> calibration_windows(const Lit
                                                                        std::int64_t most_seqlen,
                                                                        std::vector<std::int32_t>& tokens) {
   if (flags.calib_samples == 0) return std::vector<std::span<const std::int32_t>>();
-  LANNER_ASSIGN_OR_RETURN(const eval::Dataset dataset,
-                          eval::read_calibration_set(flags.calib_dataset, eval::data_folders()));
-  LANNER_ASSIGN_OR_RETURN(const auto tokenizer, checkpoint.tokenizer());
-  const auto encoded = tokenizer->encode(dataset.text, {.add_special_tokens = true, .parse_special = false});
-  if (!encoded.ok()) return with_context(encoded.status(), dataset.path);
-  tokens = *encoded;
+  LANNER_ASSIGN_OR_RETURN(CalibrationTokens text, read_calibration_tokens(flags.calib_dataset, checkpoint));
+  tokens = std::move(text.tokens);
   const std::int64_t seqlen = std::min(flags.calib_seqlen, most_seqlen);
   if (seqlen < flags.calib_seqlen) note(fmt::format("samples have {} tokens, the model's longest context", seqlen));
   auto windows = quant::draw_windows(tokens, flags.calib_samples, seqlen);
-  if (!windows.ok()) return with_context(windows.status(), dataset.path);
+  if (!windows.ok()) return with_context(windows.status(), text.path);
   return windows;
 }
 
@@ -192,7 +188,7 @@ void add_calibration_flags(CLI::App& verb, LiteFlags& flags) {
   verb.add_option("--work-dir", flags.work_dir, "The folder to write; it must not be there, or be empty");
   verb.add_option("--calib-dataset", flags.calib_dataset,
                   "The text to calibrate with: wikitext2, which comes with the program; ptb, c4 or pileval from a data "
-                  "folder; a text file, or a .jsonl file of {\"text\": …} lines");
+                  "folder; a text file, or a .jsonl file of {\"text\": …} or {\"messages\": […]} lines");
   limit(verb.add_option("--calib-samples", flags.calib_samples, "Pieces of that text; 0: round without calibration"), 0,
         1 << 20);
   limit(verb.add_option("--calib-seqlen", flags.calib_seqlen, "Tokens of a piece"), 1, 1 << 20);

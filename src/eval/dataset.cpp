@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string_view>
 #include <utility>
 
 #include "core/mapped_file.h"
 #include "core/user_folders.h"
+#include "model/json_reader.h"
 
 namespace lanner::eval {
 namespace {
@@ -27,24 +27,114 @@ bool is_within(const fs::path& path, const fs::path& folder) {
   return end == folder.end();
 }
 
-Result<std::string> join_json_lines(const std::string& lines, const std::string& path) {
-  std::istringstream input(lines);
-  std::string joined;
-  std::string line;
-  bool first = true;
-  for (std::int64_t number = 1; std::getline(input, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    const auto text = object.is_object() ? object.find("text") : object.end();
-    if (!object.is_object() || text == object.end() || !text->is_string()) {
-      return corrupt(fmt::format("{}:{}: not a JSON object with a string \"text\"", path, number));
-    }
-    if (!first) joined += "\n\n";
-    joined += text->get_ref<const std::string&>();
-    first = false;
+using model::Json;
+
+/// Of one line of a .jsonl file; what else is in it is limited as all JSON is.
+constexpr model::JsonLimits kLineLimits{.max_bytes = 64 << 20};
+
+/// Calls `visit` with each line's object and its place, which is FILE:LINE.
+template <typename Visit>
+Status for_each_json_line(std::string_view lines, std::string_view path, Visit visit) {
+  std::int64_t number = 0;
+  while (!lines.empty()) {
+    const std::string_view line = lines.substr(0, lines.find('\n'));
+    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = fmt::format("{}:{}", path, number);
+    LANNER_ASSIGN_OR_RETURN(const Json object, model::parse_json(line, where, kLineLimits));
+    LANNER_RETURN_IF_ERROR(visit(object, where));
   }
+  return {};
+}
+
+const std::string* text_of(const Json& line) {
+  const auto text = line.is_object() ? line.find("text") : line.end();
+  return line.is_object() && text != line.end() && text->is_string() ? &text->get_ref<const std::string&>() : nullptr;
+}
+
+Result<std::string> join_json_lines(const std::string& lines, const std::string& path) {
+  std::string joined;
+  bool first = true;
+  LANNER_RETURN_IF_ERROR(for_each_json_line(lines, path, [&](const Json& line, const std::string& where) -> Status {
+    const std::string* text = text_of(line);
+    if (text == nullptr) return corrupt(fmt::format("{}: not a JSON object with a string \"text\"", where));
+    if (!first) joined += "\n\n";
+    joined += *text;
+    first = false;
+    return {};
+  }));
   return joined;
 }
+
+/// Whether templates can be given it: an object with a role and something that is said, or called.
+Status check_message(const Json& message, const std::string& where) {
+  const auto has = [&](const char* key, auto is) { return message.contains(key) && is(message[key]); };
+  if (!message.is_object()) return corrupt(where + " is not an object");
+  if (!has("role", [](const Json& role) { return role.is_string(); }))
+    return corrupt(where + " has no string \"role\"");
+  const bool says = has("content", [](const Json& content) { return content.is_string() || content.is_array(); });
+  const bool calls = has("tool_calls", [](const Json& list) { return list.is_array(); });
+  return says || calls ? Status() : corrupt(where + " has no string \"content\"");
+}
+
+Result<ChatTemplateInputs> conversation_of(const Json& line, const std::string& where) {
+  if (!line.is_object() || !line.contains("messages")) {
+    return corrupt(fmt::format("{}: not a JSON object with a string \"text\" or a list \"messages\"", where));
+  }
+  const Json& messages = line["messages"];
+  if (!messages.is_array() || messages.empty()) {
+    return corrupt(fmt::format("{}: \"messages\" is not a list of messages", where));
+  }
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    LANNER_RETURN_IF_ERROR(check_message(messages[i], fmt::format("{}: messages[{}]", where, i)));
+  }
+  ChatTemplateInputs inputs;
+  inputs.messages = messages;
+  inputs.add_generation_prompt = false;
+  if (!line.contains("tools")) return inputs;
+  inputs.tools = line["tools"];
+  if (inputs.tools.is_array() || inputs.tools.is_null()) return inputs;
+  return corrupt(fmt::format("{}: \"tools\" is not a list", where));
+}
+
+/// The pieces of a .jsonl file.
+class PieceReader {
+ public:
+  PieceReader(std::string path, const RenderConversation& render) : path_(std::move(path)), render_(render) {}
+
+  Result<CalibrationSet> read(std::string_view lines) {
+    LANNER_RETURN_IF_ERROR(
+        for_each_json_line(lines, path_, [&](const Json& line, const std::string& where) { return add(line, where); }));
+    return CalibrationSet{.path = path_, .pieces = std::move(pieces_)};
+  }
+
+ private:
+  Status add(const Json& line, const std::string& where) {
+    if (const std::string* text = text_of(line)) {
+      if (pieces_.empty() || pieces_.back().is_conversation) {
+        pieces_.push_back({.text = *text});
+      } else {
+        pieces_.back().text += "\n\n" + *text;
+      }
+      return {};
+    }
+    LANNER_ASSIGN_OR_RETURN(const ChatTemplateInputs inputs, conversation_of(line, where));
+    auto rendered = render_(inputs);
+    if (!rendered.ok()) return with_context(rendered.status(), where);
+    rendered_bytes_ += static_cast<std::int64_t>(rendered->size());
+    if (rendered_bytes_ > kMaxBytes) {
+      return resource_exhausted(fmt::format("{}: the conversations come to more than {} bytes", where, kMaxBytes));
+    }
+    pieces_.push_back({.text = std::move(*rendered), .is_conversation = true});
+    return {};
+  }
+
+  const std::string path_;
+  const RenderConversation& render_;
+  std::vector<CalibrationPiece> pieces_;
+  std::int64_t rendered_bytes_ = 0;
+};
 
 /// The first of these files of a named set, by the folders first.
 Result<Dataset> read_named_set(const std::string& name, const std::vector<std::string>& files,
@@ -64,16 +154,14 @@ Result<Dataset> read_named_set(const std::string& name, const std::vector<std::s
 
 bool is_named_set(const std::string& name) { return std::ranges::find(kNamedSets, name) != kNamedSets.end(); }
 
-Result<Dataset> read_text_file(const std::string& path) {
+bool has_json_lines(const std::string& path) { return fs::path(path).extension() == ".jsonl"; }
+
+Result<std::string> read_whole_file(const std::string& path) {
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) {
     return not_found(fmt::format("{}: neither a file nor a data set by name ({})", path, fmt::join(kNamedSets, ", ")));
   }
-  LANNER_ASSIGN_OR_RETURN(std::string text, read_file(path, kMaxBytes));
-  if (fs::path(path).extension() == ".jsonl") {
-    LANNER_ASSIGN_OR_RETURN(text, join_json_lines(text, path));
-  }
-  return Dataset{.path = path, .text = std::move(text)};
+  return read_file(path, kMaxBytes);
 }
 
 /// Lines without the blanks around them, with an empty line between two.
@@ -108,16 +196,30 @@ std::vector<fs::path> data_folders() {
 
 Result<Dataset> read_dataset(const std::string& name_or_file, const std::vector<fs::path>& folders) {
   if (is_named_set(name_or_file)) return read_named_set(name_or_file, {"test.txt"}, folders);
-  return read_text_file(name_or_file);
+  LANNER_ASSIGN_OR_RETURN(std::string text, read_whole_file(name_or_file));
+  if (has_json_lines(name_or_file)) {
+    LANNER_ASSIGN_OR_RETURN(text, join_json_lines(text, name_or_file));
+  }
+  return Dataset{.path = name_or_file, .text = std::move(text)};
 }
 
-Result<Dataset> read_calibration_set(const std::string& name_or_file, const std::vector<fs::path>& folders) {
-  if (!is_named_set(name_or_file)) return read_text_file(name_or_file);
+Result<CalibrationSet> read_calibration_set(const std::string& name_or_file, const std::vector<fs::path>& folders,
+                                            const RenderConversation& render) {
+  const auto one_piece = [](std::string path, std::string text) {
+    CalibrationSet set{.path = std::move(path)};
+    set.pieces.push_back({.text = std::move(text)});
+    return set;
+  };
+  if (!is_named_set(name_or_file)) {
+    LANNER_ASSIGN_OR_RETURN(std::string text, read_whole_file(name_or_file));
+    if (has_json_lines(name_or_file)) return PieceReader(name_or_file, render).read(text);
+    return one_piece(name_or_file, std::move(text));
+  }
   const std::vector<std::string> files{"train.txt", name_or_file + ".train.txt", "valid.txt",
                                        name_or_file + ".valid.txt"};
   LANNER_ASSIGN_OR_RETURN(Dataset dataset, read_named_set(name_or_file, files, folders));
   if (name_or_file == "ptb") dataset.text = sentences(dataset.text);
-  return dataset;
+  return one_piece(std::move(dataset.path), std::move(dataset.text));
 }
 
 }  // namespace lanner::eval

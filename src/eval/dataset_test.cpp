@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace lanner::eval {
 namespace {
@@ -99,27 +101,97 @@ TEST(DataFolders, AProgramInTheBuildFolderFindsTheSourceTreesData) {
   EXPECT_EQ(dataset->text.size(), 1'256'449U);
 }
 
+/// The one piece of text that a calibration set has.
+std::string text_of(const Result<CalibrationSet>& set) {
+  EXPECT_TRUE(set.ok() && set->pieces.size() == 1 && !set->pieces.front().is_conversation) << set.status().message();
+  return set.ok() && !set->pieces.empty() ? set->pieces.front().text : std::string();
+}
+
+/// In place of a chat template: "role: content;" for each message.
+Result<std::string> render_plainly(const ChatTemplateInputs& inputs) {
+  std::string text = inputs.tools.is_null() ? "" : "[tools]";
+  for (const auto& message : inputs.messages) {
+    const auto role = message["role"].get<std::string>();
+    if (role == "nobody") return invalid_argument("no such role");
+    text += role + ": " + message.value("content", "(call)") + ";";
+  }
+  return inputs.add_generation_prompt ? text + "assistant:" : text;
+}
+
+TEST_F(DatasetTest, ConversationsAreRenderedPiecesOfTheirOwn) {
+  const std::string path =
+      write("a.jsonl",
+            R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+{"text": "one"}
+
+{"text": "two", "messages": 7}
+{"messages": [{"role": "user", "content": "\u4e09"}], "id": 1}
+{"messages": [{"role": "assistant", "tool_calls": []}], "tools": [{}]}
+{"text": "three"})");
+  const auto set = read_calibration_set(path, {}, render_plainly);
+  ASSERT_TRUE(set.ok()) << set.status().message();
+  std::vector<std::string> texts;
+  std::string kinds;
+  for (const CalibrationPiece& piece : set->pieces) {
+    texts.push_back(piece.text);
+    kinds += piece.is_conversation ? 'c' : 't';
+  }
+  EXPECT_EQ(texts, (std::vector<std::string>{"user: Hi;assistant: Ho;", "one\n\ntwo", "user: \xE4\xB8\x89;",
+                                             "[tools]assistant: (call);", "three"}));
+  EXPECT_EQ(kinds, "ctcct");
+  EXPECT_EQ(set->path, path);
+}
+
+TEST_F(DatasetTest, BadConversationsAreNamed) {
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {R"({"messages": []})", "\"messages\""},
+      {R"({"messages": {"role": "user", "content": "a"}})", "\"messages\""},
+      {R"({"messages": [{"role": "user", "content": "a"}, 5]})", "messages[1] is not an object"},
+      {R"({"messages": [{"content": "a"}]})", "messages[0] has no string \"role\""},
+      {R"({"messages": [{"role": 1, "content": "a"}]})", "messages[0] has no string \"role\""},
+      {R"({"messages": [{"role": "user", "content": null}]})", "messages[0] has no string \"content\""},
+      {R"({"messages": [{"role": "user", "content": "a"}], "tools": "all"})", "\"tools\""},
+      {R"({"messages": [{"role": "nobody", "content": "a"}]})", "no such role"},
+      {R"({"messages": [)", ""},
+      {R"({"id": 5})", "\"text\" or a list \"messages\""},
+      {"{\"messages\": " + std::string(100, '[') + std::string(100, ']') + "}", ""},
+      {"{\"messages\": [{\"role\": \"user\", \"content\": \"\xFF\"}]}", ""},
+  };
+  for (const auto& [line, what] : cases) {
+    const auto set =
+        read_calibration_set(write("bad.jsonl", "{\"text\": \"good\"}\n\n" + line + "\n"), {}, render_plainly);
+    ASSERT_FALSE(set.ok()) << line;
+    const std::string& message = set.status().message();
+    EXPECT_NE(message.find("bad.jsonl:3: "), std::string::npos) << message;
+    EXPECT_NE(message.find(what), std::string::npos) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
 TEST_F(DatasetTest, CalibrationTakesAnotherSplitThanMeasuring) {
   write("data/wikitext2/test.txt", "measured");
-  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"}).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"}, render_plainly).status().code(),
+            StatusCode::kNotFound);
   write("data/wikitext2/valid.txt", " = Title = \n one \n");
-  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"})->text, " = Title = \n one \n");
+  EXPECT_EQ(text_of(read_calibration_set("wikitext2", {folder_ / "data"}, render_plainly)), " = Title = \n one \n");
   EXPECT_EQ(read_dataset("wikitext2", {folder_ / "data"})->text, "measured");
   write("data/wikitext2/wikitext2.train.txt", "longer");
-  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "data"})->text, "longer");
+  EXPECT_EQ(text_of(read_calibration_set("wikitext2", {folder_ / "data"}, render_plainly)), "longer");
   // What is in an earlier folder wins, whichever split it is.
   write("mine/wikitext2/valid.txt", "mine");
-  EXPECT_EQ(read_calibration_set("wikitext2", {folder_ / "mine", folder_ / "data"})->text, "mine");
-  const auto missing = read_calibration_set("c4", {folder_ / "data"});
+  EXPECT_EQ(text_of(read_calibration_set("wikitext2", {folder_ / "mine", folder_ / "data"}, render_plainly)), "mine");
+  const auto missing = read_calibration_set("c4", {folder_ / "data"}, render_plainly);
   EXPECT_NE(missing.status().message().find((folder_ / "data/c4/train.txt").string()), std::string::npos);
 }
 
 TEST_F(DatasetTest, SentencesOfPtbAreJoinedByAnEmptyLine) {
   write("ptb/ptb.valid.txt", " no it was n't black monday \n\n but while \r\n");
-  EXPECT_EQ(read_calibration_set("ptb", {folder_})->text, "no it was n't black monday\n\nbut while");
+  EXPECT_EQ(text_of(read_calibration_set("ptb", {folder_}, render_plainly)), "no it was n't black monday\n\nbut while");
   // A file is taken as it is.
-  EXPECT_EQ(read_calibration_set((folder_ / "ptb/ptb.valid.txt").string(), {folder_})->text.front(), ' ');
-  EXPECT_EQ(read_calibration_set(write("a.jsonl", "{\"text\": \"one\"}"), {})->text, "one");
+  EXPECT_EQ(
+      text_of(read_calibration_set((folder_ / "ptb/ptb.valid.txt").string(), {folder_}, render_plainly)).substr(0, 1),
+      " ");
+  EXPECT_EQ(text_of(read_calibration_set(write("a.jsonl", "{\"text\": \"one\"}"), {}, render_plainly)), "one");
 }
 
 }  // namespace

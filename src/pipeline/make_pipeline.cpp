@@ -11,6 +11,7 @@
 
 #include "pipeline/answer.h"
 #include "pipeline/check_utf8.h"
+#include "pipeline/choose_template.h"
 #include "pipeline/generation_settings.h"
 #include "pipeline/grammars.h"
 #include "pipeline/template_inputs.h"
@@ -83,10 +84,7 @@ Result<std::vector<std::int32_t>> TextPipeline::prompt_tokens(const GenerationRe
   if (text.empty()) return invalid_argument("the prompt is empty");
   // Templates write special tokens as text, so the spelling of one becomes that token, in what users wrote too: as
   // everywhere in the field. A service that minds has to filter messages before they come here.
-  // Many templates write BOS themselves; then the tokenizer must not add a second one.
-  const std::string& bos = parts_.special_tokens.bos;
-  const bool has_bos = !bos.empty() && text.starts_with(bos);
-  LANNER_ASSIGN_OR_RETURN(auto ids, parts_.tokenizer->encode(text, {.add_special_tokens = !has_bos}));
+  LANNER_ASSIGN_OR_RETURN(auto ids, encode_prompt(*parts_.tokenizer, parts_.special_tokens, text));
   if (ids.empty()) return invalid_argument("the prompt has no tokens");
   return ids;
 }

@@ -6,6 +6,7 @@
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): sigaction is POSIX, not in <csignal>
 
 #include <atomic>
+#include <string>
 
 namespace lanner::cli {
 
@@ -42,6 +43,22 @@ class InterruptFlag {
   [[noreturn]] void end_program();
 
  private:
+  struct sigaction before_;
+};
+
+/// For work that leaves something behind to go on with: as long as this lives, Ctrl-C ends the program at once with
+/// kExitInterrupted, and where the file or folder `left` is there by then, says `line` on stderr. There is one at a
+/// time; an InterruptFlag may live within it. Where Ctrl-C was ignored before, as under nohup, it stays so.
+class ResumableWork {
+ public:
+  ResumableWork(std::string left, std::string line);
+  ~ResumableWork();
+  ResumableWork(const ResumableWork&) = delete;
+  ResumableWork& operator=(const ResumableWork&) = delete;
+
+ private:
+  const std::string left_;
+  const std::string line_;
   struct sigaction before_;
 };
 

@@ -18,6 +18,7 @@
 #include "core/check.h"
 #include "core/checked.h"
 #include "core/cpu_info.h"
+#include "core/crc32.h"
 #include "core/dtype.h"
 #include "core/float16.h"
 #include "core/mapped_file.h"
@@ -25,6 +26,14 @@
 
 namespace lanner {
 namespace {
+
+// --- checksums -------------------------------------------------------------------------------------------------
+
+TEST(Crc32, IsThatOfZip) {
+  EXPECT_EQ(crc32(""), 0U);
+  EXPECT_EQ(crc32("123456789"), 0xCBF43926U);  // the check value of its catalogues
+  EXPECT_EQ(crc32("\xFF\x80"), 0x3F456CADU);   // python3 -c 'import zlib; print(hex(zlib.crc32(b"\xff\x80")))'
+}
 
 // --- status ----------------------------------------------------------------------------------------------------
 

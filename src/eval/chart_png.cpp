@@ -8,6 +8,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "core/crc32.h"
 #include "eval/chart_drawing.h"
 
 namespace lanner::eval {
@@ -241,15 +242,6 @@ std::string big_endian(std::uint32_t value) {
   return bytes;
 }
 
-std::uint32_t crc(std::string_view bytes) {
-  std::uint32_t sum = 0xFFFFFFFFU;
-  for (const char byte : bytes) {
-    sum ^= static_cast<unsigned char>(byte);
-    for (int bit = 0; bit < 8; ++bit) sum = (sum & 1U) != 0 ? sum >> 1U ^ 0xEDB88320U : sum >> 1U;
-  }
-  return ~sum;
-}
-
 std::uint32_t adler(const std::vector<std::uint8_t>& bytes) {
   std::uint32_t a = 1;
   std::uint32_t b = 0;
@@ -262,7 +254,7 @@ std::uint32_t adler(const std::vector<std::uint8_t>& bytes) {
 
 std::string chunk(std::string_view name, std::string_view content) {
   const std::string body = std::string(name) + std::string(content);
-  return big_endian(static_cast<std::uint32_t>(content.size())) + body + big_endian(crc(body));
+  return big_endian(static_cast<std::uint32_t>(content.size())) + body + big_endian(crc32(body));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "model/group_quantization.h"
 #include "model/json_reader.h"
 #include "model/model_folder.h"
+#include "model/row_quantization.h"
 #include "model/stored_tensor.h"
 #include "model/tensor_view.h"
 
@@ -49,6 +50,7 @@ class FolderCheckpoint final : public Checkpoint {
 
   Status check_matrix(std::string_view name, std::int64_t rows, std::int64_t cols) const override {
     if (is_quantized(name)) return find_packed(name, rows, cols).status();
+    if (has_rows_of_codes(name)) return find_row_quantized(tensors_, name, rows, cols, folder_).status();
     return find(name, std::array{rows, cols}).status();
   }
 
@@ -60,6 +62,10 @@ class FolderCheckpoint final : public Checkpoint {
     if (is_quantized(name)) {
       LANNER_ASSIGN_OR_RETURN(const QuantizedTensors packed, find_packed(name, rows, cols));
       return unpack_quantized(packed, quantization_, folder_);
+    }
+    if (has_rows_of_codes(name)) {
+      LANNER_ASSIGN_OR_RETURN(const RowQuantizedTensors codes, find_row_quantized(tensors_, name, rows, cols, folder_));
+      return unpack_row_quantized(codes, folder_);
     }
     LANNER_ASSIGN_OR_RETURN(const StoredTensor* tensor, find(name, std::array{rows, cols}));
     return dense_matrix(*dense_format(tensor->dtype), tensor->bytes.data(), rows, cols, tensor->owner);
@@ -85,6 +91,11 @@ class FolderCheckpoint final : public Checkpoint {
   bool is_quantized(std::string_view name) const {
     const std::string_view module = module_of(name);
     return !module.empty() && !tensors_.contains(name) && tensors_.contains(std::string(module) + ".qweight");
+  }
+
+  /// Whether this is a matrix of 8 bits with a scale for each row. Modules that were not converted are plain.
+  bool has_rows_of_codes(std::string_view name) const {
+    return quantization_.has_int8_rows && is_row_quantized(tensors_, name);
   }
 
   Result<QuantizedTensors> find_packed(std::string_view name, std::int64_t rows, std::int64_t cols) const {

@@ -16,7 +16,6 @@ namespace lanner::model {
 namespace {
 
 constexpr std::int64_t kWordBits = 32;
-constexpr std::int64_t kSmallestGroup = 32;
 constexpr std::int64_t kMaxGroup = 1 << 24;
 constexpr std::array<std::int64_t, 8> kAwqOrder{0, 2, 4, 6, 1, 3, 5, 7};  // the row that each nibble holds
 constexpr std::string_view kWeight = ".weight";
@@ -82,6 +81,17 @@ Result<GroupQuantization> read_gptq(const JsonFields& fields) {
   if (words != "int32") return fields.not_supported("pack_dtype", fmt::format("'{}', not int32", printable(words)));
   LANNER_RETURN_IF_ERROR(check_names(fields, "modules_to_not_convert"));
   result.zeros_less_one = layout == "gptq";
+  return result;
+}
+
+Result<GroupQuantization> read_smooth_quant(const JsonFields& fields) {
+  LANNER_ASSIGN_OR_RETURN(const std::string dtype, fields.text_or("quant_dtype", "int8"));
+  if (dtype != "int8") {
+    return fields.not_supported("quant_dtype",
+                                fmt::format("'{}'; of smooth_quant only int8 can be read", printable(dtype)));
+  }
+  GroupQuantization result;
+  result.has_int8_rows = true;
   return result;
 }
 
@@ -157,14 +167,6 @@ std::vector<std::int32_t> read_zeros(const QuantizedTensors& tensors, const Grou
   return zeros;
 }
 
-/// The largest group that every device takes and that divides `group`.
-std::int64_t usable_group(std::int64_t group) {
-  for (const std::int64_t usable : {128, 64}) {
-    if (group % usable == 0) return usable;
-  }
-  return kSmallestGroup;
-}
-
 /// Scales and offsets, (rows, groups) after (groups, rows), and repeated for the parts of large groups.
 Status fill_scales(const QuantizedTensors& tensors, const GroupQuantization& quantization, const std::string& where,
                    ops::WeightSource& source) {
@@ -229,6 +231,13 @@ void sort_columns(std::int64_t cols, const std::vector<std::int32_t>& order, std
 
 }  // namespace
 
+std::int64_t usable_group(std::int64_t group) {
+  for (const std::int64_t usable : {128, 64}) {
+    if (group % usable == 0) return usable;
+  }
+  return kSmallestGroup;
+}
+
 std::string_view module_of(std::string_view weight) {
   return weight.ends_with(kWeight) ? weight.substr(0, weight.size() - kWeight.size()) : std::string_view();
 }
@@ -248,14 +257,18 @@ Result<GroupQuantization> read_group_quantization(const Json& config, const Json
   LANNER_ASSIGN_OR_RETURN(const auto fields, top.object("quantization_config"));
   if (!fields) return read_method(JsonFields(legacy, fmt::format("{}/{}", folder, legacy_config_name(asked))), asked);
   LANNER_ASSIGN_OR_RETURN(const std::string method, fields->text("quant_method"));
-  if (method != "awq" && method != "gptq") {
-    return fields->not_supported("quant_method", fmt::format("'{}'; awq and gptq can be read", printable(method)));
+  if (method != "awq" && method != "gptq" && method != "smooth_quant") {
+    return fields->not_supported("quant_method",
+                                 fmt::format("'{}'; awq, gptq and smooth_quant can be read", printable(method)));
   }
-  const ModelFormat format = method == "awq" ? ModelFormat::kAwq : ModelFormat::kGptq;
+  const ModelFormat format = method == "awq"    ? ModelFormat::kAwq
+                             : method == "gptq" ? ModelFormat::kGptq
+                                                : ModelFormat::kPlain;
   if (asked != ModelFormat::kPlain && asked != format) {
     return invalid_argument(fmt::format("{}/config.json: quantization_config says {}, the model format asked for is {}",
                                         folder, method, asked == ModelFormat::kAwq ? "awq" : "gptq"));
   }
+  if (format == ModelFormat::kPlain) return read_smooth_quant(*fields);
   return read_method(*fields, format);
 }
 

@@ -34,6 +34,7 @@ struct GroupQuantization {
   std::int64_t group = 0;      // input columns that share a scale; 0: as the tensors say; -1: all
   bool has_zeros = true;       // false: zeros are 8 and X.qzeros may be missing (AWQ without zero_point)
   bool zeros_less_one = true;  // GPTQ's first format
+  bool has_int8_rows = false;  // smooth_quant, of which row_quantization.h says how it is; `format` is then kPlain
 };
 
 /// The file that said the same before config.json had a quantization_config; empty for kPlain.
@@ -55,6 +56,11 @@ struct QuantizedTensors {
   std::int64_t cols = 0;
   std::int64_t groups = 0;  // divides cols
 };
+
+/// The fewest columns that share a scale where the engine computes with codes.
+inline constexpr std::int64_t kSmallestGroup = 32;
+/// The largest group that every device takes and that divides `group`, a multiple of the smallest.
+std::int64_t usable_group(std::int64_t group);
 
 /// The name of the module when `weight` is the name of a matrix, such as model.layers.0.mlp.up_proj of
 /// model.layers.0.mlp.up_proj.weight; else empty.

@@ -1,5 +1,6 @@
 #pragma once
-// From names in a DecoderSpec to packed weights on a backend. Used by Decoder::load alone.
+// From names in a DecoderSpec to packed weights on a backend. Used by Decoder::load, and by calibration for
+// products of its own.
 
 #include <cstdint>
 #include <functional>

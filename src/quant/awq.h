@@ -5,14 +5,11 @@
 #include "lanner/status.h"
 #include "model/checkpoint.h"
 #include "quant/plan.h"
+#include "quant/smoothing_run.h"
 
 namespace lanner::quant {
 
-struct AwqOptions : Options {
-  bool search_scale = false;  // scale_search.h, with the first few windows
-};
-
 /// The plan is one of Method::kAwq.
-Result<Outcome> quantize_awq(const model::Checkpoint& checkpoint, const Plan& plan, const AwqOptions& options);
+Result<Outcome> quantize_awq(const model::Checkpoint& checkpoint, const Plan& plan, const SmoothingOptions& options);
 
 }  // namespace lanner::quant

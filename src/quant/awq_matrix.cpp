@@ -26,7 +26,7 @@ class BlockRounder {
     std::ranges::fill(codes_, 0U);
     std::ranges::fill(zeros_, 0U);
     for (std::int64_t i = 0; i < kCodesOfWord; ++i) {
-      LANNER_RETURN_IF_ERROR(read(block * kCodesOfWord + i));
+      LANNER_RETURN_IF_ERROR(read_smoothed(matrix_, factors_, block * kCodesOfWord + i, row_));
       const std::uint32_t shift = 4U * kNibbleOfRow[static_cast<std::size_t>(i)];
       for (std::size_t group = 0; group < zeros_.size(); ++group) {
         LANNER_RETURN_IF_ERROR(round_group(block * kCodesOfWord + i, group, shift));
@@ -46,18 +46,6 @@ class BlockRounder {
   }
 
  private:
-  Status read(std::int64_t row) {
-    LANNER_RETURN_IF_ERROR(matrix_.read(row, row_));
-    if (!factors_.multiply_columns.empty()) {
-      for (std::size_t i = 0; i < row_.size(); ++i) row_[i] *= factors_.multiply_columns[i];
-    }
-    if (!factors_.divide_rows.empty()) {
-      const float divisor = factors_.divide_rows[static_cast<std::size_t>(row)];
-      for (float& value : row_) value /= divisor;
-    }
-    return {};
-  }
-
   Status round_group(std::int64_t row, std::size_t group, std::uint32_t shift) {
     const auto size = static_cast<std::size_t>(grouping_.size);
     const std::span<const float> values(row_.data() + group * size, size);

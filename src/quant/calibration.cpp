@@ -89,6 +89,7 @@ Status run_samples(const model::Checkpoint& checkpoint, const model::DecoderSpec
   for (std::size_t sample = 0; sample < options.windows.size(); ++sample) {
     LANNER_RETURN_IF_ERROR(read_input(sample, hidden));
     LANNER_RETURN_IF_ERROR(runner->run(hidden, observe));
+    if (observe && options.observe_sample) options.observe_sample(*runner, hidden);
     if (output != nullptr) LANNER_RETURN_IF_ERROR(output->write(sample, hidden));
     if (options.on_sample) options.on_sample();
   }

@@ -31,6 +31,9 @@ struct CalibrationOptions {
   std::array<std::string, 2> states;                   // the paths of those files
   std::size_t first_layer = 0;                         // those before it are done; their states are in the files
   ObserveInput observe;                                // of each sample, once for each layer
+  /// Called behind each sample that is observed, with what the layer makes of it, (tokens, hidden), and its keys and
+  /// values in the runner. May be empty.
+  std::function<void(const LayerRunner& runner, std::span<const float> hidden)> observe_sample;
   /// Called when all samples have been observed: the checkpoint that has the layer rounded. May be empty.
   std::function<Result<std::unique_ptr<const model::Checkpoint>>(std::size_t layer)> round_layer;
   /// Called when the states behind the layer are written; `read_input` reads the hidden states that a sample brings to

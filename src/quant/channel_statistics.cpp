@@ -1,6 +1,7 @@
 #include "quant/channel_statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -44,6 +45,39 @@ std::vector<float> ChannelStatistics::share(const std::vector<double>& sums) con
 bool ChannelStatistics::finite() const {
   // A NaN or an infinity stays in a sum.
   return std::ranges::all_of(absolute_sums_, [](double sum) { return std::isfinite(sum); });
+}
+
+void ChannelStatistics::append_to(std::string& bytes) const {
+  const auto append = [&](const auto& values) {
+    const auto part = std::as_bytes(std::span(values));
+    bytes.append(reinterpret_cast<const char*>(part.data()), part.size());
+  };
+  append(std::array{rows_});
+  append(least_);
+  append(greatest_);
+  append(sums_);
+  append(absolute_sums_);
+}
+
+Result<ChannelStatistics> ChannelStatistics::take_from(std::string_view& bytes, std::int64_t channels) {
+  ChannelStatistics result(channels);
+  std::array rows{std::int64_t{0}};
+  bool whole = true;
+  const auto take = [&](auto& values) {
+    const auto part = std::as_writable_bytes(std::span(values));
+    whole = whole && bytes.size() >= part.size();
+    if (!whole) return;
+    std::ranges::copy(std::as_bytes(std::span(bytes)).first(part.size()), part.begin());
+    bytes.remove_prefix(part.size());
+  };
+  take(rows);
+  take(result.least_);
+  take(result.greatest_);
+  take(result.sums_);
+  take(result.absolute_sums_);
+  if (!whole) return corrupt("ends too early");
+  result.rows_ = rows.front();
+  return result;
 }
 
 LayerStatistics make_layer_statistics(const model::LayerSpec& layer) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lanner/status.h"
@@ -31,6 +32,11 @@ class ChannelStatistics {
   std::vector<float> absolute_mean() const { return share(absolute_sums_); }
   /// Whether every number that was added is one.
   bool finite() const;
+
+  /// Its bytes, for this machine, behind what is there; and back, from the front of `bytes`, which is left without
+  /// them. kCorrupt where there are too few.
+  void append_to(std::string& bytes) const;
+  static Result<ChannelStatistics> take_from(std::string_view& bytes, std::int64_t channels);
 
  private:
   std::vector<float> share(const std::vector<double>& sums) const;

@@ -172,4 +172,27 @@ Status LayerRunner::run(std::span<float> hidden, const ObserveInput& observe, La
   return probe_->take_failure();
 }
 
+void LayerRunner::read_keys_and_values(std::vector<float>& keys, std::vector<float>& values) const {
+  const auto heads = static_cast<std::size_t>(cache_.layout.kv_heads);
+  const auto size = static_cast<std::size_t>(cache_.layout.head_dim);
+  const std::size_t rows = positions_.size();
+  keys.resize(rows * heads * size);
+  values.resize(rows * heads * size);
+  constexpr auto kTokens = static_cast<std::size_t>(ops::kKvBlockTokens);
+  std::vector<float> head_keys(kTokens * size);
+  std::vector<float> head_values(kTokens * size);
+  for (const std::int32_t block : blocks_) {
+    const std::size_t first = static_cast<std::size_t>(block) * kTokens;
+    for (std::size_t head = 0; head < heads; ++head) {
+      probe_->read_kv(cache_, block, 0, static_cast<std::int64_t>(head), head_keys.data(), head_values.data());
+      for (std::size_t token = 0; token < kTokens && first + token < rows; ++token) {
+        const auto from = static_cast<std::ptrdiff_t>(token * size);
+        const auto to = static_cast<std::ptrdiff_t>(((first + token) * heads + head) * size);
+        std::copy_n(head_keys.begin() + from, size, keys.begin() + to);
+        std::copy_n(head_values.begin() + from, size, values.begin() + to);
+      }
+    }
+  }
+}
+
 }  // namespace lanner::quant

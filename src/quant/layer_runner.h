@@ -56,6 +56,10 @@ class LayerRunner {
   /// The hidden states (rows, hidden) of a sequence from its first token on, which become those behind the part.
   Status run(std::span<float> hidden, const ObserveInput& observe, LayerPart part = LayerPart::kWhole);
 
+  /// The keys, after their rotation, and values of the sequence that was run, as the cache holds them: (rows,
+  /// kv_heads, head_dim) each.
+  void read_keys_and_values(std::vector<float>& keys, std::vector<float>& values) const;
+
  private:
   class Probe;
 

@@ -10,7 +10,14 @@
 
 namespace lanner::quant {
 
-const char* method_name(Method method) { return method == Method::kAwq ? "awq" : "gptq"; }
+const char* method_name(Method method) {
+  switch (method) {
+    case Method::kAwq: return "awq";
+    case Method::kGptq: return "gptq";
+    case Method::kSmoothQuant: return "smooth_quant";
+  }
+  return "";
+}
 
 model::TensorHeader tensor_header(std::string name, std::string_view dtype, std::vector<std::int64_t> shape) {
   std::int64_t bytes = *model::dtype_bytes(dtype);

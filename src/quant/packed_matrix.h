@@ -16,9 +16,9 @@ namespace lanner::quant {
 inline constexpr std::int64_t kCodesOfWord = 8;
 
 /// The methods by which a model is quantized, each with a form of its own.
-enum class Method : std::uint8_t { kAwq, kGptq };
+enum class Method : std::uint8_t { kAwq, kGptq, kSmoothQuant };
 
-/// "awq" or "gptq", as config.json and --model-format call it.
+/// "awq", "gptq" or "smooth_quant", as config.json calls it.
 const char* method_name(Method method);
 
 struct PackedMatrix {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "model/decoder_config.h"
+#include "model/group_quantization.h"
 #include "quant/smoothing.h"
 
 namespace lanner::quant {
@@ -22,18 +23,31 @@ std::int64_t largest_group_size(const model::DecoderSpec& spec, std::int64_t mos
   return found == std::end(kGroupSizes) ? 0 : *found;
 }
 
-Result<Plan> make_plan(const model::Checkpoint& checkpoint, Method method, const Grouping& grouping) {
+Result<model::DecoderSpec> read_plain_spec(const model::Checkpoint& checkpoint) {
   const std::string& path = checkpoint.path();
   if (checkpoint.kind() != model::CheckpointKind::kFolder || checkpoint.is_packed()) {
-    return unsupported(fmt::format("{}: only a Hugging Face folder can be quantized", path));
+    return unsupported(fmt::format("{}: only a Hugging Face folder can be calibrated or quantized", path));
   }
+  // A quantized matrix has no tensor of its name, and unpacking it would take long.
+  if (checkpoint.config().contains("quantization_config")) {
+    return unsupported(fmt::format("{}: is quantized already", path));
+  }
+  return model::read_decoder_spec(checkpoint);
+}
+
+Result<Plan> make_plan(const model::Checkpoint& checkpoint, Method method, const Grouping& grouping) {
   Plan plan{.method = method, .grouping = grouping};
-  LANNER_ASSIGN_OR_RETURN(plan.spec, model::read_decoder_spec(checkpoint));
+  LANNER_ASSIGN_OR_RETURN(plan.spec, read_plain_spec(checkpoint));
   for (const model::LayerSpec& layer : plan.spec.layers) {
     for (const LinearTensor& linear : linear_tensors(layer)) {
-      const auto wrong = [&](std::string_view why) { return fmt::format("{}: {}: {}", path, linear.name, why); };
-      // A quantized matrix has no tensor of this name, and unpacking it would take long.
-      if (checkpoint.config().contains("quantization_config")) return unsupported(wrong("is quantized already"));
+      const auto wrong = [&](std::string_view why) {
+        return fmt::format("{}: {}: {}", checkpoint.path(), linear.name, why);
+      };
+      if (method == Method::kSmoothQuant) {
+        if (linear.cols % model::kSmallestGroup == 0) continue;
+        return unsupported(wrong(
+            fmt::format("{} columns; weights of 8 bits need a multiple of {}", linear.cols, model::kSmallestGroup)));
+      }
       if (linear.rows % kCodesOfWord != 0) {
         return unsupported(wrong(fmt::format("{} rows; 4 bits need a multiple of {}", linear.rows, kCodesOfWord)));
       }

@@ -33,12 +33,15 @@ inline constexpr double kDamping = 0.01;
 struct Plan {
   Method method = Method::kAwq;
   model::DecoderSpec spec;
-  Grouping grouping;
+  Grouping grouping;  // of 4 bits
   std::int64_t most_shard_bytes = 2'000'000'000;
 };
 
 /// The largest of kGroupSizes up to `most` that divides the inputs of all of the model's matrices; 0: none does.
 std::int64_t largest_group_size(const model::DecoderSpec& spec, std::int64_t most);
+
+/// kUnsupported for a model that is no Hugging Face folder of plain weights.
+Result<model::DecoderSpec> read_plain_spec(const model::Checkpoint& checkpoint);
 
 /// kUnsupported for a model that is no folder of plain weights, or has matrices that the method has no form for.
 /// kInvalidArgument where the group size does not divide their inputs: see largest_group_size().

@@ -7,6 +7,7 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/float16.h"
@@ -17,6 +18,7 @@
 #include "quant/awq_matrix.h"
 #include "quant/calibration_windows.h"
 #include "quant/channel_statistics.h"
+#include "quant/int8_matrix.h"
 #include "quant/layer_runner.h"
 #include "quant/plan.h"
 #include "quant/quantized_folder.h"
@@ -62,6 +64,26 @@ TEST(ChannelStatistics, AreThoseOfAllRows) {
   EXPECT_TRUE(statistics.finite());
   statistics.add(std::array{NAN, 0.0F});
   EXPECT_FALSE(statistics.finite());
+}
+
+TEST(ChannelStatistics, ComeBackFromTheirBytes) {
+  ChannelStatistics statistics(2);
+  statistics.add(std::array{1.0F, -4.0F, 3.0F, 2.0F});
+  std::string bytes;
+  statistics.append_to(bytes);
+  statistics.append_to(bytes);
+  std::string_view rest = bytes;
+  for (int i = 0; i < 2; ++i) {
+    auto again = ChannelStatistics::take_from(rest, 2);
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(again->rows(), 2);
+    EXPECT_EQ(again->mean(), statistics.mean());
+    EXPECT_EQ(again->absolute_mean(), statistics.absolute_mean());
+    EXPECT_EQ(again->absolute_greatest(), (std::vector<float>{3, 4}));
+  }
+  EXPECT_TRUE(rest.empty());
+  rest = std::string_view(bytes).substr(0, bytes.size() / 2 - 1);
+  EXPECT_EQ(ChannelStatistics::take_from(rest, 2).status().code(), StatusCode::kCorrupt);
 }
 
 TEST(Smoothing, ScalesByHand) {
@@ -278,6 +300,40 @@ TEST(AwqMatrix, RoundsAndPacksByHand) {
   checkpoint.values["m.weight"] = values;
   const auto huge = DenseRows::open(checkpoint, {.name = "m.weight", .rows = 8, .cols = 32});
   EXPECT_EQ(round_awq(*huge, {}, {.size = 32}, **pool).status().code(), StatusCode::kCorrupt);
+}
+
+TEST(Int8Matrix, RoundsRowsByHand) {
+  FakeCheckpoint checkpoint;
+  checkpoint.shapes["m.weight"] = {3, 32};
+  std::vector<float> values(3 * 32);
+  for (std::size_t i = 0; i < 32; ++i) values[i] = static_cast<float>(i) - 31.75F;  // row 0: a scale of 1/4
+  values[32] = -254;                                                                // row 1: 2; halves go to even
+  values[33] = 1;
+  values[34] = 3;
+  checkpoint.values["m.weight"] = values;
+  const auto rows = DenseRows::open(checkpoint, {.name = "m.weight", .rows = 3, .cols = 32});
+  ASSERT_TRUE(rows.ok());
+  const auto pool = ThreadPool::create(2);
+  const auto matrix = round_int8(*rows, {}, **pool);
+  ASSERT_TRUE(matrix.ok());
+  EXPECT_EQ(matrix->scales, (std::vector<float>{0.25F, 2, 1}));  // of a row of zeros it is 1
+  for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(matrix->codes[i], static_cast<int>(4 * i) - 127);
+  EXPECT_EQ(matrix->codes[32], -127);
+  EXPECT_EQ(matrix->codes[33], 0);
+  EXPECT_EQ(matrix->codes[34], 2);
+  EXPECT_EQ(matrix->codes[64], 0);
+  // With factors: columns first.
+  TensorFactors factors;
+  factors.multiply_columns.assign(32, 3.0F);
+  factors.divide_rows.assign(3, 1.5F);
+  EXPECT_EQ(round_int8(*rows, factors, **pool)->scales[0], 0.5F);
+  // Powers of two as scales of columns change nothing where all are the same.
+  const auto weights = int8_weights(*rows, std::vector<float>(32, 4.0F));
+  ASSERT_TRUE(weights.ok());
+  EXPECT_EQ((*weights)[3], values[3]);
+  EXPECT_EQ((*weights)[33], 0.0F);
+  factors.multiply_columns.assign(32, 3e38F);
+  EXPECT_EQ(round_int8(*rows, factors, **pool).status().code(), StatusCode::kCorrupt);
 }
 
 TEST(Plan, GroupsMustFitAllMatrices) {

@@ -37,16 +37,21 @@ void Progress::add(double work) {
   if (report_ && total_ > 0) report_(std::min(done_ / total_, 1.0));
 }
 
-model::Json settings_of(const model::Checkpoint& checkpoint, const Plan& plan, const Options& options) {
+model::Json calibration_settings(const model::Checkpoint& checkpoint, const Options& options) {
   std::error_code error;
   const fs::path path = fs::weakly_canonical(checkpoint.path(), error);
   return {{"version", std::string(version())},
-          {"method", method_name(plan.method)},
           {"model", error ? checkpoint.path() : path.string()},
           {"model size", checkpoint.tensor_bytes()},
-          {"calibration", fmt::format("{} samples, {:016x}", options.windows.size(), hash_of(options.windows))},
-          {"symmetry", plan.grouping.symmetric},
-          {"group size", plan.grouping.size}};
+          {"calibration", fmt::format("{} samples, {:016x}", options.windows.size(), hash_of(options.windows))}};
+}
+
+model::Json settings_of(const model::Checkpoint& checkpoint, const Plan& plan, const Options& options) {
+  model::Json settings = calibration_settings(checkpoint, options);
+  settings["method"] = method_name(plan.method);
+  settings["symmetry"] = plan.grouping.symmetric;
+  settings["group size"] = plan.grouping.size;
+  return settings;
 }
 
 QuantizeRun::QuantizeRun(const model::Checkpoint& checkpoint, const Plan& plan, const Options& options,
@@ -76,35 +81,34 @@ Result<Outcome> QuantizeRun::run() {
   return outcome;
 }
 
-double QuantizeRun::layer_weights(std::size_t layer) const {
-  double weights = 0;
-  for (const LinearTensor& linear : linear_tensors(plan_.spec.layers[layer])) {
-    weights += static_cast<double>(linear.rows) * static_cast<double>(linear.cols);
-  }
-  return weights;
+double QuantizeRun::layer_weights(std::size_t layer) const { return quant::layer_weights(plan_.spec.layers[layer]); }
+
+CalibrationOptions calibration_options(const Options& options, const WorkFolder& folder) {
+  CalibrationOptions calibration{.windows = options.windows, .threads = options.threads};
+  calibration.states[0] = folder.scratch_file("hidden-0");
+  calibration.states[1] = folder.scratch_file("hidden-1");
+  return calibration;
 }
 
-CalibrationOptions QuantizeRun::calibration_options() const {
-  CalibrationOptions calibration{.windows = options_.windows, .threads = options_.threads};
-  calibration.states[0] = folder_.scratch_file("hidden-0");
-  calibration.states[1] = folder_.scratch_file("hidden-1");
-  return calibration;
+std::size_t done_layers(const WorkFolder& folder, std::size_t layers,
+                        const std::function<std::string(std::size_t)>& file) {
+  std::error_code error;
+  std::size_t layer = 0;
+  while (layer < layers && fs::exists(folder.scratch_file(file(layer)), error)) ++layer;
+  return layer;
 }
 
 Status QuantizeRun::check_room(const std::vector<OutputShard>& shards) const {
   if (options_.resume) return {};  // a part of it is there
   constexpr std::int64_t kTextBytes = 64 << 20;
   const std::int64_t scratch = options_.windows.empty() ? 0 : layer_file_bytes(shards);
-  return folder_.check_room(shard_bytes(shards) + state_bytes(plan_.spec, calibration_options()) + scratch +
-                            kTextBytes);
+  return folder_.check_room(shard_bytes(shards) + state_bytes(plan_.spec, calibration_options(options_, folder_)) +
+                            scratch + kTextBytes);
 }
 
 std::size_t QuantizeRun::done_layers() const {
   if (options_.windows.empty()) return plan_.spec.layers.size();
-  std::error_code error;
-  std::size_t layer = 0;
-  while (layer < plan_.spec.layers.size() && fs::exists(folder_.scratch_file(layer_file(layer)), error)) ++layer;
-  return layer;
+  return quant::done_layers(folder_, plan_.spec.layers.size(), [this](std::size_t layer) { return layer_file(layer); });
 }
 
 double QuantizeRun::work_of_sample(std::size_t layer) const {
@@ -125,7 +129,7 @@ void QuantizeRun::expect_work(std::size_t first_layer, const std::vector<OutputS
 
 Status QuantizeRun::calibrate_from(std::size_t first_layer) {
   if (first_layer == plan_.spec.layers.size()) return {};
-  CalibrationOptions calibration = calibration_options();
+  CalibrationOptions calibration = calibration_options(options_, folder_);
   calibration.first_layer = first_layer;
   std::size_t layer = first_layer;
   calibration.on_sample = [&] { progress_.add(work_of_sample(layer)); };

@@ -31,7 +31,14 @@ class Progress {
   double done_ = 0;
 };
 
-/// What must be the same for a run to be gone on with.
+/// Windows, threads and the files of hidden states.
+CalibrationOptions calibration_options(const Options& options, const WorkFolder& folder);
+/// The first layers of which the scratch file is there.
+std::size_t done_layers(const WorkFolder& folder, std::size_t layers,
+                        const std::function<std::string(std::size_t)>& file);
+
+/// What must be the same for a run to be gone on with, as far as every calibration has it, and of a plan.
+model::Json calibration_settings(const model::Checkpoint& checkpoint, const Options& options);
 model::Json settings_of(const model::Checkpoint& checkpoint, const Plan& plan, const Options& options);
 
 class QuantizeRun {
@@ -70,7 +77,6 @@ class QuantizeRun {
   std::int64_t tokens() const { return static_cast<std::int64_t>(options_.windows.front().size()); }
 
  private:
-  CalibrationOptions calibration_options() const;
   Status check_room(const std::vector<OutputShard>& shards) const;
   /// Layers that are done already.
   std::size_t done_layers() const;

@@ -16,6 +16,7 @@
 #include "model/copy_texts.h"
 #include "model/group_quantization.h"
 #include "model/tensor_view.h"
+#include "quant/int8_matrix.h"
 #include "quant/packed_matrix.h"
 
 namespace lanner::quant {
@@ -34,7 +35,9 @@ Result<OutputTensor> rounded(const StoredTensor& tensor, const LinearTensor& lin
     return unsupported(fmt::format("{}: {} has no name for it", tensor.name, method_name(plan.method)));
   }
   OutputTensor output{.source = &tensor, .kind = OutputTensor::Kind::kRounded};
-  output.headers = packed_headers(plan.method, module, linear.rows, linear.cols, plan.grouping.size);
+  output.headers = plan.method == Method::kSmoothQuant
+                       ? int8_headers(module, linear.rows, linear.cols)
+                       : packed_headers(plan.method, module, linear.rows, linear.cols, plan.grouping.size);
   return output;
 }
 
@@ -129,6 +132,10 @@ Status write_index(const std::vector<OutputShard>& shards, const std::string& fo
 
 Json quantization_config(const Plan& plan) {
   Json config = {{"quant_method", method_name(plan.method)}};
+  if (plan.method == Method::kSmoothQuant) {
+    config["quant_dtype"] = "int8";
+    return config;
+  }
   if (plan.method == Method::kAwq) {
     config.update(Json{{"version", "gemm"}, {"bits", 4}, {"group_size", plan.grouping.size}, {"zero_point", true}});
   } else {

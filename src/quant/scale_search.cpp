@@ -1,5 +1,6 @@
 #include "quant/scale_search.h"
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <memory>
@@ -8,7 +9,6 @@
 
 #include "model/forwarding_checkpoint.h"
 #include "model/tensor_view.h"
-#include "quant/awq_matrix.h"
 #include "quant/dense_rows.h"
 #include "quant/layer_runner.h"
 #include "quant/smoothing.h"
@@ -75,7 +75,7 @@ class Search {
   /// The mean of the samples' best ratios.
   Result<double> best_ratio(const SmoothingGroup& group, std::span<const float> inputs) {
     LANNER_ASSIGN_OR_RETURN(const auto gains, norm_gains(checkpoint_, spec_, group));
-    LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint_, group.linears, search_.grouping.size));
+    LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint_, group.linears, search_.group_size));
     std::vector<double> least(samples_.size(), std::numeric_limits<double>::infinity());
     std::vector<double> best(samples_.size());
     for (int step = 0; step < kSearchedRatios; ++step) {
@@ -114,7 +114,7 @@ class Search {
     ReplacingCheckpoint rounded(checkpoint_);
     for (const LinearTensor& linear : group.linears) {
       LANNER_ASSIGN_OR_RETURN(const DenseRows rows, DenseRows::open(checkpoint_, linear));
-      LANNER_ASSIGN_OR_RETURN(std::vector<float> values, rounded_weights(rows, scales, search_.grouping));
+      LANNER_ASSIGN_OR_RETURN(std::vector<float> values, search_.round(rows, scales));
       rounded.replace(linear.name, std::move(values));
     }
     const LayerPart part = part_of(group);
@@ -137,6 +137,19 @@ class Search {
 };
 
 }  // namespace
+
+ScaleSearch make_scale_search(std::span<const std::span<const std::int32_t>> windows, int threads) {
+  constexpr std::size_t kSearchedSamples = 4;
+  return {.rows = static_cast<std::int64_t>(windows.front().size()),
+          .samples = std::min(windows.size(), kSearchedSamples),
+          .threads = threads};
+}
+
+double work_of_ratio(const ScaleSearch& search, const model::LayerSpec& layer) {
+  constexpr double kTokensOfLoading = 200;  // what loading a layer with other weights costs
+  return layer_weights(layer) *
+         (0.5 * static_cast<double>(search.samples) * static_cast<double>(search.rows) + kTokensOfLoading);
+}
 
 Result<std::vector<double>> search_ratios(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                                           std::size_t layer, const LayerStatistics& statistics,

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "lanner/status.h"
@@ -17,20 +18,30 @@
 #include "model/decoder_spec.h"
 #include "quant/calibration.h"
 #include "quant/channel_statistics.h"
-#include "quant/group_rounding.h"
+#include "quant/dense_rows.h"
 
 namespace lanner::quant {
 
 inline constexpr int kSearchedRatios = 20;
 
+/// What a matrix (rows, cols) becomes when its columns are multiplied by `scales`, rounded, and divided by them again.
+using RoundWeights = std::function<Result<std::vector<float>>(const DenseRows& matrix, std::span<const float> scales)>;
+
 struct ScaleSearch {
-  Grouping grouping;
+  std::int64_t group_size = 0;  // of the weights' part in the scales, see smoothing.h
+  RoundWeights round;
   std::int64_t rows = 0;    // tokens of a sample
   std::size_t samples = 0;  // the first ones are tried
   int threads = 0;
   ReadInput read_input;
   std::function<void()> on_ratio;  // each that was tried; may be empty
 };
+
+/// With the first few of these windows.
+ScaleSearch make_scale_search(std::span<const std::span<const std::int32_t>> windows, int threads);
+/// What trying one ratio costs, in products of a weight of the layer with a token: about half of the layer for each
+/// sample.
+double work_of_ratio(const ScaleSearch& search, const model::LayerSpec& layer);
 
 /// One ratio for each of the layer's smoothing_groups().
 Result<std::vector<double>> search_ratios(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,

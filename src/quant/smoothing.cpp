@@ -56,6 +56,26 @@ void divide_front(const model::ProjectionSpec& front, std::span<const float> sca
 
 }  // namespace
 
+Status read_smoothed(const DenseRows& matrix, const TensorFactors& factors, std::int64_t row, std::span<float> values) {
+  LANNER_RETURN_IF_ERROR(matrix.read(row, values));
+  if (!factors.multiply_columns.empty()) {
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] *= factors.multiply_columns[i];
+  }
+  if (!factors.divide_rows.empty()) {
+    const float divisor = factors.divide_rows[static_cast<std::size_t>(row)];
+    for (float& value : values) value /= divisor;
+  }
+  return {};
+}
+
+double layer_weights(const model::LayerSpec& layer) {
+  double weights = 0;
+  for (const LinearTensor& linear : linear_tensors(layer)) {
+    weights += static_cast<double>(linear.rows) * static_cast<double>(linear.cols);
+  }
+  return weights;
+}
+
 std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer) {
   return tensors_of({&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down});
 }

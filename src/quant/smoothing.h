@@ -5,7 +5,7 @@
 // A smoothed group is the Linears that read one input, behind what makes that input: a norm, or the rows of another
 // Linear. For input channel j, with a the greatest magnitude of the input that calibration saw:
 //
-//     w_j = mean over all rows of all the Linears of |W_rj| / (greatest |W_r| in its group of columns)
+//     w_j = mean over all rows of all the Linears of |W_rj| / (greatest |W_r| in its group of columns, or in the row)
 //     s_j = max(a_j^0.5 / max(w_j^0.5, 1e-4), 1e-4),  then  s_j /= sqrt(max(s) * min(s))
 //
 // over the channels whose norm has a gain; in the others s_j = 1. Column j of the Linears is multiplied by s_j; the
@@ -28,11 +28,16 @@
 
 namespace lanner::quant {
 
+class DenseRows;
+
 /// What smoothing does to one tensor of the checkpoint, first to its columns.
 struct TensorFactors {
   std::vector<float> multiply_columns;  // (cols) or empty
   std::vector<float> divide_rows;       // (rows; of a norm or a bias its elements) or empty
 };
+
+/// Row `row` of the matrix with these factors into `values`, (cols).
+Status read_smoothed(const DenseRows& matrix, const TensorFactors& factors, std::int64_t row, std::span<float> values);
 
 /// By the names that the checkpoint gives its tensors.
 using SmoothingFactors = std::map<std::string, TensorFactors, std::less<>>;
@@ -49,6 +54,9 @@ std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer);
 /// Those of them that read one input.
 std::vector<LinearTensor> linear_tensors(const model::LayerSpec& layer, LinearInput input);
 
+/// Elements of all of them.
+double layer_weights(const model::LayerSpec& layer);
+
 /// Whose columns are multiplied, by what input, and what makes it.
 struct SmoothingGroup {
   LinearInput input = LinearInput::kAttention;
@@ -58,6 +66,9 @@ struct SmoothingGroup {
 };
 
 std::vector<SmoothingGroup> smoothing_groups(const model::DecoderSpec& spec, const model::LayerSpec& layer);
+
+/// In place of the columns of a group: all of a row.
+inline constexpr std::int64_t kWholeRow = std::int64_t{1} << 40;
 
 /// s of each of a layer's groups, in their order.
 using GroupScales = std::vector<std::vector<float>>;

@@ -30,7 +30,14 @@ Status check_destination(const std::string& place) {
   return conflict(fmt::format("{}: is there already; remove it or name another folder", place));
 }
 
+std::string without_slash(const std::string& folder) {
+  const fs::path normal = fs::path(folder).lexically_normal();
+  return (normal.has_filename() ? normal : normal.parent_path()).string();
+}
+
 }  // namespace
+
+std::string WorkFolder::partial_path(const std::string& destination) { return without_slash(destination) + ".part"; }
 
 WorkFolder::WorkFolder(std::string partial, std::string place, int descriptor)
     : partial_(std::move(partial)), place_(std::move(place)), descriptor_(descriptor) {}
@@ -47,10 +54,8 @@ WorkFolder::~WorkFolder() {
 }
 
 Result<WorkFolder> WorkFolder::open(const std::string& destination, const model::Json& settings, bool resume) {
-  fs::path normal = fs::path(destination).lexically_normal();
-  if (!normal.has_filename()) normal = normal.parent_path();
-  const std::string place = normal.string();
-  const std::string partial = place + ".part";
+  const std::string place = without_slash(destination);
+  const std::string partial = partial_path(destination);
   LANNER_RETURN_IF_ERROR(check_destination(place));
   std::error_code error;
   const bool was_there = fs::exists(partial, error);

@@ -15,6 +15,9 @@ namespace lanner::quant {
 
 class WorkFolder {
  public:
+  /// DESTINATION.part.
+  static std::string partial_path(const std::string& destination);
+
   /// `settings`: what the run was asked for, an object; with `resume` the folder may be there, and must say the same.
   /// kConflict when the destination is there already and holds something, or the folder is there and is not to be
   /// resumed, or another run has it.

@@ -37,7 +37,7 @@ def test_verbs_to_come_say_so(run, verb):
     assert verb.split()[-1] not in run(*group, "--help").stdout.decode()
 
 
-@pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("lite",), ("lite", "auto_awq"), ("lite", "auto_gptq"), ("lite", "kv_qparams"), ("benchmark",),
+@pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("lite",), ("lite", "auto_awq"), ("lite", "auto_gptq"), ("lite", "calibrate"), ("lite", "smooth_quant"), ("lite", "kv_qparams"), ("benchmark",),
                                   ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "memory"),
                                   ("benchmark", "throughput"), ("benchmark", "serving"),
                                   ("serve",), ("serve", "api_server"), ("serve", "api_client"), ("serve", "proxy"), ("convert",), ("check_env",), ("list",), ("completion",)])
@@ -55,7 +55,7 @@ def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
 
     assert verbs() == {"chat", "serve", "lite", "eval", "benchmark", "convert", "check_env", "list", "completion"}
     assert verbs("serve") == {"api_server", "api_client", "proxy"}
-    assert verbs("lite") == {"auto_awq", "auto_gptq", "kv_qparams"}
+    assert verbs("lite") == {"auto_awq", "auto_gptq", "calibrate", "kv_qparams", "smooth_quant"}
     assert verbs("eval") == {"perplexity", "compare"}
     assert verbs("benchmark") == {"generation", "kernels", "memory", "throughput", "serving"}
 

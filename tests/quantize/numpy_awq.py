@@ -67,7 +67,7 @@ def dequantize(tensors, module):
 
 def relative_weights(weights, group):
     joined = np.concatenate(weights).astype(F)
-    grouped = np.abs(joined).reshape(joined.shape[0], -1, group)
+    grouped = np.abs(joined).reshape(joined.shape[0], -1, group or joined.shape[1])  # none: rows are groups
     share = grouped / grouped.max(axis=2, keepdims=True)
     return share.reshape(joined.shape).astype(np.float64).mean(axis=0).astype(F)
 

@@ -1,0 +1,56 @@
+"""Ctrl-C in the middle of `lanner lite`: one line says what is left and how to go on, and going on works."""
+
+import shlex
+import signal
+import subprocess
+import time
+
+import pytest
+from quantize_support import BINARY, wide_model, write_tokenizer
+
+FEW = ("--calib-seqlen", "256", "--calib-samples", "24")
+
+@pytest.fixture(scope="module")
+def slow_folder(tmp_path_factory):
+    """One that takes some seconds."""
+    folder = tmp_path_factory.mktemp("slow") / "model"
+    wide_model(8).write_folder(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def interrupt(arguments, environment, wait):
+    process = subprocess.Popen([BINARY, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not wait():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    return process.returncode, out, said.decode()
+
+
+@pytest.mark.parametrize(("verb", "flags", "kind"), [
+    ("auto_awq", ("--w-group-size=64", "--no-report"), "scales"), ("calibrate", (), "statistics")])
+def test_an_interrupted_run_says_how_to_go_on(slow_folder, environment, run, text, tmp_path, verb, flags, kind):
+    out = tmp_path / "my out"
+    part = tmp_path / "my out.part"
+    code, shown, said = interrupt(
+        ("lite", verb, slow_folder, "--calib-dataset", text, *FEW, *flags, "--work-dir", f"{out}/"), environment,
+        lambda: len(list(part.glob(f"unfinished/*.{kind}"))) >= 2)
+    assert code == 130 and shown == b"" and said.count("\n") == 1
+    assert said.startswith(f"lanner: interrupted: {part} is left; to go on: lanner lite {verb} ")
+    assert part.exists() and not out.exists()
+    words = shlex.split(said[said.index("lanner lite") :])
+    assert words[-1] == "--resume"
+    done = run(*words[1:])
+    assert done.returncode == 0, done.stderr.decode()
+    assert not part.exists() and len(list(out.iterdir())) >= 2
+
+
+def test_what_leaves_nothing_says_nothing(slow_folder, environment, text, tmp_path):
+    """In the report the model is there already, and nothing is to be gone on with."""
+    out = tmp_path / "out"
+    code, shown, said = interrupt(
+        ("lite", "auto_awq", slow_folder, "--calib-dataset", text, "--calib-samples", "0", "--w-group-size=64",
+         "--report-windows", "1000", "--work-dir", out), environment, out.exists)
+    assert code == 130 and said == "" and (out / "config.json").exists()

@@ -143,7 +143,9 @@ TEST_F(DatasetTest, ConversationsAreRenderedPiecesOfTheirOwn) {
 }
 
 TEST_F(DatasetTest, BadConversationsAreNamed) {
-  const std::vector<std::pair<std::string, std::string>> cases{
+  std::string deep = "{\"messages\": ";
+  deep.append(100, '[').append(100, ']').append("}");
+  const std::vector<std::pair<const char*, const char*>> cases{
       {R"({"messages": []})", "\"messages\""},
       {R"({"messages": {"role": "user", "content": "a"}})", "\"messages\""},
       {R"({"messages": [{"role": "user", "content": "a"}, 5]})", "messages[1] is not an object"},
@@ -154,14 +156,14 @@ TEST_F(DatasetTest, BadConversationsAreNamed) {
       {R"({"messages": [{"role": "nobody", "content": "a"}]})", "no such role"},
       {R"({"messages": [)", ""},
       {R"({"id": 5})", "\"text\" or a list \"messages\""},
-      {"{\"messages\": " + std::string(100, '[') + std::string(100, ']') + "}", ""},
+      {deep.c_str(), ""},
       {"{\"messages\": [{\"role\": \"user\", \"content\": \"\xFF\"}]}", ""},
   };
   for (const auto& [line, what] : cases) {
-    const auto set =
-        read_calibration_set(write("bad.jsonl", "{\"text\": \"good\"}\n\n" + line + "\n"), {}, render_plainly);
+    const std::string content = std::string("{\"text\": \"good\"}\n\n") + line + "\n";
+    const auto set = read_calibration_set(write("bad.jsonl", content), {}, render_plainly);
     ASSERT_FALSE(set.ok()) << line;
-    const std::string& message = set.status().message();
+    const std::string message = set.status().message();
     EXPECT_NE(message.find("bad.jsonl:3: "), std::string::npos) << message;
     EXPECT_NE(message.find(what), std::string::npos) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;

@@ -80,8 +80,8 @@ INPUTS_AND_PRODUCTS = [
              "lower[p]", LINEAR_ADD),
     Mutation("codes: high half counted 129 times", KERNELS, "add_int(times_low_steps(upper[p]), lower[p])",
              "add_int(add_int(times_low_steps(upper[p]), upper[p]), lower[p])", LINEAR_ADD),
-    Mutation("quantized: scale of the group before", KERNELS, "mul(Scales::load16(meta), x.scale)",
-             "mul(Scales::load16(meta - (g > 0 ? layout.group_bytes : 0)), x.scale)", LINEAR_ADD),
+    Mutation("quantized: scale of the group before", KERNELS, "scale[p] = Layout::Scales::load16(meta)",
+             "scale[p] = Layout::Scales::load16(meta - layout.group_bytes)", LINEAR_ADD),
     Mutation("quantized: offsets dropped", KERNELS, "fma(offset[p], x.sum, sum)",
              "sum", LINEAR_ADD),
     Mutation("quantized: offsets packed for the next row", PACK, "code_bytes + (kPanelRows + lane) * scale_bytes",
@@ -106,8 +106,8 @@ INPUTS_AND_PRODUCTS = [
     Mutation("exact arithmetic ignored", PACK, "arithmetic == Arithmetic::kExact", "false", LINEAR_ADD),
     Mutation("threads: a worker skips the last panel of its run", LINEAR, "begin + (turn < runs ? wide : 1)",
              "begin + (turn < runs ? wide - 1 : 1)", LINEAR_ADD),
-    Mutation("rows: a single row's bits differ by a rounding", KERNELS, "mul(Scales::load16(meta), x.scale)",
-             "mul(mul(Scales::load16(meta), x.scale), set1(1.0000001F))", "Independence.*"),
+    Mutation("rows: a single row's bits differ by a rounding", KERNELS, "sum[p] = fma(to_float(dot), mul(scale[p], x.scale), sum[p])",
+             "sum[p] = fma(to_float(dot), mul(mul(scale[p], x.scale), set1(1.0000001F)), sum[p])", "Independence.*"),
 ]
 
 TILES_OF_BF16 = [
@@ -179,13 +179,15 @@ KV_CODES_TESTS = "KvCodes.*:AttentionOfCodes.*:NotANumber.*"
 CACHED_CODES = [
     Mutation("kv codes: truncated", KV_CODES, "round(min(max(counted, zero()), set1(kLargest)))",
              "round(sub(min(max(counted, zero()), set1(kLargest)), set1(0.5F)))", KV_CODES_TESTS),
-    Mutation("kv codes: neighbours swapped", KV_CODES, "codes[i] + 16 * codes[i + 1]", "codes[i + 1] + 16 * codes[i]",
+    Mutation("kv codes: halves swapped", KV_CODES, "codes[i + j] + 16 * codes[i + kWord + j]",
+             "codes[i + kWord + j] + 16 * codes[i + j]",
              KV_CODES_TESTS),
     Mutation("kv codes: what is no number passes", KV_CODES, "step + reduce_add(poison)", "step", KV_CODES_TESTS),
-    Mutation("kv codes: min of a key lost", KV_CODES, "fma(sum[n][v], step, mul(smallest, set1(q_sums[n])))",
-             "mul(sum[n][v], step)", KV_CODES_TESTS),
-    Mutation("kv codes: scale of a value lost", KV_CODES, "mul(weight, step)", "weight", KV_CODES_TESTS),
-    Mutation("kv codes: min of a value lost", KV_CODES, "add(sum[n][v], set1(offsets[n]))", "sum[n][v]", KV_CODES_TESTS),
+    Mutation("kv codes: min of a key lost", KV_CODES, "fma(product, step, mul(smallest, set1(q.sums[n])))",
+             "mul(product, step)", KV_CODES_TESTS),
+    Mutation("kv codes: scale of a value lost", KV_CODES, "mul(weight, load_parameters(scales, tokens - t))", "weight", KV_CODES_TESTS),
+    Mutation("kv codes: min of a value lost", KV_CODES, "fma(sum, set1(weights.rows[n].scale), set1(weights.offsets[n]))",
+             "mul(sum, set1(weights.rows[n].scale))", KV_CODES_TESTS),
 ]
 
 ATTENTIONS = [

@@ -155,7 +155,7 @@ std::vector<int> parse_processor_list(std::string_view text) {
 Processors describe_processors(const std::vector<int>& allowed, const std::string& root) {
   LANNER_CHECK(!allowed.empty());
   std::vector<Processor> processors = read_processors(allowed, root);
-  std::ranges::stable_sort(processors, {}, [](const Processor& p) { return std::tuple(p.turn, p.slow, p.id); });
+  std::ranges::sort(processors, {}, [](const Processor& p) { return std::tuple(p.turn, p.slow, p.id); });
   Processors result;
   for (const Processor& processor : processors) result.ids.push_back(processor.id);
   const auto cores = [&](bool slow) {

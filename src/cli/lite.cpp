@@ -78,12 +78,17 @@ std::string command_with(const CLI::App& verb, const std::string& model, const s
   return command + " " + flag + (value.empty() ? "" : " " + value);
 }
 
-/// A verb's work. Ctrl-C says how to go on with it.
-int run_resumably(const CLI::App& verb, const LiteFlags& flags, const std::function<Status()>& work) {
-  const std::string part = quant::WorkFolder::partial_path(flags.work_dir);
-  const ResumableWork resumable(part, printable(fmt::format("lanner: interrupted: {} is left; to go on: {}", part,
-                                                            command_with(verb, flags.source.model, "--resume", ""))));
-  return exit_code(work());
+/// What the verb does, of which Ctrl-C says how to go on with it.
+void set_work(CLI::App& verb, Run& run, const std::shared_ptr<LiteFlags>& flags, const std::function<Status()>& work) {
+  verb.callback([&verb, &run, flags, work] {
+    run = [&verb, flags, work] {
+      const std::string part = quant::WorkFolder::partial_path(flags->work_dir);
+      const std::string command = command_with(verb, flags->source.model, "--resume", "");
+      const ResumableWork resumable(
+          part, printable(fmt::format("lanner: interrupted: {} is left; to go on: {}", part, command)));
+      return exit_code(work());
+    };
+  });
 }
 
 /// Those of all verbs that calibrate.
@@ -352,22 +357,14 @@ void add_auto_awq(CLI::App& group, Run& run) {
   add_weight_flags(*verb, *flags);
   verb->add_flag("--w-sym", flags->w_sym, "Steps on both sides of zero alike: every zero point is 8");
   add_search_flag(*verb, *flags);
-  verb->callback([&run, flags, verb] {
-    run = [flags, verb] {
-      return run_resumably(*verb, *flags, [&] { return run_quantizer(*verb, *flags, quant::Method::kAwq); });
-    };
-  });
+  set_work(*verb, run, flags, [flags, verb] { return run_quantizer(*verb, *flags, quant::Method::kAwq); });
 }
 
 void add_auto_gptq(CLI::App& group, Run& run) {
   const auto flags = std::make_shared<LiteFlags>();
   CLI::App* verb = group.add_subcommand("auto_gptq", "Weights of 4 bits by GPTQ, as a Hugging Face folder");
   add_weight_flags(*verb, *flags);
-  verb->callback([&run, flags, verb] {
-    run = [flags, verb] {
-      return run_resumably(*verb, *flags, [&] { return run_quantizer(*verb, *flags, quant::Method::kGptq); });
-    };
-  });
+  set_work(*verb, run, flags, [flags, verb] { return run_quantizer(*verb, *flags, quant::Method::kGptq); });
 }
 
 void add_smooth_quant(CLI::App& group, Run& run) {
@@ -379,11 +376,7 @@ void add_smooth_quant(CLI::App& group, Run& run) {
              "What weights become; only int8 so far");
   add_search_flag(*verb, *flags);
   add_compatible_flags(*verb, *flags);
-  verb->callback([&run, flags, verb] {
-    run = [flags, verb] {
-      return run_resumably(*verb, *flags, [&] { return run_quantizer(*verb, *flags, quant::Method::kSmoothQuant); });
-    };
-  });
+  set_work(*verb, run, flags, [flags, verb] { return run_quantizer(*verb, *flags, quant::Method::kSmoothQuant); });
 }
 
 void add_calibrate(CLI::App& group, Run& run) {
@@ -392,9 +385,7 @@ void add_calibrate(CLI::App& group, Run& run) {
   add_calibration_flags(*verb, *flags, "Pieces of that text");
   add_search_flag(*verb, *flags);
   add_compatible_flags(*verb, *flags);
-  verb->callback([&run, flags, verb] {
-    run = [flags, verb] { return run_resumably(*verb, *flags, [&] { return run_calibrate(*flags); }); };
-  });
+  set_work(*verb, run, flags, [flags] { return run_calibrate(*flags); });
 }
 
 }  // namespace

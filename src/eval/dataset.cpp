@@ -5,18 +5,20 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <optional>
 #include <sstream>
 #include <string_view>
 #include <utility>
 
 #include "core/mapped_file.h"
 #include "core/user_folders.h"
-#include "model/json_reader.h"
+#include "eval/json_lines.h"
 
 namespace lanner::eval {
 namespace {
 
 namespace fs = std::filesystem;
+using model::Json;
 
 // Only wikitext2 ships with the program.
 constexpr std::array<std::string_view, 4> kNamedSets{"wikitext2", "ptb", "c4", "pileval"};
@@ -27,44 +29,19 @@ bool is_within(const fs::path& path, const fs::path& folder) {
   return end == folder.end();
 }
 
-using model::Json;
-
-/// Of one line of a .jsonl file; what else is in it is limited as all JSON is.
-constexpr model::JsonLimits kLineLimits{.max_bytes = 64 << 20};
-
-/// Calls `visit` with each line's object and its place, which is FILE:LINE.
-template <typename Visit>
-Status for_each_json_line(std::string_view lines, std::string_view path, Visit visit) {
-  std::int64_t number = 0;
-  while (!lines.empty()) {
-    const std::string_view line = lines.substr(0, lines.find('\n'));
-    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", path, number);
-    LANNER_ASSIGN_OR_RETURN(const Json object, model::parse_json(line, where, kLineLimits));
-    LANNER_RETURN_IF_ERROR(visit(object, where));
-  }
-  return {};
-}
-
-const std::string* text_of(const Json& line) {
-  const auto text = line.is_object() ? line.find("text") : line.end();
-  return line.is_object() && text != line.end() && text->is_string() ? &text->get_ref<const std::string&>() : nullptr;
-}
-
-Result<std::string> join_json_lines(const std::string& lines, const std::string& path) {
+Result<std::string> join_json_lines(const std::string& text, const std::string& path) {
+  JsonLines lines(text, path);
   std::string joined;
   bool first = true;
-  LANNER_RETURN_IF_ERROR(for_each_json_line(lines, path, [&](const Json& line, const std::string& where) -> Status {
-    const std::string* text = text_of(line);
-    if (text == nullptr) return corrupt(fmt::format("{}: not a JSON object with a string \"text\"", where));
+  while (true) {
+    LANNER_ASSIGN_OR_RETURN(const std::optional<Json> line, lines.next());
+    if (!line) return joined;
+    const std::string* part = string_member(*line, "text");
+    if (part == nullptr) return corrupt(fmt::format("{}: not a JSON object with a string \"text\"", lines.where()));
     if (!first) joined += "\n\n";
-    joined += *text;
+    joined += *part;
     first = false;
-    return {};
-  }));
-  return joined;
+  }
 }
 
 /// Whether templates can be given it: an object with a role and something that is said, or called.
@@ -103,15 +80,18 @@ class PieceReader {
  public:
   PieceReader(std::string path, const RenderConversation& render) : path_(std::move(path)), render_(render) {}
 
-  Result<CalibrationSet> read(std::string_view lines) {
-    LANNER_RETURN_IF_ERROR(
-        for_each_json_line(lines, path_, [&](const Json& line, const std::string& where) { return add(line, where); }));
-    return CalibrationSet{.path = path_, .pieces = std::move(pieces_)};
+  Result<CalibrationSet> read(std::string_view text) {
+    JsonLines lines(text, path_);
+    while (true) {
+      LANNER_ASSIGN_OR_RETURN(const std::optional<Json> line, lines.next());
+      if (!line) return CalibrationSet{.path = path_, .pieces = std::move(pieces_)};
+      LANNER_RETURN_IF_ERROR(add(*line, lines.where()));
+    }
   }
 
  private:
   Status add(const Json& line, const std::string& where) {
-    if (const std::string* text = text_of(line)) {
+    if (const std::string* text = string_member(line, "text")) {
       if (pieces_.empty() || pieces_.back().is_conversation) {
         pieces_.push_back({.text = *text});
       } else {

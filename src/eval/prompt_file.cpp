@@ -2,35 +2,26 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-#include <sstream>
+#include <optional>
 
 #include "core/mapped_file.h"
-#include "model/json_reader.h"
+#include "eval/json_lines.h"
 
 namespace lanner::eval {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using model::Json;
 
 constexpr model::JsonLimits kLimits{.max_bytes = std::int64_t{1} << 30, .max_depth = 16, .max_values = 50'000'000};
 
-/// A member that is a string; null where there is none.
-const std::string* text_of(const Json& object, const char* name) {
-  if (!object.is_object()) return nullptr;
-  const auto found = object.find(name);
-  return found == object.end() ? nullptr : found->get_ptr<const std::string*>();
-}
-
 Result<std::vector<std::string>> read_lines(const std::string& text, const std::string& path, std::size_t most) {
+  JsonLines lines(text, path);
   std::vector<std::string> prompts;
-  std::istringstream input(text);
-  std::string line;
-  for (std::int64_t number = 1; prompts.size() < most && std::getline(input, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    LANNER_ASSIGN_OR_RETURN(const Json object, model::parse_json(line, fmt::format("{}:{}", path, number), kLimits));
-    const std::string* prompt = text_of(object, "prompt");
-    if (prompt == nullptr) return corrupt(fmt::format("{}:{}: no string \"prompt\"", path, number));
+  while (prompts.size() < most) {
+    LANNER_ASSIGN_OR_RETURN(const std::optional<Json> line, lines.next());
+    if (!line) break;
+    const std::string* prompt = string_member(*line, "prompt");
+    if (prompt == nullptr) return corrupt(lines.where() + ": no string \"prompt\"");
     if (!prompt->empty()) prompts.push_back(*prompt);
   }
   return prompts;
@@ -50,7 +41,7 @@ Result<std::vector<std::string>> read_prompts(const std::string& path, std::size
       return corrupt(fmt::format("{}: entry {} has no list \"conversations\"", path, i));
     }
     if (turns->empty()) continue;  // as in the file that is in use everywhere
-    const std::string* prompt = text_of(turns->front(), "value");
+    const std::string* prompt = string_member(turns->front(), "value");
     if (prompt == nullptr) return corrupt(fmt::format("{}: entry {}: the first turn has no string \"value\"", path, i));
     if (!prompt->empty()) prompts.push_back(*prompt);
   }

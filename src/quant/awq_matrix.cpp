@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <mutex>
 #include <span>
 
 #include "core/check.h"
+#include "quant/share_out.h"
 
 namespace lanner::quant {
 namespace {
@@ -80,15 +80,10 @@ Result<PackedMatrix> round_awq(const DenseRows& matrix, const TensorFactors& fac
   result.codes.resize(static_cast<std::size_t>(matrix.cols() * words));
   result.scales.resize(static_cast<std::size_t>(groups * matrix.rows()));
   result.zeros.resize(static_cast<std::size_t>(groups * words));
-  std::mutex mutex;
-  Status status;
-  pool.run([&](ThreadPool::Worker& worker) {
+  const Status status = share_out(pool, words, [&](std::int64_t begin, std::int64_t end) -> Status {
     BlockRounder rounder(matrix, factors, grouping, result);
-    const auto [begin, end] = worker.share(words);
-    Status mine;
-    for (std::int64_t block = begin; block < end && mine.ok(); ++block) mine = rounder.round(block);
-    const std::lock_guard lock(mutex);
-    if (status.ok()) status = mine;
+    for (std::int64_t block = begin; block < end; ++block) LANNER_RETURN_IF_ERROR(rounder.round(block));
+    return {};
   });
   if (!status.ok()) return status;
   return result;
@@ -98,11 +93,11 @@ Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<co
                                            const Grouping& grouping) {
   const auto cols = static_cast<std::size_t>(matrix.cols());
   const auto size = static_cast<std::size_t>(grouping.size);
+  const TensorFactors factors{.multiply_columns = {scales.begin(), scales.end()}, .divide_rows = {}};
   std::vector<float> result(static_cast<std::size_t>(matrix.rows()) * cols);
   for (std::int64_t r = 0; r < matrix.rows(); ++r) {
     const std::span<float> row(result.data() + static_cast<std::size_t>(r) * cols, cols);
-    LANNER_RETURN_IF_ERROR(matrix.read(r, row));
-    for (std::size_t i = 0; i < cols; ++i) row[i] *= scales[i];
+    LANNER_RETURN_IF_ERROR(read_smoothed(matrix, factors, r, row));
     for (std::size_t begin = 0; begin < cols; begin += size) {
       const GroupRounding rounding = rounding_of(row.subspan(begin, size), grouping.symmetric);
       if (!rounding.finite()) return too_large(matrix);

@@ -275,8 +275,7 @@ class CollectRun {
     for (std::size_t layer = first; layer < spec_.layers.size(); ++layer) {
       progress_.expect(work_of_sample(layer) * static_cast<double>(options_.windows.size()));
       if (!options_.search_scale) continue;
-      const auto groups = static_cast<double>(smoothing_groups(spec_, spec_.layers[layer]).size());
-      progress_.expect(work_of_ratio(scale_search(), spec_.layers[layer]) * kSearchedRatios * groups);
+      progress_.expect(work_of_search(scale_search(), spec_, spec_.layers[layer]));
     }
   }
 

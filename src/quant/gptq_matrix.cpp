@@ -1,11 +1,11 @@
 #include "quant/gptq_matrix.h"
 
 #include <algorithm>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "core/check.h"
+#include "quant/share_out.h"
 
 namespace lanner::quant {
 namespace {
@@ -164,18 +164,14 @@ Result<PackedMatrix> round_gptq(const DenseRows& matrix, const UpperTriangle* fa
   for (std::int64_t i = 0; i < matrix.cols(); ++i) {
     result.group_index.push_back(static_cast<std::uint32_t>(i / group_size));
   }
-  std::mutex mutex;
-  Status status;
-  pool.run([&](ThreadPool::Worker& worker) {
+  const std::int64_t chunks = (matrix.rows() + kChunkRows - 1) / kChunkRows;
+  const Status status = share_out(pool, chunks, [&](std::int64_t begin, std::int64_t end) -> Status {
     ChunkRounder rounder(matrix, factor, group_size, result);
-    const auto [begin, end] = worker.share((matrix.rows() + kChunkRows - 1) / kChunkRows);
-    Status mine;
-    for (std::int64_t chunk = begin; chunk < end && mine.ok(); ++chunk) {
+    for (std::int64_t chunk = begin; chunk < end; ++chunk) {
       const std::int64_t first = chunk * kChunkRows;
-      mine = rounder.round(first, std::min(kChunkRows, matrix.rows() - first));
+      LANNER_RETURN_IF_ERROR(rounder.round(first, std::min(kChunkRows, matrix.rows() - first)));
     }
-    const std::lock_guard lock(mutex);
-    if (status.ok()) status = mine;
+    return {};
   });
   if (!status.ok()) return status;
   return result;

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "quant/packed_matrix.h"
+#include "quant/share_out.h"
 
 namespace lanner::quant {
 namespace {
@@ -45,15 +45,10 @@ Result<Int8Matrix> round_int8(const DenseRows& matrix, const TensorFactors& fact
     for (std::size_t i = 0; i < cols; ++i) codes[i] = static_cast<std::int8_t>(int8_code(values[i], scale));
     return {};
   };
-  std::mutex mutex;
-  Status status;
-  pool.run([&](ThreadPool::Worker& worker) {
+  const Status status = share_out(pool, matrix.rows(), [&](std::int64_t begin, std::int64_t end) -> Status {
     std::vector<float> values(cols);
-    const auto [begin, end] = worker.share(matrix.rows());
-    Status mine;
-    for (std::int64_t row = begin; row < end && mine.ok(); ++row) mine = round(row, values);
-    const std::lock_guard lock(mutex);
-    if (status.ok()) status = mine;
+    for (std::int64_t row = begin; row < end; ++row) LANNER_RETURN_IF_ERROR(round(row, values));
+    return {};
   });
   if (!status.ok()) return status;
   return result;

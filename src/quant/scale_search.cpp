@@ -145,6 +145,11 @@ ScaleSearch make_scale_search(std::span<const std::span<const std::int32_t>> win
           .threads = threads};
 }
 
+double work_of_search(const ScaleSearch& search, const model::DecoderSpec& spec, const model::LayerSpec& layer) {
+  const auto groups = static_cast<double>(smoothing_groups(spec, layer).size());
+  return work_of_ratio(search, layer) * kSearchedRatios * groups;
+}
+
 double work_of_ratio(const ScaleSearch& search, const model::LayerSpec& layer) {
   constexpr double kTokensOfLoading = 200;  // what loading a layer with other weights costs
   return layer_weights(layer) *

@@ -42,6 +42,8 @@ ScaleSearch make_scale_search(std::span<const std::span<const std::int32_t>> win
 /// What trying one ratio costs, in products of a weight of the layer with a token: about half of the layer for each
 /// sample.
 double work_of_ratio(const ScaleSearch& search, const model::LayerSpec& layer);
+/// And all that search_ratios() tries of a layer.
+double work_of_search(const ScaleSearch& search, const model::DecoderSpec& spec, const model::LayerSpec& layer);
 
 /// One ratio for each of the layer's smoothing_groups().
 Result<std::vector<double>> search_ratios(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,

@@ -44,9 +44,7 @@ std::string SmoothingRun::layer_file(std::size_t layer) const { return fmt::form
 double SmoothingRun::work_behind(std::size_t layer) const {
   const double work = layer_weights(layer) * kTokensOfSmoothing;
   if (!search_scale_) return work;
-  const model::LayerSpec& spec = plan().spec.layers[layer];
-  const std::size_t groups = smoothing_groups(plan().spec, spec).size();
-  return work + work_of_ratio(scale_search(), spec) * kSearchedRatios * static_cast<double>(groups);
+  return work + work_of_search(scale_search(), plan().spec, plan().spec.layers[layer]);
 }
 
 Status SmoothingRun::prepare(std::size_t first, CalibrationOptions& calibration) {

@@ -3,7 +3,7 @@ import os
 import subprocess
 
 import pytest
-from quantize_support import BINARY, TEXT, write_tokenizer
+from quantize_support import BINARY, TEXT, wide_model, write_tokenizer
 from safetensors.numpy import load_file
 
 
@@ -33,6 +33,28 @@ def write_model(tmp_path):
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def slow_folder(tmp_path_factory):
+    """A model that takes some seconds."""
+    folder = tmp_path_factory.mktemp("slow") / "model"
+    wide_model(layers=8).write_folder(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def compare(run, text, tmp_path):
+    """compare(a, b, flags…): the report of `lanner eval compare` on a few windows of the text."""
+
+    def compare_folders(a, b, *flags, windows=4):
+        done = run("eval", "compare", a, b, "--dataset", text, "--seqlen", "128", "--max-windows", windows, *flags, "--json",
+                   tmp_path / "r.json")
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / "r.json").read_text())
+
+    return compare_folders
 
 
 @pytest.fixture

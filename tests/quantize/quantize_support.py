@@ -2,8 +2,13 @@
 
 import os
 import pathlib
+import re
+import signal
+import subprocess
+import time
 
 import numpy as np
+import numpy_awq
 import tiny_models
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -30,6 +35,65 @@ def write_tokenizer(folder):
 GROUP = 32
 SAMPLES, SEQLEN = 6, 80
 FEW = ("--calib-samples", SAMPLES, "--calib-seqlen", SEQLEN)
+
+
+def reference_of(model):
+    """A model in NumPy that has read the windows that FEW asks for."""
+    reference = numpy_awq.Llama(model.config, model.tensors)
+    for window in numpy_awq.windows(list(TEXT.encode()), SAMPLES, SEQLEN):
+        reference.forward(window)
+    return reference
+
+
+def check_same_tensors(ours, wanted):
+    assert ours.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert ours[name].dtype == value.dtype and ours[name].shape == value.shape, name
+        assert ours[name].tobytes() == value.tobytes(), name
+
+
+def check_same_files(whole, other):
+    for path in whole.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
+
+
+def end_when(ready, how, arguments, environment):
+    """Starts the program and sends it a signal as soon as ready(): exit code, stdout, stderr."""
+    process = subprocess.Popen([BINARY, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job in the background ignores it
+    while process.poll() is None and not ready():
+        time.sleep(0.001)
+    process.send_signal(how)
+    out, said = process.communicate(timeout=60)
+    return process.returncode, out, said
+
+
+def check_it_goes_on(run, environment, folder, flags, pattern):
+    """A run that is killed behind three layers is refused to another verb, and with --resume writes the same bytes. Its files
+    `pattern` are the layers that are done."""
+    whole, killed, part = folder / "whole", folder / "killed", folder / "killed.part"
+    done = run(*flags, "--work-dir", whole)
+    assert done.returncode == 0, done.stderr
+    code, _, _ = end_when(lambda: len(list(part.glob(f"unfinished/{pattern}"))) >= 3, signal.SIGKILL,
+                          [*flags, "--work-dir", killed], environment)
+    assert code == -signal.SIGKILL and not killed.exists()
+    refused = run("lite", "auto_awq", *flags[2:], "--w-group-size=64", "--work-dir", killed, "--resume")
+    assert refused.returncode == 1 and b"begun with another" in refused.stderr and part.exists()
+    done = run(*flags, "--work-dir", killed, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert not part.exists()
+    check_same_files(whole, killed)
+
+
+def check_report(run, done):
+    """That the report of a run says what the command says that stands in it."""
+    assert done.returncode == 0, done.stderr
+    report = done.stdout.decode()
+    compared = run(*re.search(r"\(lanner (eval compare .*)\)\n", report)[1].split())
+    assert compared.returncode == 0 and compared.stdout.decode() in report
+    assert report.count("\n  before: ") == report.count("\n  after:  ") == 3
+    return report
 
 
 def odd_groups():

@@ -7,8 +7,9 @@ import numpy as np
 import numpy_awq
 import pytest
 import tiny_models
-from quantize_support import FEW, GROUP, SAMPLES, SEQLEN, TEXT, odd_groups
+from quantize_support import FEW, GROUP, check_report, check_same_tensors, odd_groups, reference_of
 from safetensors.numpy import load_file, save_file
+
 
 def linears_of(tensors):
     return [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
@@ -29,9 +30,7 @@ def test_rounding_and_packing_are_byte_for_byte_those_of_numpy(write_model, quan
             wanted |= {f"{module}.{part}": words for part, words in numpy_awq.pack(value, GROUP, symmetric).items()}
         else:
             wanted[name] = value.astype(np.float16)
-    assert wanted.keys() == tensors.keys()
-    for name, value in wanted.items():
-        assert tensors[name].dtype == value.dtype and tensors[name].tobytes() == value.tobytes(), name
+    check_same_tensors(tensors, wanted)
     assert config == {**model.config, "torch_dtype": "float16", "quantization_config": {
         "quant_method": "awq", "version": "gemm", "bits": 4, "group_size": GROUP, "zero_point": True}}
 
@@ -47,9 +46,7 @@ def test_smoothing_is_that_of_numpy(write_model, quantize, environment, heads):
                 model.tensors[name] = np.concatenate([value, value[::-1] * np.float32(0.7)])
     model.tensors["model.layers.0.input_layernorm.weight"][[3, 40]] = 0  # such channels keep their scale
     _, tensors = quantize(write_model(model), *FEW)
-    reference = numpy_awq.Llama(model.config, model.tensors)
-    for window in numpy_awq.windows(list(TEXT.encode()), SAMPLES, SEQLEN):
-        reference.forward(window)
+    reference = reference_of(model)
     equal = []
     for layer in range(model.config["num_hidden_layers"]):
         smoothed, scales = numpy_awq.smooth(reference, layer, GROUP)
@@ -130,7 +127,7 @@ def test_every_architecture_is_smoothed_in_its_groups_and_computes_the_same(writ
     assert not any("embed" in one or "lm_head" in one for one in rounded)
 
 
-def test_searched_scales_are_better(run, write_model, quantize, text, tmp_path):
+def test_searched_scales_are_better(write_model, quantize, compare, tmp_path):
     """Embeddings with a few large channels, as large models have them."""
     model = tiny_models.qwen2()
     embedding = model.tensors["model.embed_tokens.weight"]
@@ -140,23 +137,17 @@ def test_searched_scales_are_better(run, write_model, quantize, text, tmp_path):
     for name, flags in {"plain": ("--calib-samples", "0"), "default": FEW, "off": (*FEW, "--search-scale", "False"),
                         "searched": (*FEW, "--search-scale")}.items():
         quantize(folder, *flags, name=name)
-        done = run("eval", "compare", folder, tmp_path / name, "--reference-dtype", "float32", "--dtype", "float32",
-                   "--dataset", text, "--seqlen", "128", "--max-windows", "16", "--json", tmp_path / "r.json")
-        assert done.returncode == 0, done.stderr
-        kl[name] = json.loads((tmp_path / "r.json").read_text())["mean_kl"]
+        kl[name] = compare(folder, tmp_path / name, "--reference-dtype", "float32", "--dtype", "float32", windows=16)["mean_kl"]
     assert kl["off"] == kl["default"]
     assert kl["searched"] < kl["default"] < kl["plain"], kl
 
 
-def test_what_comes_out_runs_in_the_engine(run, write_model, quantize, text, tmp_path):
+def test_what_comes_out_runs_in_the_engine(write_model, quantize, compare, tmp_path):
     model = tiny_models.internlm2()
     folder = write_model(model)
     quantize(folder, *FEW)
-    flags = ("--dataset", text, "--seqlen", "128", "--max-windows", "4")
     for format_flags in ((), ("--model-format", "awq")):
-        done = run("eval", "compare", folder, tmp_path / "out", *format_flags, *flags, "--json", tmp_path / "r.json")
-        assert done.returncode == 0, done.stderr
-        report = json.loads((tmp_path / "r.json").read_text())
+        report = compare(folder, tmp_path / "out", *format_flags)
         assert 0 < report["mean_kl"] < 0.5 and 0.8 < report["perplexity_ratio"] < 1.25
     # The engine computes with what NumPy unpacks.
     tensors = load_file(tmp_path / "out/model.safetensors")
@@ -164,8 +155,7 @@ def test_what_comes_out_runs_in_the_engine(run, write_model, quantize, text, tmp
     plain |= {f"{module}.weight": np.ascontiguousarray(numpy_awq.dequantize(tensors, module)) for module in linears_of(tensors)}
     other = write_model(model, "plain")
     save_file(plain, other / "model.safetensors", metadata={"format": "pt"})
-    done = run("eval", "compare", other, tmp_path / "out", "--dtype", "float32", *flags, "--json", tmp_path / "r.json")
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = compare(other, tmp_path / "out", "--dtype", "float32")
     assert report["mean_kl"] < 1e-9 and abs(report["perplexity_ratio"] - 1) < 1e-5
 
 
@@ -173,12 +163,7 @@ def test_the_report_says_what_eval_compare_says(run, environment, write_model, t
     folder = write_model(tiny_models.llama())
     flags = ("--calib-dataset", text, "--w-group-size", "32", *FEW)
     done = run("lite", "auto_awq", folder, "--work-dir", tmp_path / "out", *flags, "--report-windows", "3")
-    assert done.returncode == 0, done.stderr
-    report = done.stdout.decode()
-    command = re.search(r"\(lanner (eval compare .*)\)\n", report)[1].split()
-    compared = run(*command)
-    assert compared.returncode == 0 and compared.stdout.decode() in report
-    assert report.count("\n  before: ") == report.count("\n  after:  ") == 3
+    report = check_report(run, done)
     ratio = float(re.search(r"perplexity ratio +([0-9.]+)", report)[1])
     assert (b"perplexity rose" in done.stderr) == (ratio > 1.1)
     environment["LANNER_DATA_DIR"] = str(tmp_path)

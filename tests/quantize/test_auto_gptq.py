@@ -9,7 +9,7 @@ import numpy_awq
 import numpy_gptq
 import pytest
 import tiny_models
-from quantize_support import FEW, GROUP, SAMPLES, SEQLEN, TEXT, wide_model, odd_groups
+from quantize_support import FEW, GROUP, SAMPLES, SEQLEN, TEXT, check_same_tensors, odd_groups, wide_model
 from safetensors.numpy import load_file, save_file
 
 
@@ -37,10 +37,7 @@ def test_plain_rounding_and_packing_are_byte_for_byte_those_of_numpy(write_model
             wanted |= {f"{module}.{part}": words for part, words in numpy_gptq.pack(codes, scales).items()}
         else:
             wanted[name] = value.astype(np.float16)
-    assert wanted.keys() == tensors.keys()
-    for name, value in wanted.items():
-        assert tensors[name].dtype == value.dtype and tensors[name].shape == value.shape, name
-        assert tensors[name].tobytes() == value.tobytes(), name
+    check_same_tensors(tensors, wanted)
     quantization = config.pop("quantization_config")
     assert config == {**model.config, "torch_dtype": "float16"}
     wanted = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "sym": True, "desc_act": False,
@@ -79,26 +76,20 @@ def test_codes_are_those_of_numpy(write_model, gptq, environment):
 
 
 @pytest.mark.parametrize("name", ["internlm2", "qwen", "phi3", "chatglm", "falcon7b", "baichuan", "gemma", "minicpm"])
-def test_every_architecture_computes_nearly_what_it_did(run, write_model, gptq, text, tmp_path, name):
+def test_every_architecture_computes_nearly_what_it_did(write_model, gptq, compare, tmp_path, name):
     """And computes with what NumPy unpacks."""
     model = getattr(tiny_models, name)()
     folder = write_model(model)
     _, tensors = gptq(folder, *FEW)
     gptq(folder, "--calib-samples", "0", name="plain")
-    compare = ("--dataset", text, "--seqlen", "128", "--max-windows", "16", "--dtype", "float32", "--json", tmp_path / "r.json")
-    kl = {}
-    for result in ("out", "plain"):
-        done = run("eval", "compare", folder, tmp_path / result, "--reference-dtype", "float32", *compare)
-        assert done.returncode == 0, done.stderr
-        kl[result] = json.loads((tmp_path / "r.json").read_text())["mean_kl"]
+    kl = {result: compare(folder, tmp_path / result, "--reference-dtype", "float32", "--dtype", "float32", windows=16)["mean_kl"]
+          for result in ("out", "plain")}
     assert kl["out"] < kl["plain"], kl
     dense = {name: value for name, value in tensors.items() if not name.endswith((".qweight", ".qzeros", ".scales", ".g_idx"))}
     dense |= {f"{module}.weight": np.ascontiguousarray(numpy_gptq.dequantize(tensors, module)) for module in modules_of(tensors)}
     other = write_model(model, "dense")
     save_file(dense, other / "model.safetensors", metadata={"format": "pt"})
-    done = run("eval", "compare", other, tmp_path / "out", "--model-format", "gptq", *compare)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "r.json").read_text())["mean_kl"] < 1e-9
+    assert compare(other, tmp_path / "out", "--model-format", "gptq", "--dtype", "float32", windows=16)["mean_kl"] < 1e-9
 
 
 def test_threads_make_no_difference(write_model, gptq):

@@ -2,27 +2,16 @@
 
 import collections
 import re
-import signal
-import subprocess
-import time
 
 import numpy as np
 import numpy_awq
 import pytest
 import tiny_models
 import torch_pickle
-from quantize_support import BINARY, FEW, SAMPLES, SEQLEN, TEXT, wide_model, write_tokenizer
+from quantize_support import FEW, SAMPLES, SEQLEN, TEXT, check_it_goes_on
 
 FILES = ["inputs_stats", "key_stats", "outputs_stats", "value_stats"]
 KEYS = {"max", "min", "mean", "absmax", "absmean"}
-
-@pytest.fixture(scope="module")
-def slow_folder(tmp_path_factory):
-    """One that takes some seconds."""
-    folder = tmp_path_factory.mktemp("slow") / "model"
-    wide_model(8).write_folder(folder)
-    write_tokenizer(folder)
-    return folder
 
 
 @pytest.fixture
@@ -150,23 +139,7 @@ def test_a_search_leaves_its_ratios(calibrate, write_model):
 
 def test_a_killed_run_goes_on_and_writes_the_same_bytes(slow_folder, environment, run, text, tmp_path):
     flags = ["lite", "calibrate", str(slow_folder), "--calib-dataset", str(text), "--calib-seqlen", "256", "--calib-samples=24"]
-    done = run(*flags, "--work-dir", tmp_path / "whole")
-    assert done.returncode == 0, done.stderr
-    part = tmp_path / "killed.part"
-    process = subprocess.Popen([BINARY, *flags, "--work-dir", str(tmp_path / "killed")], env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(list(part.glob("unfinished/*.statistics"))) < 3:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed").exists()
-    refused = run("lite", "auto_awq", slow_folder, "--calib-dataset", text, "--calib-seqlen", "256", "--calib-samples=24",
-                  "--w-group-size=64", "--work-dir", tmp_path / "killed", "--resume")
-    assert refused.returncode == 1 and b"begun with another" in refused.stderr and part.exists()
-    done = run(*flags, "--work-dir", tmp_path / "killed", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert not part.exists()
-    for path in (tmp_path / "whole").iterdir():
-        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
+    check_it_goes_on(run, environment, tmp_path, flags, "*.statistics")
 
 
 @pytest.mark.parametrize(("flags", "what"), [(("--calib-samples", "0"), "nothing to calibrate with"),

@@ -2,31 +2,16 @@
 
 import shlex
 import signal
-import subprocess
-import time
 
 import pytest
-from quantize_support import BINARY, wide_model, write_tokenizer
+from quantize_support import end_when
 
 FEW = ("--calib-seqlen", "256", "--calib-samples", "24")
 
-@pytest.fixture(scope="module")
-def slow_folder(tmp_path_factory):
-    """One that takes some seconds."""
-    folder = tmp_path_factory.mktemp("slow") / "model"
-    wide_model(8).write_folder(folder)
-    write_tokenizer(folder)
-    return folder
 
-
-def interrupt(arguments, environment, wait):
-    process = subprocess.Popen([BINARY, *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while process.poll() is None and not wait():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
-    return process.returncode, out, said.decode()
+def interrupt(arguments, environment, ready):
+    code, out, said = end_when(ready, signal.SIGINT, arguments, environment)
+    return code, out, said.decode()
 
 
 @pytest.mark.parametrize(("verb", "flags", "kind"), [

@@ -3,24 +3,16 @@
 import pathlib
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
 import tiny_models
-from quantize_support import BINARY, FEW, wide_model, write_tokenizer
+from quantize_support import BINARY, FEW, check_same_files, end_when
+
 
 @pytest.fixture(params=["auto_awq", "auto_gptq"])
 def verb(request):
     return request.param
-
-
-@pytest.fixture(scope="module")
-def slow_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slow") / "model"
-    wide_model(layers=8).write_folder(folder)
-    write_tokenizer(folder)
-    return folder
 
 
 # Files that are there when a run is killed: results of so many layers; of auto_gptq also that of one which the samples
@@ -36,12 +28,9 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(verb, slow_folder, envir
     killed = 0
     part = tmp_path / "killed.part"
     for pattern, wanted in KILLED_AT[verb]:
-        process = subprocess.Popen([BINARY, *flags, "--work-dir", str(tmp_path / "killed"), "--resume"], env=environment,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(part.glob(f"unfinished/{pattern}"))) < wanted:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        code, _, _ = end_when(lambda pattern=pattern, wanted=wanted: len(list(part.glob(f"unfinished/{pattern}"))) >= wanted,
+                              signal.SIGKILL, [*flags, "--work-dir", tmp_path / "killed", "--resume"], environment)
+        killed += code == -signal.SIGKILL
     assert killed == 2 and not (tmp_path / "killed").exists()
     again = run(*flags, "--work-dir", tmp_path / "killed")
     assert again.returncode == 1 and b"--resume" in again.stderr and part.exists()
@@ -50,8 +39,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(verb, slow_folder, envir
     done = run(*flags, "--work-dir", tmp_path / "killed", "--resume")
     assert done.returncode == 0, done.stderr
     assert not part.exists()
-    for path in (tmp_path / "whole").iterdir():
-        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
+    check_same_files(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 import json
 import re
-import signal
-import subprocess
-import time
 
 import numpy as np
 import numpy_awq
 import pytest
 import tiny_models
-from quantize_support import BINARY, FEW, SAMPLES, SEQLEN, TEXT, wide_model, write_tokenizer
+from quantize_support import FEW, check_it_goes_on, check_report, check_same_tensors, reference_of
 from safetensors.numpy import load_file, save_file
 
 F = np.float32
@@ -34,14 +31,6 @@ def dequantize(tensors):
             plain[name] = value
     return plain
 
-@pytest.fixture(scope="module")
-def slow_folder(tmp_path_factory):
-    """One that takes some seconds."""
-    folder = tmp_path_factory.mktemp("slow") / "model"
-    wide_model(8).write_folder(folder)
-    write_tokenizer(folder)
-    return folder
-
 
 @pytest.fixture
 def smooth_quant(run, text, tmp_path):
@@ -53,17 +42,6 @@ def smooth_quant(run, text, tmp_path):
         return json.loads((out / "config.json").read_text()), load_file(out / "model.safetensors")
 
     return quantize
-
-
-@pytest.fixture
-def compare(run, text, tmp_path):
-    def compare_folders(a, b, *flags):
-        done = run("eval", "compare", a, b, "--dataset", text, "--seqlen", "128", "--max-windows", "4", *flags, "--json",
-                   tmp_path / "r.json")
-        assert done.returncode == 0, done.stderr
-        return json.loads((tmp_path / "r.json").read_text())
-
-    return compare_folders
 
 
 def test_rounding_is_byte_for_byte_that_of_numpy(write_model, smooth_quant):
@@ -80,10 +58,7 @@ def test_rounding_is_byte_for_byte_that_of_numpy(write_model, smooth_quant):
             wanted[name], wanted[f"{name.removesuffix('.weight')}.scale"] = round_rows(value)
         else:
             wanted[name] = value.astype(np.float16)
-    assert wanted.keys() == tensors.keys()
-    for name, value in wanted.items():
-        assert tensors[name].dtype == value.dtype and tensors[name].shape == value.shape, name
-        assert tensors[name].tobytes() == value.tobytes(), name
+    check_same_tensors(tensors, wanted)
     assert config == {**model.config, "torch_dtype": "float16", "quantization_config": {
         "quant_method": "smooth_quant", "quant_dtype": "int8"}}
 
@@ -92,9 +67,7 @@ def test_smoothing_is_that_of_numpy_with_a_row_as_a_group(write_model, smooth_qu
     environment["LANNER_CPU_ISA"] = "generic"  # whose products are fp32
     model = tiny_models.llama()
     _, tensors = smooth_quant(write_model(model), *FEW)
-    reference = numpy_awq.Llama(model.config, model.tensors)
-    for window in numpy_awq.windows(list(TEXT.encode()), SAMPLES, SEQLEN):
-        reference.forward(window)
+    reference = reference_of(model)
     equal = []
     for layer in range(model.config["num_hidden_layers"]):
         smoothed, _ = numpy_awq.smooth(reference, layer, None)
@@ -154,33 +127,14 @@ def test_it_can_be_converted_and_talks_alike(run, write_model, smooth_quant, com
 def test_a_killed_run_goes_on_and_writes_the_same_bytes(slow_folder, environment, run, text, tmp_path):
     flags = ["lite", "smooth_quant", str(slow_folder), "--calib-dataset", str(text), "--calib-seqlen", "256", "--no-report",
              "--calib-samples=24"]
-    done = run(*flags, "--work-dir", tmp_path / "whole")
-    assert done.returncode == 0, done.stderr
-    part = tmp_path / "killed.part"
-    process = subprocess.Popen([BINARY, *flags, "--work-dir", str(tmp_path / "killed")], env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(list(part.glob("unfinished/*.scales"))) < 3:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed").exists()
-    refused = run("lite", "auto_awq", *flags[2:], "--w-group-size=64", "--work-dir", tmp_path / "killed", "--resume")
-    assert refused.returncode == 1 and b"begun with another" in refused.stderr and part.exists()
-    done = run(*flags, "--work-dir", tmp_path / "killed", "--resume")
-    assert done.returncode == 0, done.stderr
-    for path in (tmp_path / "whole").iterdir():
-        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
+    check_it_goes_on(run, environment, tmp_path, flags, "*.scales")
 
 
 def test_the_report_says_what_eval_compare_says(run, write_model, text, tmp_path):
     folder = write_model(tiny_models.llama())
     done = run("lite", "smooth_quant", folder, "--work-dir", tmp_path / "out", "--calib-dataset", text, *FEW,
                "--report-windows", "3")
-    assert done.returncode == 0, done.stderr
-    report = done.stdout.decode()
-    command = re.search(r"\(lanner (eval compare .*)\)\n", report)[1].split()
-    compared = run(*command)
-    assert compared.returncode == 0 and compared.stdout.decode() in report
-    assert report.count("\n  before: ") == report.count("\n  after:  ") == 3
+    check_report(run, done)
 
 
 def refused(run, tmp_path, *arguments):

@@ -204,6 +204,18 @@ LANNER_INLINE RoundedRow round_row(const float* x, std::int64_t n, std::int8_t* 
   return row;
 }
 
+/// The sums of both planes before the first product.
+template <typename Format, int kQueries, int kVectors>
+LANNER_INLINE void start_sums(const RoundedRow (&rows)[kQueries], I32x16 (&upper)[kQueries][kVectors],
+                              I32x16 (&lower)[kQueries][kVectors]) {
+  for (int n = 0; n < kQueries; ++n) {
+    for (int v = 0; v < kVectors; ++v) {
+      upper[n][v] = set1_int(0);
+      lower[n][v] = Format::start(rows[n].sum);
+    }
+  }
+}
+
 /// Both planes' sums as one, which may not fit an integer.
 LANNER_INLINE F32x16 join_planes(I32x16 upper, I32x16 lower) {
   return fma(to_float(upper), set1(static_cast<float>(kLowSteps)), to_float(lower));
@@ -226,12 +238,7 @@ LANNER_INLINE void score_codes(const std::byte* head, std::int64_t slot, const R
   using Head = CodedHead<Format>;
   I32x16 upper[kQueries][kVectors];
   I32x16 lower[kQueries][kVectors];
-  for (int n = 0; n < kQueries; ++n) {
-    for (int v = 0; v < kVectors; ++v) {
-      upper[n][v] = set1_int(0);
-      lower[n][v] = Format::start(q.rows[n].sum);
-    }
-  }
+  start_sums<Format>(q.rows, upper, lower);
   constexpr std::int64_t kNumbers = kWord * Format::kPlanes;  // of a key in a step
   const std::uint8_t* keys = Head::keys(head) + slot * kWord;
   // A step takes kVectors lines of a block's keys, and there are as many lines of values.
@@ -337,12 +344,7 @@ LANNER_INLINE void weigh_codes(const std::byte* const* heads, const std::byte* c
                                float* const* out) {
   I32x16 upper[kQueries][kVectors];
   I32x16 lower[kQueries][kVectors];
-  for (int n = 0; n < kQueries; ++n) {
-    for (int v = 0; v < kVectors; ++v) {
-      upper[n][v] = set1_int(0);
-      lower[n][v] = Format::start(weights.rows[n].sum);
-    }
-  }
+  start_sums<Format>(weights.rows, upper, lower);
   constexpr std::int64_t kBytes = kVectors * 16 * kWord * Format::kBits / 8;  // of a word of tokens, here
   const std::int64_t word_bytes = CodedHead<Format>::value_words(kWord, head_dim);
   const std::int64_t begin = first * kWord * Format::kBits / 8;

@@ -96,6 +96,22 @@ bool has_bfloat16_products() {
 #endif
 }
 
+bool prefetches_streams_well() {
+#if defined(__x86_64__)
+  static const bool kAmd = [] {
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    constexpr unsigned kAuth = 0x68747541;  // "Auth" of "AuthenticAMD"
+    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) != 0 && ebx == kAuth;
+  }();
+  return kAmd;
+#else
+  return true;
+#endif
+}
+
 std::string_view cpu_isa_name(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::kGeneric: return "generic";

@@ -29,6 +29,10 @@ CpuIsa detected_cpu_isa();
 /// Whether the processor has AVX512-BF16, which not all with kAvx512 have.
 bool has_bfloat16_products();
 
+/// Whether one stream of loads fills the memory bus by itself: AMD's prefetchers see to that, while Intel's leave a
+/// quarter of the bandwidth to whoever asks ahead (docs/perf-log.md).
+bool prefetches_streams_well();
+
 /// The one that kernels use: the detected one, or a lower one that LANNER_CPU_ISA=generic|avx2|avx512|amx names.
 /// A name that is unknown or higher than the processor's is said on stderr, once, and ignored.
 CpuIsa selected_cpu_isa();

@@ -49,7 +49,7 @@ LANNER_INLINE std::int32_t store_codes(F32x16 scaled, std::int8_t* high, std::in
 template <std::int64_t kColumns, std::int32_t kZero>
 struct NibbleUnit {
   static constexpr std::int64_t kBytes = kColumns * kPanelRows / 2;
-  static constexpr bool kPrefetched = true;  // for one row
+  static constexpr bool kPartsOfLines = true;  // scales begin within a line
   static constexpr int kSteps = static_cast<int>(kColumns / 4);
   Codes codes[kSteps];
   LANNER_INLINE NibbleUnit unpack(const std::byte* p) {
@@ -70,7 +70,7 @@ struct NibbleUnit {
 template <std::int64_t kColumns>
 struct ByteUnit {
   static constexpr std::int64_t kBytes = kColumns * kPanelRows;
-  static constexpr bool kPrefetched = false;  // whole lines: the processor does it better by itself
+  static constexpr bool kPartsOfLines = false;
   static constexpr int kSteps = static_cast<int>(kColumns / 4);
   Codes codes[kSteps];
   LANNER_INLINE ByteUnit unpack(const std::byte* p) {
@@ -127,15 +127,12 @@ struct UnitInput {
 /// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end in what the walk
 /// takes next, `stride` bytes behind the panel. Into the second-level cache, and so early, since the first level has
 /// too few places for loads under way.
-template <bool kWanted>
 LANNER_INLINE void prefetch_ahead(const std::byte* panel, std::int64_t at, std::int64_t bytes, std::int64_t panel_bytes,
                                   std::int64_t stride) {
   constexpr std::int64_t kAhead = 16384;
-  if constexpr (kWanted) {
-    std::int64_t to = at + kAhead;
-    if (to >= panel_bytes) to += stride - panel_bytes;
-    for (std::int64_t line = 0; line < bytes; line += 64) prefetch(panel + to + line);
-  }
+  std::int64_t to = at + kAhead;
+  if (to >= panel_bytes) to += stride - panel_bytes;
+  for (std::int64_t line = 0; line < bytes; line += 64) prefetch(panel + to + line);
 }
 
 }  // namespace lanner::ops::cpu::LANNER_ISA

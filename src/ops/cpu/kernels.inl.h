@@ -8,7 +8,7 @@
 //
 // Products are bound by the bus for a few rows (the weight is read once) and by the multipliers for many. A panel's
 // codes are unpacked once for all rows of a tile. A single row walks one panel after the other: one stream of loads
-// fills the bus better than several. Of dense weights it takes several panels at once, to have independent sums.
+// fills the bus better than several.
 
 // No include guard: it is included once by each kernels_<isa>.cpp.
 
@@ -71,10 +71,20 @@ static void multiply_dense(const WeightView& weight, std::int64_t panel, const I
   for (auto& panel_sums : sum) {
     for (F32x16& s : panel_sums) s = zero();
   }
-  for (std::int64_t k = 0; k < weight.cols; ++k) {
+  constexpr std::int64_t kColumnBytes = kPanelRows * sizeof(Type);
+  constexpr std::int64_t kLine = 64;
+  constexpr std::int64_t kStep = kLine / kColumnBytes;
+  for (std::int64_t step = 0; step < weight.cols; step += kStep) {
     for (int p = 0; p < kPanels; ++p) {
-      const F32x16 column = Element::load16(w[p] + k * kPanelRows);
-      for (int r = 0; r < kRows; ++r) sum[p][r] = fma(column, set1(x[r][k]), sum[p][r]);
+      prefetch_ahead(weight.data + (panel + p) * weight.panel_bytes, step * kColumnBytes, kLine, weight.panel_bytes,
+                     kPanels * weight.panel_bytes);
+    }
+    const std::int64_t end = step + kStep < weight.cols ? step + kStep : weight.cols;
+    for (std::int64_t k = step; k < end; ++k) {
+      for (int p = 0; p < kPanels; ++p) {
+        const F32x16 column = Element::load16(w[p] + k * kPanelRows);
+        for (int r = 0; r < kRows; ++r) sum[p][r] = fma(column, set1(x[r][k]), sum[p][r]);
+      }
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -121,6 +131,7 @@ static void multiply_codes_row(const WeightView& weight, std::int64_t panel, con
   using Layout = CodeLayout<Unit, kColumns, Scales, kOffsets>;
   const Layout layout = Layout::of(weight);
   const std::byte* panels = weight.data + panel * weight.panel_bytes;
+  const bool prefetched = Unit::kPartsOfLines || !prefetches_streams_well();
   F32x16 sum[kPanels];
   for (F32x16& s : sum) s = zero();
   for (std::int64_t g = 0; g < layout.groups; ++g) {
@@ -132,8 +143,10 @@ static void multiply_codes_row(const WeightView& weight, std::int64_t panel, con
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* start = panels + p * weight.panel_bytes;
         const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
-        prefetch_ahead<Unit::kPrefetched>(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
-                                          kPanels * weight.panel_bytes);
+        if (prefetched) {
+          prefetch_ahead(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
+                         kPanels * weight.panel_bytes);
+        }
         const Unit unit = Unit::unpack(start + at);
         I32x16 dot;
         dot_units<Unit, 1>(&unit, x.high, x.sum_of_codes, &dot);
@@ -163,8 +176,7 @@ static void multiply_codes_rows(const WeightView& weight, std::int64_t panel, co
       for (int p = 0; p < kPanels; ++p) {
         const std::byte* start = panels + p * weight.panel_bytes;
         const std::int64_t at = g * layout.group_bytes + u * Unit::kBytes;
-        prefetch_ahead<true>(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes,
-                             kPanels * weight.panel_bytes);
+        prefetch_ahead(start, at, Unit::kBytes + Layout::kMetaBytes, weight.panel_bytes, kPanels * weight.panel_bytes);
         units[p] = Unit::unpack(start + at);
       }
       for (std::int64_t r = row; r < row + rows; ++r) {
@@ -271,9 +283,6 @@ static void multiply_panels(const WeightView& w, std::int64_t panel, const Input
 static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input,
                      std::int64_t row, std::int64_t rows, float* tile) {
   if (panels == 1) return multiply_panels<1>(w, panel, input, row, rows, tile);
-  if constexpr (kDensePanels > 1) {
-    if (panels == kDensePanels) return multiply_dense_rows<kDensePanels>(w, panel, input, row, rows, tile);
-  }
   if constexpr (kTilePanels > 1) {
     if (panels == kTilePanels) return multiply_panels<kTilePanels>(w, panel, input, row, rows, tile);
   }
@@ -471,14 +480,12 @@ static void merge(float* out, float a, const float* chunk, float b, std::int64_t
   }
 }
 
-static_assert(kTileRows <= kMaxTileRows && kTilePanels <= kMaxTilePanels && kDensePanels <= kMaxTilePanels &&
-              (kTilePanels != kDensePanels || kDensePanels == 1) && kScoreQueries <= kMaxScoreQueries);
+static_assert(kTileRows <= kMaxTileRows && kTilePanels <= kMaxTilePanels && kScoreQueries <= kMaxScoreQueries);
 
 const Kernels& kernels() {
   static constexpr Kernels kTable{
       .isa = kIsa,
       .tile_rows = kTileRows,
-      .dense_panels = kDensePanels,
       .tile_panels = kTilePanels,
       .score_queries = kScoreQueries,
       .rms_norm = rms_norm,

@@ -29,18 +29,14 @@ static void multiply_tiles_of(const BFloat16Product& p, std::int64_t row, std::i
     if constexpr (kTwoRows && kTwoColumns) Tiles::template zero<3>();
   }
   for (std::int64_t k = 0; k < p.depth; k += kPromptDepth) {
-    Tiles::template load<6>(b + k * kTileColumns, 64);
     Tiles::template load<4>(a + k, a_bytes);
+    if constexpr (kTwoRows) Tiles::template load<5>(a + 16 * p.a_stride + k, a_bytes);
+    Tiles::template load<6>(b + k * kTileColumns, 64);
+    if constexpr (kTwoColumns) Tiles::template load<7>(b + p.b_stride + k * kTileColumns, 64);
     Tiles::template multiply_bf16<0, 4, 6>();
-    if constexpr (kTwoRows) {
-      Tiles::template load<5>(a + 16 * p.a_stride + k, a_bytes);
-      Tiles::template multiply_bf16<2, 5, 6>();
-    }
-    if constexpr (kTwoColumns) {
-      Tiles::template load<7>(b + p.b_stride + k * kTileColumns, 64);
-      Tiles::template multiply_bf16<1, 4, 7>();
-      if constexpr (kTwoRows) Tiles::template multiply_bf16<3, 5, 7>();
-    }
+    if constexpr (kTwoColumns) Tiles::template multiply_bf16<1, 4, 7>();
+    if constexpr (kTwoRows) Tiles::template multiply_bf16<2, 5, 6>();
+    if constexpr (kTwoRows && kTwoColumns) Tiles::template multiply_bf16<3, 5, 7>();
   }
   Tiles::template store<0>(c, c_bytes);
   if constexpr (kTwoColumns) Tiles::template store<1>(c + 16, c_bytes);

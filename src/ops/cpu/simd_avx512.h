@@ -31,7 +31,6 @@ inline constexpr CpuIsa kIsa = CpuIsa::kAvx512;
 inline constexpr int kTileRows = 16;     // rows of one product tile
 inline constexpr int kDenseRows = 8;     // of which a dense weight takes at once
 inline constexpr int kTilePanels = 2;    // panels of a tile with several rows
-inline constexpr int kDensePanels = 4;   // panels of a dense weight for a single row
 inline constexpr int kScoreQueries = 4;  // queries that share one load of keys or values
 inline constexpr int kScoreVectors = 4;  // vectors of tokens, or of head elements, in flight a query
 

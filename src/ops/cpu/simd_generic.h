@@ -29,7 +29,6 @@ inline constexpr CpuIsa kIsa = CpuIsa::kGeneric;
 inline constexpr int kTileRows = 4;   // rows of one product tile
 inline constexpr int kDenseRows = 4;  // of which a dense weight takes at once
 inline constexpr int kTilePanels = 1;
-inline constexpr int kDensePanels = 1;  // panels of a dense weight for a single row
 inline constexpr int kScoreQueries = 1;
 inline constexpr int kScoreVectors = 2;
 

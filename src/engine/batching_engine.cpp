@@ -27,11 +27,9 @@ ops::SamplingParams sampling_of(const SamplingOptions& options) {
           .logprobs = options.logprobs};
 }
 
-/// Of every sequence the token that it has made last. Asked before the step is put to work, which changes that.
-bool decodes(const Scheduler::Step& step) {
-  return !step.items.empty() && std::ranges::all_of(step.items, [](const Scheduler::Item& item) {
-    return item.sequence->state == SequenceState::kDecode;
-  });
+bool wants_only_tokens(const Request& request) {
+  return request.wants.logits == RequestWants::Logits::kNone && request.wants.hidden == RequestWants::Hidden::kNone &&
+         request.grammar == nullptr && request.bad_words.empty() && request.min_new_tokens == 0;
 }
 
 }  // namespace
@@ -62,6 +60,7 @@ Result<RequestId> BatchingEngine::submit(Request request) {
   for (std::int32_t choice = 0; request.grammar != nullptr && choice < request.n; ++choice) {
     LANNER_ASSIGN_OR_RETURN(state->constraints.emplace_back(), request.grammar->begin());
   }
+  state->plain = wants_only_tokens(request);
   state->request = std::move(request);
   {
     const std::lock_guard lock(mutex_);
@@ -98,8 +97,10 @@ void BatchingEngine::loop() {
   while (receive()) {
     const auto begin = own_time();
     const Scheduler::Step step = scheduler_.plan();
-    const bool decode = decodes(step);
-    for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
+    const bool decode = !step.items.empty() && step.prompts == 0;
+    if (step.prompts > 0) {
+      for (const Scheduler::Item& item : step.items) leave_queue(*item.sequence->request);
+    }
     if (!runner_.busy()) {  // what is under way may end it otherwise, or free blocks
       for (Sequence* stuck : step.stuck) finish(*stuck, FinishReason::kLength, {});
     }

@@ -57,9 +57,14 @@ Scheduler::Step Scheduler::plan() {
 }
 
 void Scheduler::plan_decode(Step& step) {
+  prefilling_ = 0;
+  going_on_ = 0;
   for (auto it = running_.begin(); it != running_.end(); ++it) {
     Sequence& sequence = **it;
-    if (sequence.state != SequenceState::kDecode || sequence.awaits_last_token()) continue;
+    if (sequence.state == SequenceState::kPrefill) ++prefilling_;
+    if (sequence.awaits_last_token()) continue;
+    ++going_on_;
+    if (sequence.state != SequenceState::kDecode) continue;
     bool room = blocks_.extend(sequence.size(), sequence.table);
     while (!room && std::prev(running_.end()) != it) {
       preempt(std::prev(running_.end()));  // younger than this one, and not in the step yet
@@ -73,26 +78,25 @@ void Scheduler::plan_decode(Step& step) {
       step.stuck.push_back(&sequence);
     } else {  // the youngest itself: it waits until older ones end
       preempt(it);
+      --going_on_;
       return;
     }
   }
 }
 
 void Scheduler::plan_prefill(Step& step) {
+  if (prefilling_ == 0) return;
   for (const auto& sequence : running_) {
     if (sequence->state == SequenceState::kPrefill && !schedule_chunk(*sequence, step)) return;
   }
 }
 
 void Scheduler::admit(Step& step) {
-  // Whoever waits for its last token alone takes no part in a step any more.
-  std::int64_t going_on =
-      std::ranges::count_if(running_, [](const auto& sequence) { return !sequence->awaits_last_token(); });
-  if (waits_for_company(limits_.max_sequences - going_on)) return;
+  if (waits_for_company(limits_.max_sequences - going_on_)) return;
   was_full_ = false;
-  while (!waiting_.empty() && going_on < limits_.max_sequences && rows_left_ > 0 && output_rows_left_ > 0) {
+  while (!waiting_.empty() && going_on_ < limits_.max_sequences && rows_left_ > 0 && output_rows_left_ > 0) {
     if (!try_admit(*waiting_.front())) return;
-    ++going_on;
+    ++going_on_;
     std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
     waiting_.pop_front();
     Sequence& admitted = *sequence;
@@ -100,7 +104,7 @@ void Scheduler::admit(Step& step) {
     insert_by_age(running_, std::move(sequence));
     if (!schedule_chunk(admitted, step)) return;
   }
-  was_full_ = going_on >= limits_.max_sequences;
+  was_full_ = going_on_ >= limits_.max_sequences;
 }
 
 bool Scheduler::waits_for_company(std::int64_t free) {
@@ -138,6 +142,7 @@ bool Scheduler::schedule_chunk(Sequence& sequence, Step& step) {
   if (sequence.wants_prompt_rows()) rows = std::min(rows, output_rows_left_);
   if (rows <= 0 || output_rows_left_ <= 0) return false;
   step.items.push_back({&sequence, rows});
+  ++step.prompts;
   rows_left_ -= rows;
   output_rows_left_ -= sequence.wants_prompt_rows() ? rows : 1;
   return true;

@@ -40,6 +40,7 @@ class Scheduler {
   struct Step {
     std::vector<Item> items;
     std::vector<Sequence*> stuck;  // alone and out of blocks: to be finished by the caller
+    std::int64_t prompts = 0;      // items with rows of a prompt; the others have one row, of the token made last
   };
 
   Scheduler(const SchedulerLimits& limits, KvBlocks& blocks) : most_(limits), limits_(limits), blocks_(blocks) {}
@@ -70,6 +71,8 @@ class Scheduler {
  private:
   using Queue = std::list<std::unique_ptr<Sequence>>;
 
+  /// A step looks at each sequence once here, and in admit() at what was counted: of many, each look is a wait for
+  /// memory.
   void plan_decode(Step& step);
   void plan_prefill(Step& step);
   void admit(Step& step);
@@ -84,6 +87,8 @@ class Scheduler {
   KvBlocks& blocks_;
   Queue running_;  // in order of arrival
   Queue waiting_;  // in order of arrival
+  std::int64_t prefilling_ = 0;  // of those that run, by plan_decode()
+  std::int64_t going_on_ = 0;    // who do not wait for their last token alone
   std::int64_t rows_left_ = 0;
   std::int64_t output_rows_left_ = 0;
   bool was_full_ = false;  // when sequences were admitted last

@@ -34,6 +34,7 @@ struct RequestState {
   Status status;
   std::int32_t cached_tokens = 0;
   std::int32_t generated_tokens = 0;
+  bool plain = false;            // nothing is wanted but tokens, from all of the vocabulary
   bool queued = true;            // none of its choices has been admitted yet
   bool prompt_computed = false;  // by the first choice; the others then find it in the prefix tree
 };

@@ -42,16 +42,20 @@ Status StepRunner::start(const Scheduler::Step& step) {
       decoder_.forward(batch, cache_, {.logits = wanted_logits_, .hidden = wanted_hidden_});
   masks_.wait();
   LANNER_RETURN_IF_ERROR(backend_.take_failure());
-  // Before sampling, which overwrites logits.
-  for (const Place& place : started.places) LANNER_RETURN_IF_ERROR(deliver_logits(place, output));
+  if (started.delivers) {
+    // Before sampling, which overwrites logits.
+    for (const Place& place : started.places) LANNER_RETURN_IF_ERROR(deliver_logits(place, output));
+  }
   sample(output, started);
   LANNER_RETURN_IF_ERROR(backend_.take_failure());
   newest_ = turn;
   ++under_way_;
-  for (const Place& place : started.places) {
-    const Status status = deliver_hidden(place, output);
-    // It has been put to work, and is not to be tried again.
-    if (!status.ok()) return internal_error(status.message());
+  if (started.delivers) {
+    for (const Place& place : started.places) {
+      const Status status = deliver_hidden(place, output);
+      // It has been put to work, and is not to be tried again.
+      if (!status.ok()) return internal_error(status.message());
+    }
   }
   for (Place& place : started.places) move_on(place);
   return {};
@@ -116,6 +120,7 @@ void StepRunner::build(const Scheduler::Step& step, Started& started) {
   wanted_hidden_.clear();
   started.places.clear();
   started.awaited = false;
+  started.delivers = false;
   for (const Scheduler::Item& item : step.items) {
     const Sequence& sequence = *item.sequence;
     Place place{.item = item,
@@ -133,8 +138,17 @@ void StepRunner::build(const Scheduler::Step& step, Started& started) {
                        .rows = static_cast<std::int32_t>(item.rows),
                        .first_position = static_cast<std::int32_t>(sequence.computed),
                        .blocks = sequence.table.blocks()});
+    if (sequence.request->plain && sequence.state == SequenceState::kDecode) {
+      wanted_logits_.push_back(place.first_row);
+      place.logits_rows = 1;
+      place.sample = 0;  // numbered in sample()
+      started.places.push_back(place);
+      continue;
+    }
     add_wanted(place);
     started.awaited = started.awaited || awaited(place);
+    started.delivers = started.delivers || place.hidden_rows > 0 ||
+                       sequence.request->request.wants.logits != RequestWants::Logits::kNone;
     if (place.sample >= 0 && sequence.constraint != nullptr) masks_.begin(*item.sequence);
     started.places.push_back(place);
   }
@@ -175,7 +189,7 @@ void StepRunner::sample(const model::StepOutput& output, Started& started) {
   for (Place& place : started.places) {
     if (place.sample < 0) continue;
     Sequence& sequence = *place.item.sequence;
-    ban_tokens(sequence);
+    if (!sequence.request->plain) ban_tokens(sequence);
     const std::span<const std::int32_t> all(sequence.tokens);
     const auto prompt = static_cast<std::size_t>(sequence.prompt_size());
     place.sample = static_cast<std::int64_t>(sample_rows_.size());
@@ -283,11 +297,14 @@ std::optional<StepResult> StepRunner::take_token(const Place& place, const ops::
   ++generated_tokens_;
   top_.clear();
   for (const ops::TokenLogprob& entry : sampled.top) top_.push_back({entry.token, entry.logprob});
-  Event event = event_of(sequence, Event::Kind::kToken);
-  event.token = sampled.token;
-  event.logprob = sampled.logprob;
-  event.top = top_;
-  send(sequence, event);
+  if (request.request.on_event) {
+    token_event_.request = request.id;
+    token_event_.choice = sequence.choice;
+    token_event_.token = sampled.token;
+    token_event_.logprob = sampled.logprob;
+    token_event_.top = top_;
+    request.request.on_event(token_event_);
+  }
   const std::vector<std::int32_t>& stops = request.request.stop_ids;
   if (std::find(stops.begin(), stops.end(), sampled.token) != stops.end()) {
     return StepResult{.sequence = &sequence, .reason = FinishReason::kStop};

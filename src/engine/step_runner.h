@@ -76,6 +76,7 @@ class StepRunner {
     std::vector<ops::SampledToken> sampled;
     bool answered = false;  // sampled holds the tokens
     bool awaited = false;   // the next step cannot be built without
+    bool delivers = false;  // logits or hidden states
   };
 
   void build(const Scheduler::Step& step, Started& started);
@@ -112,6 +113,7 @@ class StepRunner {
   std::vector<ops::SampleRow> sample_rows_;
   std::vector<float> host_values_;
   std::vector<TokenLogprob> top_;
+  Event token_event_;
 
   std::chrono::steady_clock::duration waited_{};
   std::int64_t prompt_tokens_ = 0;

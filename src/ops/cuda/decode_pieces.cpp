@@ -30,8 +30,11 @@ void cut_into_pieces(std::span<const DecodeRow> rows, DecodePiece* out) {
   for (const DecodeRow& row : rows) total += row.tokens;
   const auto share = static_cast<std::int32_t>((total + more_pieces(count) - 1) / more_pieces(count));
   const std::int32_t length = std::max(kLeastPiece, (share + kBlock - 1) / kBlock * kBlock);
+  // A product in place of a division: of many rows these would be most of what the host does here. Half a token off, so
+  // that a whole length is in the first class whatever the rounding.
+  const float classes_of_a_token = static_cast<float>(kClasses) / static_cast<float>(length);
   const auto class_of = [&](std::int32_t tokens) {  // the longest in the first
-    return kClasses - 1 - static_cast<std::size_t>((std::int64_t{tokens} * kClasses - 1) / length);
+    return kClasses - 1 - static_cast<std::size_t>((static_cast<float>(tokens) - 0.5F) * classes_of_a_token);
   };
   const auto for_each_length = [&](const DecodeRow& row, const auto& what) {
     for (std::int32_t begin = 0; begin < row.tokens; begin += length) what(begin, std::min(row.tokens, begin + length));
@@ -45,7 +48,7 @@ void cut_into_pieces(std::span<const DecodeRow> rows, DecodePiece* out) {
   const std::int32_t used = first[kClasses];
   std::int32_t next_place = 0;
   for (const DecodeRow& row : rows) {
-    const std::int32_t pieces = (row.tokens + length - 1) / length;
+    const std::int32_t pieces = row.tokens <= length ? 1 : (row.tokens + length - 1) / length;
     const std::int32_t first_place = pieces > 1 ? next_place : 0;
     std::int32_t place = first_place;
     for_each_length(row, [&](std::int32_t begin, std::int32_t end) {

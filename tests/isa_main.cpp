@@ -1,6 +1,6 @@
 // The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cpu-late, cpu-tiles,
-// cpu-code-tiles, cuda, cuda-deterministic) and, on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this machine lacks ends the
-// program with 77, which ctest shows as skipped.
+// cpu-code-tiles, cuda, cuda-deterministic) and, on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this
+// machine lacks ends the program with 77, which ctest shows as skipped.
 
 #include <gtest/gtest.h>
 

@@ -85,8 +85,8 @@ class Scheduler {
   const SchedulerLimits most_;
   SchedulerLimits limits_;  // now
   KvBlocks& blocks_;
-  Queue running_;  // in order of arrival
-  Queue waiting_;  // in order of arrival
+  Queue running_;                // in order of arrival
+  Queue waiting_;                // in order of arrival
   std::int64_t prefilling_ = 0;  // of those that run, by plan_decode()
   std::int64_t going_on_ = 0;    // who do not wait for their last token alone
   std::int64_t rows_left_ = 0;

@@ -31,8 +31,7 @@ const cpu::TileKernels& tile_kernels() {
     cpu::TileKernels chosen = own != nullptr ? *own : cpu::amx_in_memory::tile_kernels();
     chosen.least_rows = 1;
     chosen.least_code_rows = 1;
-    chosen.most_code_rows =
-        test_device() == TestDevice::kCpuCodeTiles ? std::numeric_limits<std::int64_t>::max() : 0;
+    chosen.most_code_rows = test_device() == TestDevice::kCpuCodeTiles ? std::numeric_limits<std::int64_t>::max() : 0;
     return chosen;
   }();
   return kernels;

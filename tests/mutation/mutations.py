@@ -24,6 +24,7 @@ CODES = "src/ops/cpu/codes.inl.h"
 KV_CODES = "src/ops/cpu/kv_codes.inl.h"
 ROWS = "src/ops/cpu/rows.inl.h"
 TILES = "src/ops/cpu/bf16_tiles.inl.h"
+CODE_TILES = "src/ops/cpu/code_tiles.inl.h"
 WALK = "src/ops/cpu/tile_products.h"
 AVX512 = "src/ops/cpu/simd_avx512.h"
 AVX2 = "src/ops/cpu/simd_avx2.h"
@@ -66,8 +67,8 @@ INPUTS_AND_PRODUCTS = [
     Mutation("parts begin at the same column", LINEAR, "first_column += weight.rows()",
              "first_column += 0", LINEAR_ADD),
     Mutation("wanted rows ignored", LINEAR, "wanted != nullptr ? wanted[row] : row", "row", "NormHead.*"),
-    Mutation("dense: last column left out", KERNELS, "k < weight.cols", "k < weight.cols - (weight.cols > 1)",
-             LINEAR_ADD),
+    Mutation("dense: last column left out", KERNELS, "step + kStep < weight.cols ? step + kStep : weight.cols",
+             "step + kStep < weight.cols ? step + kStep : weight.cols - (weight.cols > 1)", LINEAR_ADD),
     Mutation("codes: a step too large by a thousandth", KERNELS, "largest > 0 ? kLargest / largest : 0.0F",
              "largest > 0 ? 0.999F * kLargest / largest : 0.0F", LINEAR_ADD),
     Mutation("codes: results as if of one step more", KERNELS, "largest * (1.0F / kLargest)",
@@ -115,14 +116,13 @@ TILES_OF_BF16 = [
              "_mm512_cvtne2ps_pbh(even.v, odd.v)", PRODUCTS),
     Mutation("tiles: int8 counted from 0", TILES, "_mm512_xor_si512(codes, _mm512_set1_epi32(static_cast<int>(0x80808080U)))",
              "codes", PRODUCTS),
-    Mutation("tiles: scales of the first group", TILES, "codes + tile / layout.units * layout.group_bytes", "codes",
-             PRODUCTS),
-    Mutation("tiles: codes of a group's first unit", TILES, "group + tile % layout.units * Tile::kBytes", "group",
-             PRODUCTS),
+    Mutation("tiles: scales of the first group", TILES, "codes + group + layout.units * Tile::kBytes",
+             "codes + layout.units * Tile::kBytes", PRODUCTS),
+    Mutation("tiles: codes of a group's first unit", TILES, "group + unit * Tile::kBytes", "group", PRODUCTS),
     Mutation("tiles: a dense column past the last", TILES, "pair + 1 < w.cols", "true", PRODUCTS),
     Mutation("tiles: the input's last columns left out", TILES, "rest < 16 ? (1U << rest) - 1 : 0xFFFFU",
              "rest < 16 ? (1U << rest) / 2 : 0xFFFFU", PRODUCTS),
-    Mutation("tiles: every chunk of columns begins anew", WALK, "!chunk.first,", "false,", LINEAR_ADD),
+    Mutation("tiles: every chunk of columns begins anew", WALK, "chunk.begin > 0", "false", LINEAR_ADD),
     Mutation("tiles: the chunks' sums in one place", WALK, "!chunk.first || !chunk.last", "false", LINEAR_ADD),
     Mutation("tiles: the lower rows left out", WALK, "rows > kBf16TileRows ? input + row_tiles : nullptr", "nullptr",
              LINEAR_ADD),
@@ -131,6 +131,19 @@ TILES_OF_BF16 = [
              "tile_row(reinterpret_cast<std::uint16_t*>(h), (row + r) ^ 1, width)", "NormGatedUp.*"),
     Mutation("tiles: a run of panels too few", LINEAR, "std::min(first + run, pairs)",
              "std::min(first + run, pairs) - (run > 1)", LINEAR_ADD),
+    Mutation("code tiles: offsets dropped", CODE_TILES, "fma(offset, set1(group_sums_[r]), sums[r])", "sums[r]", LINEAR_ADD),
+    Mutation("code tiles: scales of the first group", CODE_TILES,
+             "panel_ + group * layout_.group_bytes + layout_.code_bytes", "panel_ + layout_.code_bytes", LINEAR_ADD),
+    Mutation("code tiles: high nibbles are the low ones", CODE_TILES, "_mm512_srli_epi16(lower, 4)", "lower", LINEAR_ADD),
+    Mutation("code tiles: int8 counted from 0", CODE_TILES, "_mm512_set1_ps(0x1p23F + 128)", "_mm512_set1_ps(0x1p23F)",
+             LINEAR_ADD),
+    Mutation("code tiles: of a group only its first unit's sums", CODE_TILES,
+             "add(of_group, load(of_units + u * kBf16TileRows))", "of_group", LINEAR_ADD),
+    Mutation("code tiles: sums of units for the next row", LINEAR,
+             "unit_sums_of(input_groups_.as<float>(), row, cols) + row % kBf16TileRows",
+             "unit_sums_of(input_groups_.as<float>(), row, cols) + (row + 1) % kBf16TileRows", LINEAR_ADD),
+    Mutation("code tiles: every tile of rows reads the first", WALK, "row / kBf16TileRows * tiles_of(rows_.cols)", "0",
+             LINEAR_ADD),
 ]
 
 GATES = [

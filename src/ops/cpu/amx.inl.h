@@ -76,8 +76,8 @@ class TileProduct {
     for (int p = 0; p < kPanels; ++p) {
       const std::byte* here = place(p, unit);
       const std::int64_t at = here - (panels_ + p * weight_.panel_bytes);
-      prefetch_ahead(panels_ + p * weight_.panel_bytes, at, Unit::kBytes + Layout::kMetaBytes,
-                           weight_.panel_bytes, kPanels * weight_.panel_bytes);
+      prefetch_ahead(panels_ + p * weight_.panel_bytes, at, Unit::kBytes + Layout::kMetaBytes, weight_.panel_bytes,
+                     kPanels * weight_.panel_bytes);
       if constexpr (Unit::kBytes == sizeof(codes_.bytes[0])) {
         codes[p] = reinterpret_cast<const std::uint8_t*>(here);
       } else {

@@ -75,7 +75,8 @@ static void unpack_codes(const WeightView& w, std::int64_t panel, std::int64_t f
   const Layout layout = Layout::of(w);
   const std::byte* codes = w.data + panel * w.panel_bytes;
   std::int64_t unit = first % layout.units;
-  for (std::int64_t group = first / layout.units * layout.group_bytes; count > 0; group += layout.group_bytes, unit = 0) {
+  for (std::int64_t group = first / layout.units * layout.group_bytes; count > 0;
+       group += layout.group_bytes, unit = 0) {
     const std::byte* scales = codes + group + layout.units * Tile::kBytes;
     const F32x16 scale = Scales::load16(scales);
     const F32x16 offset = kOffsets ? Scales::offset16(scales, scale) : Tile::no_offset(scale);
@@ -103,12 +104,13 @@ static void unpack_dense(const WeightView& w, std::int64_t panel, std::int64_t f
   for (std::int64_t pair = begin; pair < begin + count * kBf16TileColumns; pair += 2, tiles += 2 * kPanelRows) {
     const std::uint16_t* column = elements + pair * kPanelRows;
     prefetch_ahead(start, pair * kPanelRows * 2, kLine, w.panel_bytes, w.panel_bytes);
-    if (kFormat == WeightFormat::kBF16 && pair + 1 < w.cols) {  // are bf16 already
+    const bool whole = pair + 1 < w.cols;
+    if (kFormat == WeightFormat::kBF16 && whole) {  // they are bf16
       _mm512_storeu_si512(tiles, interleave_halves(_mm512_loadu_si512(column)));
       continue;
     }
     store_pairs(tiles, pair < w.cols ? dense_column<kFormat>(column) : zero(),
-                pair + 1 < w.cols ? dense_column<kFormat>(column + kPanelRows) : zero());
+                whole ? dense_column<kFormat>(column + kPanelRows) : zero());
   }
 }
 

@@ -19,7 +19,8 @@ struct NibbleIntegers {
     const auto* bytes = reinterpret_cast<const std::uint8_t*>(unit);
     const __m512i integers = _mm512_load_si512(kIntegers.numbers);
     // Of each row's four bytes two become a word each, whose lowest four bits are the place in the table.
-    const __m512i first = _mm512_broadcast_i32x4(_mm_set_epi8(-1, 13, -1, 12, -1, 9, -1, 8, -1, 5, -1, 4, -1, 1, -1, 0));
+    const __m512i first =
+        _mm512_broadcast_i32x4(_mm_set_epi8(-1, 13, -1, 12, -1, 9, -1, 8, -1, 5, -1, 4, -1, 1, -1, 0));
     const __m512i second =
         _mm512_broadcast_i32x4(_mm_set_epi8(-1, 15, -1, 14, -1, 11, -1, 10, -1, 7, -1, 6, -1, 3, -1, 2));
     for (int i = 0; i < kBytes / 64; ++i, out += 4 * 2 * kPanelRows) {
@@ -146,9 +147,9 @@ class CodeTileProduct {
   const CodeCall& call_;
   const Layout layout_;
   const std::byte* panel_ = nullptr;
-  std::int64_t next_ = 0;  // where the unit to be unpacked next lies in the panel
-  std::int64_t left_ = 0;  // units of its group from it on
-  alignas(64) std::uint16_t codes_[2][kBf16TileElements];            // a unit as a tile, and the next one
+  std::int64_t next_ = 0;                                     // where the unit to be unpacked next lies in the panel
+  std::int64_t left_ = 0;                                     // units of its group from it on
+  alignas(64) std::uint16_t codes_[2][kBf16TileElements];     // a unit as a tile, and the next one
   alignas(64) float products_[2][kBf16TileRows][kPanelRows];  // of a group, and of the one before
   alignas(64) float group_sums_[kBf16TileRows];
 };

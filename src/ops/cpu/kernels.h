@@ -105,7 +105,7 @@ struct CodeCall {
 /// Products in tiles of bf16 numbers. An input tile is (16 rows, 32 columns); a weight's is (16 pairs of columns, 16
 /// weight rows, 2). Columns past the last are zeros in both; rows past the last are memory, of any content.
 struct TileKernels {
-  std::int64_t least_rows = 1;  // from so many rows on tiles are faster than the other kernels
+  std::int64_t least_rows = 1;       // from so many rows on tiles are faster than the other kernels
   std::int64_t least_code_rows = 1;  // and multiply_codes from so many on, up to most_code_rows
   std::int64_t most_code_rows = 0;
   /// Whether it takes weights like this one.
@@ -129,9 +129,9 @@ struct TileKernels {
 
 struct Kernels {
   CpuIsa isa = CpuIsa::kGeneric;
-  std::int64_t tile_rows = 1;      // most rows of one multiply call
-  std::int64_t tile_panels = 1;    // most panels of one multiply call with several rows; of one with one row it takes one
-  std::int64_t block_rows = 1;     // rows that a worker should have where workers share rows
+  std::int64_t tile_rows = 1;    // most rows of one multiply call
+  std::int64_t tile_panels = 1;  // most panels of one multiply call with several rows; of one with one row it takes one
+  std::int64_t block_rows = 1;   // rows that a worker should have where workers share rows
   std::int64_t score_queries = 1;  // most queries of one scores or values call
 
   /// out = x * gain / sqrt(mean(x^2) + eps). Any n; out may be x.

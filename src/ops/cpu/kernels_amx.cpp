@@ -17,11 +17,12 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary
 namespace lanner::ops::cpu::amx {
 namespace {
 
-// A tile instruction takes the same time for 1 row and for 16, so that few rows go without.
+// A tile instruction takes the same time for 1 row and for 16, so that few rows go without. All measured on one
+// processor (docs/perf-log.md).
 constexpr std::int64_t kLeastRows = 14;
 constexpr std::int64_t kCallRows = 32;  // share an unpacked unit
 constexpr std::int64_t kLeastTileRows = 17;
-constexpr std::int64_t kLeastCodeRows = 9;
+constexpr std::int64_t kLeastCodeRows = 13;
 constexpr std::int64_t kMostCodeRows = 16;
 
 void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input, std::int64_t row,

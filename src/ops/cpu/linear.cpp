@@ -242,7 +242,8 @@ void CpuBackend::prepare_tiles(const Worker& worker, const Linear& linear, const
     std::uint16_t* place = tile_row(input_codes_.as<std::uint16_t>(), row, cols);
     tiles_->round_rows(in, cols, 1, cols, place);
     if (sums_units) {
-      tiles_->sum_units(place, tiles_of(cols), unit_sums_of(input_groups_.as<float>(), row, cols) + row % kBf16TileRows);
+      tiles_->sum_units(place, tiles_of(cols),
+                        unit_sums_of(input_groups_.as<float>(), row, cols) + row % kBf16TileRows);
     }
   }
 }

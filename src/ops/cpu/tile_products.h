@@ -91,6 +91,8 @@ class TileWalk {
   }
 
  private:
+  const WeightView& weight(std::int64_t w) const { return *task_.weights[w]; }
+
   /// A pair of panels by each tile of rows.
   void multiply_codes(std::int64_t pair) const {
     const std::int64_t panel = 2 * pair;
@@ -99,7 +101,7 @@ class TileWalk {
     for (std::int64_t row = rows_.begin; row < rows_.end; row += kBf16TileRows) {
       const std::int64_t tile = row / kBf16TileRows * tiles_of(rows_.cols);
       for (std::int64_t w = 0; w < task_.count; ++w) {
-        kernels_.multiply_codes({.weight = *task_.weights[w],
+        kernels_.multiply_codes({.weight = weight(w),
                                  .panel = panel,
                                  .panels = panels,
                                  .input = rows_.input + tile * kBf16TileElements,
@@ -124,7 +126,7 @@ class TileWalk {
     for (std::int64_t w = 0; w < task_.count; ++w) {
       for (std::int64_t p = 0; p < panels; ++p) {
         unpacked[w][p] = room_.panels + (2 * w + p) * kChunkTiles * kBf16TileElements;
-        kernels_.unpack(*task_.weights[w], panel + p, chunk.begin, count, unpacked[w][p]);
+        kernels_.unpack(weight(w), panel + p, chunk.begin, count, unpacked[w][p]);
       }
     }
     const std::int64_t row_tiles = tiles_of(rows_.cols) * kBf16TileElements;  // elements of 16 rows
@@ -140,7 +142,7 @@ class TileWalk {
                            .panel = unpacked[w][0],
                            .panel_beside = panels == 2 ? unpacked[w][1] : nullptr,
                            .tiles = count,
-                           .adds = !chunk.first,
+                           .adds = chunk.begin > 0,
                            .sums = of_weights[w]});
       }
       if (chunk.last) visit_(panel, panels, row, rows, of_weights);

@@ -165,25 +165,9 @@ template <typename Tiles>
 static void multiply_tiles(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input,
                            std::int64_t row, std::int64_t rows, float* tile) {
   Tiles::configure();
-  if (w.format == WeightFormat::kInt4 && w.zero_points) {
-    return multiply_tiles_of<Tiles, NibbleUnit<32, 0>, ZeroPointScales, true>(w, panel, panels, input, row, rows, tile);
-  }
-  if (w.format == WeightFormat::kInt4 && w.has_offsets) {
-    using Unit = NibbleUnit<32, 0>;
-    return w.half_scales ? multiply_tiles_of<Tiles, Unit, HalfScales, true>(w, panel, panels, input, row, rows, tile)
-                         : multiply_tiles_of<Tiles, Unit, FloatScales, true>(w, panel, panels, input, row, rows, tile);
-  }
-  if (w.format == WeightFormat::kInt4) {
-    using Unit = NibbleUnit<32, kCenter>;
-    return w.half_scales ? multiply_tiles_of<Tiles, Unit, HalfScales, false>(w, panel, panels, input, row, rows, tile)
-                         : multiply_tiles_of<Tiles, Unit, FloatScales, false>(w, panel, panels, input, row, rows, tile);
-  }
-  if (w.has_offsets) {
-    return multiply_tiles_of<Tiles, ByteUnit<32>, FloatScales, true>(w, panel, panels, input, row, rows, tile);
-  }
-  return w.half_scales
-             ? multiply_tiles_of<Tiles, ByteUnit<32>, HalfScales, false>(w, panel, panels, input, row, rows, tile)
-             : multiply_tiles_of<Tiles, ByteUnit<32>, FloatScales, false>(w, panel, panels, input, row, rows, tile);
+  visit_codes(w, [&]<CodeKind kKind, typename Scales, bool kOffsets>() {
+    multiply_tiles_of<Tiles, WholeUnit<kKind>, Scales, kOffsets>(w, panel, panels, input, row, rows, tile);
+  });
 }
 
 }  // namespace lanner::ops::cpu::LANNER_ISA

@@ -116,22 +116,12 @@ static void unpack_dense(const WeightView& w, std::int64_t panel, std::int64_t f
 
 static void unpack_tiles(const WeightView& w, std::int64_t panel, std::int64_t first, std::int64_t count,
                          std::uint16_t* tiles) {
-  switch (w.format) {
-    case WeightFormat::kF16: return unpack_dense<WeightFormat::kF16>(w, panel, first, count, tiles);
-    case WeightFormat::kBF16: return unpack_dense<WeightFormat::kBF16>(w, panel, first, count, tiles);
-    case WeightFormat::kInt4:
-      if (!w.has_offsets) {
-        return w.half_scales ? unpack_codes<NibbleTile, HalfScales, false>(w, panel, first, count, tiles)
-                             : unpack_codes<NibbleTile, FloatScales, false>(w, panel, first, count, tiles);
-      }
-      if (w.zero_points) return unpack_codes<NibbleTile, ZeroPointScales, true>(w, panel, first, count, tiles);
-      return w.half_scales ? unpack_codes<NibbleTile, HalfScales, true>(w, panel, first, count, tiles)
-                           : unpack_codes<NibbleTile, FloatScales, true>(w, panel, first, count, tiles);
-    default: break;
-  }
-  if (w.has_offsets) return unpack_codes<ByteTile, FloatScales, true>(w, panel, first, count, tiles);
-  return w.half_scales ? unpack_codes<ByteTile, HalfScales, false>(w, panel, first, count, tiles)
-                       : unpack_codes<ByteTile, FloatScales, false>(w, panel, first, count, tiles);
+  if (w.format == WeightFormat::kF16) return unpack_dense<WeightFormat::kF16>(w, panel, first, count, tiles);
+  if (w.format == WeightFormat::kBF16) return unpack_dense<WeightFormat::kBF16>(w, panel, first, count, tiles);
+  visit_codes(w, [&]<CodeKind kKind, typename Scales, bool kOffsets>() {
+    using Tile = std::conditional_t<kKind == CodeKind::kBytes, ByteTile, NibbleTile>;
+    unpack_codes<Tile, Scales, kOffsets>(w, panel, first, count, tiles);
+  });
 }
 
 static bool takes_weight(const WeightView& w) {

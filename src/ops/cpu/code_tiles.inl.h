@@ -164,19 +164,10 @@ static void multiply_codes_of(const CodeCall& call) {
 
 template <typename Tiles>
 static void multiply_code_tiles(const CodeCall& call) {
-  const WeightView& w = call.weight;
-  if (w.format == WeightFormat::kInt4) {
-    if (!w.has_offsets) {
-      return w.half_scales ? multiply_codes_of<Tiles, NibbleIntegers<kCenter>, HalfScales, false>(call)
-                           : multiply_codes_of<Tiles, NibbleIntegers<kCenter>, FloatScales, false>(call);
-    }
-    if (w.zero_points) return multiply_codes_of<Tiles, NibbleIntegers<0>, ZeroPointScales, true>(call);
-    return w.half_scales ? multiply_codes_of<Tiles, NibbleIntegers<0>, HalfScales, true>(call)
-                         : multiply_codes_of<Tiles, NibbleIntegers<0>, FloatScales, true>(call);
-  }
-  if (w.has_offsets) return multiply_codes_of<Tiles, ByteIntegers, FloatScales, true>(call);
-  return w.half_scales ? multiply_codes_of<Tiles, ByteIntegers, HalfScales, false>(call)
-                       : multiply_codes_of<Tiles, ByteIntegers, FloatScales, false>(call);
+  visit_codes(call.weight, [&]<CodeKind kKind, typename Scales, bool kOffsets>() {
+    using Integers = std::conditional_t<kKind == CodeKind::kBytes, ByteIntegers, NibbleIntegers<zero_of(kKind)>>;
+    multiply_codes_of<Tiles, Integers, Scales, kOffsets>(call);
+  });
 }
 
 /// Of one row, whose first place is `row`.

@@ -3,6 +3,8 @@
 
 // No include guard: it is included once by each of them.
 
+#include <type_traits>
+
 #include "ops/cpu/kernels.h"
 
 namespace lanner::ops::cpu::LANNER_ISA {
@@ -83,6 +85,35 @@ struct ByteUnit {
     return dot_bytes(sum, unit.codes[step], four_codes(x + 4 * step));
   }
 };
+
+/// What a quantized weight's codes are.
+enum class CodeKind : std::uint8_t {
+  kNibbles,          // 4 bits, from 0 on
+  kCenteredNibbles,  // 4 bits, from kCenter on
+  kBytes,            // 8 bits, which are kept as code + 128
+};
+inline constexpr std::int32_t zero_of(CodeKind kind) { return kind == CodeKind::kCenteredNibbles ? kCenter : 0; }
+
+/// A unit of 32 columns.
+template <CodeKind kKind>
+using WholeUnit = std::conditional_t<kKind == CodeKind::kBytes, ByteUnit<32>, NibbleUnit<32, zero_of(kKind)>>;
+
+/// visit.operator()<kind, scales, whether there are offsets>() for a weight whose groups are whole units.
+template <typename Visit>
+static void visit_codes(const WeightView& w, const Visit& visit) {
+  if (w.format == WeightFormat::kInt8) {
+    if (w.has_offsets) return visit.template operator()<CodeKind::kBytes, FloatScales, true>();
+    return w.half_scales ? visit.template operator()<CodeKind::kBytes, HalfScales, false>()
+                         : visit.template operator()<CodeKind::kBytes, FloatScales, false>();
+  }
+  if (!w.has_offsets) {
+    return w.half_scales ? visit.template operator()<CodeKind::kCenteredNibbles, HalfScales, false>()
+                         : visit.template operator()<CodeKind::kCenteredNibbles, FloatScales, false>();
+  }
+  if (w.zero_points) return visit.template operator()<CodeKind::kNibbles, ZeroPointScales, true>();
+  return w.half_scales ? visit.template operator()<CodeKind::kNibbles, HalfScales, true>()
+                       : visit.template operator()<CodeKind::kNibbles, FloatScales, true>();
+}
 
 /// Where the parts of a quantized weight's panels lie. A unit is the columns that share both scales: 32, or 16 where
 /// the weight's groups are that small.

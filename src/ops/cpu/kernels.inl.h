@@ -209,28 +209,12 @@ static void multiply_codes(const WeightView& w, std::int64_t panel, const InputV
 template <int kPanels>
 static void multiply_quantized(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
                                std::int64_t rows, float* tile) {
-  if (w.format == WeightFormat::kInt4 && w.zero_points) {
-    return multiply_codes<NibbleUnit<32, 0>, 32, ZeroPointScales, true, kPanels>(w, panel, input, row, rows, tile);
-  }
-  if (w.format == WeightFormat::kInt4 && w.has_offsets) {
-    return w.half_scales
-               ? multiply_codes<NibbleUnit<32, 0>, 32, HalfScales, true, kPanels>(w, panel, input, row, rows, tile)
-               : multiply_codes<NibbleUnit<32, 0>, 32, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
-  }
-  if (w.format == WeightFormat::kInt4) {
-    using Unit = NibbleUnit<32, kCenter>;
-    return w.half_scales ? multiply_codes<Unit, 32, HalfScales, false, kPanels>(w, panel, input, row, rows, tile)
-                         : multiply_codes<Unit, 32, FloatScales, false, kPanels>(w, panel, input, row, rows, tile);
-  }
   if (w.group % 32 != 0) {
     return multiply_codes<ByteUnit<16>, 16, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
   }
-  if (w.has_offsets) {
-    return multiply_codes<ByteUnit<32>, 32, FloatScales, true, kPanels>(w, panel, input, row, rows, tile);
-  }
-  return w.half_scales
-             ? multiply_codes<ByteUnit<32>, 32, HalfScales, false, kPanels>(w, panel, input, row, rows, tile)
-             : multiply_codes<ByteUnit<32>, 32, FloatScales, false, kPanels>(w, panel, input, row, rows, tile);
+  visit_codes(w, [&]<CodeKind kKind, typename Scales, bool kOffsets>() {
+    multiply_codes<WholeUnit<kKind>, 32, Scales, kOffsets, kPanels>(w, panel, input, row, rows, tile);
+  });
 }
 
 template <int kPanels, int kRows>

@@ -1,6 +1,7 @@
 // The engine over a small random model: every promise of include/lanner/engine.h, with the real scheduler, decoder and
 // kernels.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -59,6 +60,54 @@ TEST_P(Determinism, TokensDependOnTheRequestAlone) {
 INSTANTIATE_TEST_SUITE_P(Formats, Determinism,
                          testing::Values(ops::WeightFormat::kF32, ops::WeightFormat::kInt4, ops::WeightFormat::kInt8),
                          [](const auto& format) { return std::string(ops::weight_format_name(format.param)); });
+
+// The same promise where the cache holds codes, with their scales in the same blocks. Not for CUDA, which refuses them.
+class CodesInTheCache : public testing::TestWithParam<QuantPolicy> {};
+
+TEST_P(CodesInTheCache, PrefixesAreSharedAndTokensStayTheSame) {
+  EngineOptions options = small_options();
+  options.max_batch_size = 1;
+  options.enable_prefix_caching = false;
+  options.threads = 1;
+  const auto in_16_bits = tokens_of(run(*open(options), mixed_requests(32, 1)));
+  options.quant_policy = GetParam();
+  const auto expected = tokens_of(run(*open(options), mixed_requests(32, 1)));
+  EXPECT_NE(expected, in_16_bits) << "the cache has no codes";
+
+  options = small_options();
+  options.quant_policy = GetParam();
+  auto together = open(options);
+  EXPECT_EQ(tokens_of(run(*together, mixed_requests(32, 1))), expected) << "32 together, prefix cache cold";
+  const std::int64_t before = together->stats().cached_tokens;
+  EXPECT_EQ(tokens_of(run(*together, mixed_requests(32, 1))), expected) << "prefix cache warm";
+  EXPECT_GT(together->stats().cached_tokens, before + 1000);
+  expect_no_leak(*together);
+
+  options.kv_blocks = 10;
+  auto pressed = open(options);
+  EXPECT_EQ(tokens_of(run(*pressed, mixed_requests(32, 1))), expected) << "with little room";
+  expect_no_leak(*pressed);
+}
+
+TEST_P(CodesInTheCache, ChoicesReadOnePromptFromSharedBlocks) {
+  EngineOptions options = small_options();
+  options.quant_policy = GetParam();
+  auto engine = open(options);
+  std::mt19937 random(6);
+  Request request;
+  request.prompt = random_prompt(random, 200);
+  request.max_new_tokens = 30;
+  const auto alone = run(*engine, {request})[0].tokens.at(0);
+  request.n = 4;
+  const Collector::Record record = run(*engine, {request})[0];
+  ASSERT_EQ(record.tokens.size(), 4U);
+  for (const auto& [choice, tokens] : record.tokens) EXPECT_EQ(tokens, alone) << "greedy choice " << choice;
+  EXPECT_GE(engine->stats().cached_tokens, 4 * 192) << "three whole blocks of each";
+  expect_no_leak(*engine);
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, CodesInTheCache, testing::Values(QuantPolicy::kInt8, QuantPolicy::kInt4),
+                         [](const auto& policy) { return fmt::format("int{}", static_cast<int>(policy.param)); });
 
 TEST(Engine, ManyRequestsFinishWithRoomForFew) {
   EngineOptions options = small_options();

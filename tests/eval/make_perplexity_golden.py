@@ -36,12 +36,12 @@ ROWS_AT_ONCE = 128
 def window_nll(model, window):
     """The mean of -log p over tokens 1.. of the window, in nats, in double."""
     with torch.no_grad():
-        logits = model(torch.tensor([window]), use_cache=False).logits[0]  # (seqlen, vocab)
+        logits = model(torch.tensor([window], device=model.device), use_cache=False).logits[0]  # (seqlen, vocab)
         total = 0.0
         for first in range(0, len(window) - 1, ROWS_AT_ONCE):
             rows = logits[first : min(first + ROWS_AT_ONCE, len(window) - 1)].double()
-            targets = torch.tensor(window[first + 1 : first + 1 + len(rows)])
-            total -= torch.log_softmax(rows, dim=-1)[torch.arange(len(rows)), targets].sum().item()
+            targets = torch.tensor(window[first + 1 : first + 1 + len(rows)], device=rows.device)
+            total -= torch.log_softmax(rows, dim=-1).gather(1, targets[:, None]).sum().item()
     return total / (len(window) - 1)
 
 

@@ -11,8 +11,8 @@ class AwqRun final : public SmoothingRun {
   using SmoothingRun::SmoothingRun;
 
  private:
-  Result<std::vector<float>> rounded(const DenseRows& matrix, std::span<const float> scales) const override {
-    return rounded_weights(matrix, scales, plan().grouping);
+  Result<std::vector<float>> rounded(const DenseRows& matrix, std::span<const float> scales) override {
+    return rounded_weights(matrix, scales, plan().grouping, pool());
   }
   Status write_rounded(const DenseRows& matrix, const TensorFactors& factors,
                        model::SafetensorsWriter& writer) override {

@@ -90,12 +90,12 @@ Result<PackedMatrix> round_awq(const DenseRows& matrix, const TensorFactors& fac
 }
 
 Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<const float> scales,
-                                           const Grouping& grouping) {
+                                           const Grouping& grouping, ThreadPool& pool) {
   const auto cols = static_cast<std::size_t>(matrix.cols());
   const auto size = static_cast<std::size_t>(grouping.size);
   const TensorFactors factors{.multiply_columns = {scales.begin(), scales.end()}, .divide_rows = {}};
   std::vector<float> result(static_cast<std::size_t>(matrix.rows()) * cols);
-  for (std::int64_t r = 0; r < matrix.rows(); ++r) {
+  const auto round = [&](std::int64_t r) -> Status {
     const std::span<float> row(result.data() + static_cast<std::size_t>(r) * cols, cols);
     LANNER_RETURN_IF_ERROR(read_smoothed(matrix, factors, r, row));
     for (std::size_t begin = 0; begin < cols; begin += size) {
@@ -105,7 +105,13 @@ Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<co
         row[i] = rounding.rounded(row[i]) / scales[i];
       }
     }
-  }
+    return {};
+  };
+  const Status status = share_out(pool, matrix.rows(), [&](std::int64_t begin, std::int64_t end) -> Status {
+    for (std::int64_t r = begin; r < end; ++r) LANNER_RETURN_IF_ERROR(round(r));
+    return {};
+  });
+  if (!status.ok()) return status;
   return result;
 }
 

@@ -22,6 +22,6 @@ Result<PackedMatrix> round_awq(const DenseRows& matrix, const TensorFactors& fac
 /// What the matrix (rows, cols) becomes when its columns are multiplied by `scales`, rounded, and divided by them
 /// again.
 Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<const float> scales,
-                                           const Grouping& grouping);
+                                           const Grouping& grouping, ThreadPool& pool);
 
 }  // namespace lanner::quant

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "core/mapped_file.h"
+#include "core/processors.h"
+#include "core/thread_pool.h"
 #include "model/group_quantization.h"
 #include "model/torch_writer.h"
 #include "quant/awq_matrix.h"
@@ -253,6 +255,8 @@ class CollectRun {
   Status run() {
     CalibrationOptions calibration = calibration_options(options_, folder_);
     if (!options_.resume) LANNER_RETURN_IF_ERROR(folder_.check_room(state_bytes(spec_, calibration)));
+    LANNER_ASSIGN_OR_RETURN(pool_,
+                            ThreadPool::create(options_.threads > 0 ? options_.threads : available_processors()));
     calibration.first_layer = done_layers(folder_, spec_.layers.size(), layer_file);
     expect_work(calibration.first_layer);
     if (calibration.first_layer < spec_.layers.size()) LANNER_RETURN_IF_ERROR(collect_from(calibration));
@@ -300,10 +304,12 @@ class CollectRun {
     if (options_.search_scale) {
       ScaleSearch search = scale_search();
       search.read_input = read_input;
-      search.on_ratio = [&] { progress_.add(work_of_ratio(search, spec_.layers[layer])); };
-      LANNER_ASSIGN_OR_RETURN(const std::vector<double> ratios,
-                              search_ratios(checkpoint_, spec_, layer, collector_.read(), search));
-      bytes.append(reinterpret_cast<const char*>(ratios.data()), ratios.size() * sizeof(double));
+      search.on_formula = [&] { progress_.add(work_of_formula(search, spec_.layers[layer])); };
+      LANNER_ASSIGN_OR_RETURN(const auto formulas,
+                              search_formulas(checkpoint_, spec_, layer, collector_.read(), search));
+      for (const ScaleFormula& formula : formulas) {
+        bytes.append(reinterpret_cast<const char*>(&formula.of_inputs), sizeof(double));
+      }
     }
     return write_file_atomically(folder_.scratch_file(layer_file(layer)), bytes);
   }
@@ -312,9 +318,10 @@ class CollectRun {
   ScaleSearch scale_search() const {
     const Grouping grouping{.size = largest_group_size(spec_, kSearchGroup)};
     ScaleSearch search = make_scale_search(options_.windows, options_.threads);
+    search.formulas = shared_formulas();
     search.group_size = grouping.size;
-    search.round = [grouping](const DenseRows& matrix, std::span<const float> scales) {
-      return rounded_weights(matrix, scales, grouping);
+    search.round = [this, grouping](const DenseRows& matrix, std::span<const float> scales) {
+      return rounded_weights(matrix, scales, grouping, *pool_);
     };
     return search;
   }
@@ -325,6 +332,7 @@ class CollectRun {
   const WorkFolder& folder_;
   PartCollector collector_;
   Progress progress_;
+  std::unique_ptr<ThreadPool> pool_;
 };
 
 }  // namespace

@@ -28,7 +28,7 @@ Result<Int8Matrix> round_int8(const DenseRows& matrix, const TensorFactors& fact
 
 /// What the matrix (rows, cols) becomes when its columns are multiplied by `scales`, rounded, and divided by them
 /// again.
-Result<std::vector<float>> int8_weights(const DenseRows& matrix, std::span<const float> scales);
+Result<std::vector<float>> int8_weights(const DenseRows& matrix, std::span<const float> scales, ThreadPool& pool);
 
 /// The tensors that hold such a matrix, in the order in which append_int8() writes them.
 std::vector<model::TensorHeader> int8_headers(const std::string& module, std::int64_t rows, std::int64_t cols);

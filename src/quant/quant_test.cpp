@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -22,6 +23,7 @@
 #include "quant/layer_runner.h"
 #include "quant/plan.h"
 #include "quant/quantized_folder.h"
+#include "quant/scale_search.h"
 #include "quant/smoothing.h"
 
 namespace lanner::quant {
@@ -101,6 +103,36 @@ TEST(Smoothing, ScalesByHand) {
   for (const float scale : smoothing_scales(std::array{0.0F, 1.0F}, std::array{0.0F, 0.0F}, {})) {
     EXPECT_TRUE(std::isfinite(scale) && scale > 0);
   }
+}
+
+TEST(Smoothing, OtherFormulasByHand) {
+  ChannelStatistics inputs(2);
+  inputs.add(std::array{1.0F, -4.0F, 1.0F, 12.0F});  // means 1 and 8, greatest 1 and 12
+  const std::array weights{0.25F, 0.5F};
+  const auto ratio = [&](const ScaleFormula& formula) {
+    const auto scales = smoothing_scales(inputs, weights, {}, formula);
+    EXPECT_FLOAT_EQ(scales[0] * scales[1], 1);
+    return scales[1] / scales[0];
+  };
+  EXPECT_FLOAT_EQ(ratio({}), std::sqrt(12.0F / 2));
+  EXPECT_FLOAT_EQ(ratio({.greatest = false, .of_inputs = 1.0 / 3, .of_weights = 0}), 2);
+  EXPECT_FLOAT_EQ(ratio({.greatest = false, .of_inputs = 0, .of_weights = 1}), 0.5F);
+  EXPECT_EQ(ratio({.greatest = false, .of_inputs = 0, .of_weights = 0}), 1);
+}
+
+TEST(ScaleSearch, TriesToSmoothNothingAndWhatIsDoneWithoutASearch) {
+  const auto formulas = searched_formulas();
+  const auto tries = [&](const ScaleFormula& wanted) {
+    return std::ranges::count_if(formulas, [&](const ScaleFormula& one) {
+      return one.of_inputs == wanted.of_inputs && one.of_weights == wanted.of_weights &&
+             (one.greatest == wanted.greatest || one.of_inputs == 0);
+    });
+  };
+  EXPECT_EQ(formulas.size(), 41U);
+  EXPECT_EQ(tries({.of_inputs = 0, .of_weights = 0}), 1);
+  EXPECT_EQ(tries({}), 1);
+  for (const ScaleFormula& shared : shared_formulas()) EXPECT_EQ(tries(shared), 1);
+  EXPECT_EQ(tries({.greatest = false, .of_inputs = 0.95, .of_weights = 0}), 1);
 }
 
 model::Json llama_config(std::int64_t kv_heads) {
@@ -328,7 +360,7 @@ TEST(Int8Matrix, RoundsRowsByHand) {
   factors.divide_rows.assign(3, 1.5F);
   EXPECT_EQ(round_int8(*rows, factors, **pool)->scales[0], 0.5F);
   // Powers of two as scales of columns change nothing where all are the same.
-  const auto weights = int8_weights(*rows, std::vector<float>(32, 4.0F));
+  const auto weights = int8_weights(*rows, std::vector<float>(32, 4.0F), **pool);
   ASSERT_TRUE(weights.ok());
   EXPECT_EQ((*weights)[3], values[3]);
   EXPECT_EQ((*weights)[33], 0.0F);

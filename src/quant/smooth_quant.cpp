@@ -11,8 +11,8 @@ class SmoothQuantRun final : public SmoothingRun {
   using SmoothingRun::SmoothingRun;
 
  private:
-  Result<std::vector<float>> rounded(const DenseRows& matrix, std::span<const float> scales) const override {
-    return int8_weights(matrix, scales);
+  Result<std::vector<float>> rounded(const DenseRows& matrix, std::span<const float> scales) override {
+    return int8_weights(matrix, scales, pool());
   }
   Status write_rounded(const DenseRows& matrix, const TensorFactors& factors,
                        model::SafetensorsWriter& writer) override {

@@ -152,12 +152,18 @@ Result<std::vector<float>> norm_gains(const model::Checkpoint& checkpoint, const
   return gains;
 }
 
+std::vector<float> smoothing_scales(const ChannelStatistics& inputs, std::span<const float> weights,
+                                    std::span<const float> gains, const ScaleFormula& formula) {
+  const auto values = formula.greatest ? inputs.absolute_greatest() : inputs.absolute_mean();
+  return smoothing_scales(values, weights, gains, formula);
+}
+
 std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<const float> weights,
-                                    std::span<const float> gains, double ratio) {
+                                    std::span<const float> gains, const ScaleFormula& formula) {
   std::vector<float> scales(inputs.size());
   const auto counts = [&](std::size_t i) { return gains.empty() || gains[i] != 0; };
-  const auto up = static_cast<float>(ratio);
-  const auto down = static_cast<float>(1.0 - ratio);
+  const auto up = static_cast<float>(formula.of_inputs);
+  const auto down = static_cast<float>(formula.of_weights);
   float most = 0;
   float least = std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < scales.size(); ++i) {
@@ -173,14 +179,14 @@ std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<con
 
 Result<GroupScales> scales_of_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                                     const model::LayerSpec& layer, const LayerStatistics& statistics,
-                                    std::int64_t group_size, std::span<const double> ratios) {
+                                    std::int64_t group_size, std::span<const ScaleFormula> formulas) {
   GroupScales scales;
   for (const SmoothingGroup& group : smoothing_groups(spec, layer)) {
     LANNER_ASSIGN_OR_RETURN(const auto gains, norm_gains(checkpoint, spec, group));
     LANNER_ASSIGN_OR_RETURN(const auto weights, relative_weights(checkpoint, group.linears, group_size));
     const ChannelStatistics& input = statistics.at(static_cast<std::size_t>(group.input));
-    scales.push_back(ratios.empty() ? smoothing_scales(input.absolute_greatest(), weights, gains)
-                                    : smoothing_scales(input.absolute_mean(), weights, gains, ratios[scales.size()]));
+    const ScaleFormula formula = formulas.empty() ? ScaleFormula() : formulas[scales.size()];
+    scales.push_back(smoothing_scales(input, weights, gains, formula));
   }
   return scales;
 }

@@ -73,11 +73,18 @@ inline constexpr std::int64_t kWholeRow = std::int64_t{1} << 40;
 /// s of each of a layer's groups, in their order.
 using GroupScales = std::vector<std::vector<float>>;
 
-/// By the statistics of the groups' inputs. `ratios`: of each group, as scale_search.h finds them, or empty. kCorrupt
-/// for weights that are not finite.
+/// How s is made of a and w; above as smoothing does it where nothing is searched for.
+struct ScaleFormula {
+  bool greatest = true;  // a: the greatest magnitude of the inputs; else the mean one
+  double of_inputs = 0.5;
+  double of_weights = 0.5;  // the exponents; with both 0 nothing is smoothed
+};
+
+/// By the statistics of the groups' inputs. `formulas`: of each group, as scale_search.h finds them; empty: as above.
+/// kCorrupt for weights that are not finite.
 Result<GroupScales> scales_of_layer(const model::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                                     const model::LayerSpec& layer, const LayerStatistics& statistics,
-                                    std::int64_t group_size, std::span<const double> ratios = {});
+                                    std::int64_t group_size, std::span<const ScaleFormula> formulas = {});
 
 /// w, of a group's concatenated Linears.
 Result<std::vector<float>> relative_weights(const model::Checkpoint& checkpoint,
@@ -90,9 +97,11 @@ Result<std::vector<float>> norm_gains(const model::Checkpoint& checkpoint, const
 /// What they do to the layer's tensors, which is added to `factors`.
 void add_factors(const std::vector<SmoothingGroup>& groups, const GroupScales& scales, SmoothingFactors& factors);
 
-/// s of one group. `inputs`: a, of each channel; `weights`: w; `gains`: of the norm, or empty. The exponents are
-/// `ratio` of a and 1 - ratio of w.
+/// s of one group. `inputs`: of each channel; `weights`: w; `gains`: of the norm, or empty.
+std::vector<float> smoothing_scales(const ChannelStatistics& inputs, std::span<const float> weights,
+                                    std::span<const float> gains, const ScaleFormula& formula = {});
+/// The same; `inputs`: a.
 std::vector<float> smoothing_scales(std::span<const float> inputs, std::span<const float> weights,
-                                    std::span<const float> gains, double ratio = 0.5);
+                                    std::span<const float> gains, const ScaleFormula& formula = {});
 
 }  // namespace lanner::quant

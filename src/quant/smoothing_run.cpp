@@ -67,12 +67,12 @@ Status SmoothingRun::finish_layer(std::size_t layer, const ReadInput& read_input
   for (const ChannelStatistics& input : statistics_) {
     if (!input.finite()) return not_finite(checkpoint(), layer);
   }
-  std::vector<double> ratios;
+  std::vector<ScaleFormula> formulas;
   if (search_scale_) {
-    LANNER_ASSIGN_OR_RETURN(ratios, search(layer, read_input));
+    LANNER_ASSIGN_OR_RETURN(formulas, search(layer, read_input));
   }
   LANNER_ASSIGN_OR_RETURN(const GroupScales scales, scales_of_layer(checkpoint(), plan().spec, layers[layer],
-                                                                    statistics_, smoothed_group(), ratios));
+                                                                    statistics_, smoothed_group(), formulas));
   progress().add(layer_weights(layer) * kTokensOfSmoothing);
   if (layer + 1 < layers.size()) statistics_ = make_layer_statistics(layers[layer + 1]);
   return write_scales(folder().scratch_file(layer_file(layer)), scales);
@@ -80,16 +80,17 @@ Status SmoothingRun::finish_layer(std::size_t layer, const ReadInput& read_input
 
 ScaleSearch SmoothingRun::scale_search() const {
   ScaleSearch search = make_scale_search(options().windows, options().threads);
+  search.formulas = searched_formulas();
   search.group_size = smoothed_group();
-  search.round = [this](const DenseRows& matrix, std::span<const float> scales) { return rounded(matrix, scales); };
   return search;
 }
 
-Result<std::vector<double>> SmoothingRun::search(std::size_t layer, const ReadInput& read_input) {
+Result<std::vector<ScaleFormula>> SmoothingRun::search(std::size_t layer, const ReadInput& read_input) {
   ScaleSearch search = scale_search();
+  search.round = [this](const DenseRows& matrix, std::span<const float> scales) { return rounded(matrix, scales); };
   search.read_input = read_input;
-  search.on_ratio = [&] { progress().add(work_of_ratio(search, plan().spec.layers[layer])); };
-  return search_ratios(checkpoint(), plan().spec, layer, statistics_, search);
+  search.on_formula = [&] { progress().add(work_of_formula(search, plan().spec.layers[layer])); };
+  return search_formulas(checkpoint(), plan().spec, layer, statistics_, search);
 }
 
 Result<FolderContents> SmoothingRun::contents() {

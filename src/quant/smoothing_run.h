@@ -31,7 +31,7 @@ class SmoothingRun : public QuantizeRun {
 
  protected:
   /// What a matrix becomes when its columns are multiplied by `scales`, rounded, and divided by them again.
-  virtual Result<std::vector<float>> rounded(const DenseRows& matrix, std::span<const float> scales) const = 0;
+  virtual Result<std::vector<float>> rounded(const DenseRows& matrix, std::span<const float> scales) = 0;
   /// Appends what a matrix with these factors becomes in the folder.
   virtual Status write_rounded(const DenseRows& matrix, const TensorFactors& factors,
                                model::SafetensorsWriter& writer) = 0;
@@ -49,7 +49,7 @@ class SmoothingRun : public QuantizeRun {
   std::int64_t smoothed_group() const;
   Status finish_layer(std::size_t layer, const ReadInput& read_input);
   ScaleSearch scale_search() const;
-  Result<std::vector<double>> search(std::size_t layer, const ReadInput& read_input);
+  Result<std::vector<ScaleFormula>> search(std::size_t layer, const ReadInput& read_input);
   Result<SmoothingFactors> read_factors() const;
 
   const bool search_scale_;

@@ -1,4 +1,4 @@
-"""AWQ as LMDeploy computes it, once more in NumPy: windows, statistics, scales, rounding, packing.
+"""AWQ as LMDeploy computes it, once more in NumPy: windows, statistics, scales, rounding, packing; and the search for scales.
 
 Written from the formulas, not from src/quant; everything in fp32. The forward pass is that of a Llama, and of an InternLM2
 by its names.
@@ -72,8 +72,9 @@ def relative_weights(weights, group):
     return share.reshape(joined.shape).astype(np.float64).mean(axis=0).astype(F)
 
 
-def scales_of(absmax, weights, group, gain=None):
-    s = np.maximum(absmax.astype(F) ** F(0.5) / np.maximum(relative_weights(weights, group) ** F(0.5), F(1e-4)), F(1e-4))
+def scales_of(inputs, weights, group, gain=None, of_inputs=0.5, of_weights=0.5):
+    w = relative_weights(weights, group)
+    s = np.maximum(inputs.astype(F) ** F(of_inputs) / np.maximum(w ** F(of_weights), F(1e-4)), F(1e-4))
     counted = s if gain is None else s[gain != 0]
     s = s / np.sqrt(counted.max() * counted.min())
     if gain is not None:
@@ -81,19 +82,23 @@ def scales_of(absmax, weights, group, gain=None):
     return s
 
 
-
 class Llama:
-    """A Llama in NumPy that remembers the greatest magnitude of what its Linears read."""
+    """A Llama in NumPy that remembers the greatest and the mean magnitude of what its Linears read."""
 
     def __init__(self, config, tensors):
         self.c, self.t = config, {name: value.astype(F) for name, value in tensors.items()}
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         self.dim = config.get("head_dim") or config["hidden_size"] // self.heads
-        self.absmax = {}
+        self.absmax, self.sums, self.rows = {}, {}, {}
 
     def see(self, name, values):
         most = np.abs(values).max(axis=0)
         self.absmax[name] = np.maximum(self.absmax.get(name, 0), most)
+        self.sums[name] = self.sums.get(name, 0) + np.abs(values).sum(axis=0, dtype=np.float64)
+        self.rows[name] = self.rows.get(name, 0) + len(values)
+
+    def absmean(self, name):
+        return (self.sums[name] / self.rows[name]).astype(F)
 
     def norm(self, x, name):
         return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + F(self.c["rms_norm_eps"])) * self.t[name]
@@ -119,6 +124,9 @@ class Llama:
         return x
 
     def layer(self, i, x):
+        return self.mlp(i, self.attention(i, x))
+
+    def attention(self, i, x):
         n = len(x)
         mask = np.triu(np.full((n, n), -np.inf, F), 1)
         p = f"model.layers.{i}."
@@ -133,7 +141,10 @@ class Llama:
         scores /= scores.sum(axis=2, keepdims=True)
         attended = np.einsum("hnm,mhd->nhd", scores, v).reshape(n, -1)
         self.see((i, "o"), attended)
-        x = x + self.linear(attended, p + "self_attn.o_proj")
+        return x + self.linear(attended, p + "self_attn.o_proj")
+
+    def mlp(self, i, x):
+        p = f"model.layers.{i}."
         m = self.norm(x, p + "post_attention_layernorm.weight")
         self.see((i, "mlp"), m)
         g = self.linear(m, p + "mlp.gate_proj")
@@ -168,3 +179,51 @@ def smooth(model, layer, group):
         behind_linear("o", "self_attn.v_proj", "self_attn.o_proj")
     behind_linear("down", "mlp.up_proj", "mlp.down_proj")
     return t, scales
+
+
+# What a search tries, with what is taken of the inputs, and the exponents of inputs and weights.
+TWENTIETHS = [i / 20 for i in range(20)]
+FORMULAS = [*(("absmean", r, 0.0) for r in TWENTIETHS), ("absmax", 0.5, 0.5), *(("absmean", r, 1 - r) for r in TWENTIETHS)]
+# In the order of the search: what a group reads, the norm in front of it, its Linears, and the block that it is in.
+SEARCHED = [("qkv", "input_layernorm", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], "attention"),
+            ("mlp", "post_attention_layernorm", ["mlp.gate_proj", "mlp.up_proj"], "mlp"),
+            ("o", None, ["self_attn.o_proj"], "attention"),
+            ("down", None, ["mlp.down_proj"], "mlp")]
+
+
+def rounded(weight, group):
+    codes, zeros, scales = round_groups(weight, group)
+    wide = [value.astype(F).repeat(group, axis=1) for value in (zeros, scales)]
+    return (codes.astype(F) - wide[0]) * wide[1]
+
+
+def search(model, layer, samples, group):
+    """{what a group reads: [(scales, error)] of each of FORMULAS}. `samples`: hidden states in front of the layer. Groups that
+    have been searched stay rounded by the best."""
+    p = f"model.layers.{layer}."
+    trial = Llama(model.c, {})
+    trial.t = dict(model.t)
+    between = [model.attention(layer, x) for x in samples]
+    blocks = {"attention": (samples, between), "mlp": (between, [model.mlp(layer, x) for x in between])}
+    found = {}
+    for what, norm, linears, block in SEARCHED:
+        if what == "o" and model.heads != model.kv_heads:
+            continue
+        names = [f"{p}{name}.weight" for name in linears]
+        gain = model.t[f"{p}{norm}.weight"] if norm else None
+        tried = []
+        for kind, of_inputs, of_weights in FORMULAS:
+            inputs = model.absmax[layer, what] if kind == "absmax" else model.absmean((layer, what))
+            s = scales_of(inputs, [model.t[name] for name in names], group, gain, of_inputs, of_weights)
+            for name in names:
+                trial.t[name] = rounded(model.t[name] * s, group) / s
+            tried.append((s, sum(squared_error(getattr(trial, block)(layer, x), y) for x, y in zip(*blocks[block]))))
+        best = min(tried, key=lambda one: one[1])[0]
+        for name in names:
+            trial.t[name] = rounded(model.t[name] * best, group) / best
+        found[what] = tried
+    return found
+
+
+def squared_error(got, wanted):
+    return float(((got - wanted) ** 2).sum(dtype=np.float64))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy_awq
 import pytest
 import tiny_models
-from quantize_support import FEW, GROUP, check_report, check_same_tensors, odd_groups, reference_of
+from quantize_support import FEW, GROUP, SAMPLES, SEQLEN, TEXT, check_report, check_same_tensors, odd_groups, reference_of
 from safetensors.numpy import load_file, save_file
 
 
@@ -35,15 +35,19 @@ def test_rounding_and_packing_are_byte_for_byte_those_of_numpy(write_model, quan
         "quant_method": "awq", "version": "gemm", "bits": 4, "group_size": GROUP, "zero_point": True}}
 
 
+def give_each_head_its_own_keys(model):
+    model.config["num_key_value_heads"] = model.config["num_attention_heads"]
+    for name, value in model.tensors.items():
+        if ".k_proj." in name or ".v_proj." in name:
+            model.tensors[name] = np.concatenate([value, value[::-1] * np.float32(0.7)])
+
+
 @pytest.mark.parametrize("heads", ["shared", "own"])
 def test_smoothing_is_that_of_numpy(write_model, quantize, environment, heads):
     environment["LANNER_CPU_ISA"] = "generic"  # whose products are fp32
     model = tiny_models.llama()
     if heads == "own":  # then v and o are smoothed, too
-        model.config["num_key_value_heads"] = model.config["num_attention_heads"]
-        for name, value in model.tensors.items():
-            if ".k_proj." in name or ".v_proj." in name:
-                model.tensors[name] = np.concatenate([value, value[::-1] * np.float32(0.7)])
+        give_each_head_its_own_keys(model)
     model.tensors["model.layers.0.input_layernorm.weight"][[3, 40]] = 0  # such channels keep their scale
     _, tensors = quantize(write_model(model), *FEW)
     reference = reference_of(model)
@@ -125,6 +129,34 @@ def test_every_architecture_is_smoothed_in_its_groups_and_computes_the_same(writ
     rounded = {f"{module}.weight" for module in modules}
     assert all(len(model.tensors[one].shape) == 2 and one not in tensors for one in rounded)
     assert not any("embed" in one or "lm_head" in one for one in rounded)
+
+
+@pytest.mark.parametrize("heads", ["shared", "own"])
+def test_a_search_takes_what_numpy_finds_best(write_model, quantize, environment, heads):
+    environment["LANNER_CPU_ISA"] = "generic"  # whose products are fp32
+    model = tiny_models.llama()
+    if heads == "own":
+        give_each_head_its_own_keys(model)
+    model.tensors["model.embed_tokens.weight"][:, [5, 17, 40]] *= 10  # so that formulas differ
+    _, tensors = quantize(write_model(model), *FEW, "--search-scale")
+    reference = reference_of(model)
+    samples = [reference.embed(window) for window in numpy_awq.windows(list(TEXT.encode()), SAMPLES, SEQLEN)]
+    chosen = set()
+    for layer in range(model.config["num_hidden_layers"]):
+        found = numpy_awq.search(reference, layer, samples, GROUP)
+        assert ("o" in found) == (heads == "own")
+        for what, tried in found.items():
+            module = f"model.layers.{layer}." + {"qkv": "self_attn.q_proj", "mlp": "mlp.gate_proj", "o": "self_attn.o_proj",
+                                                 "down": "mlp.down_proj"}[what]
+            codes = numpy_awq.unpack_words(tensors[f"{module}.qweight"]).T
+            same = [(codes == numpy_awq.round_groups(model.tensors[f"{module}.weight"] * s, GROUP)[0]).mean() for s, _ in tried]
+            taken = int(np.argmax(same))
+            assert same[taken] > 0.98, (module, max(same))
+            # Keys and values are fp16 in the engine: of two that are nearly as good it may take the other.
+            assert tried[taken][1] <= 1.01 * min(error for _, error in tried), (module, numpy_awq.FORMULAS[taken])
+            chosen.add(numpy_awq.FORMULAS[taken])
+        samples = [reference.layer(layer, x) for x in samples]
+    assert len(chosen) > 3
 
 
 def test_searched_scales_are_better(write_model, quantize, compare, tmp_path):

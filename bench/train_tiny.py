@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """Trains a small Llama in full precision on WikiText-2's valid text, to judge quantizers on weights that nothing has rounded.
 
-    bench/train_tiny.py OUT [--text data/wikitext2/valid.txt] [--test data/wikitext2/test.txt] [--device cuda] [--minutes 5]
+    bench/train_tiny.py OUT [--text data/wikitext2/valid.txt] [--test data/wikitext2/test.txt] [--device cuda]
 
 OUT becomes a Hugging Face folder: fp32 safetensors, config.json, and a tokenizer of byte-level BPE that is trained on the same text.
-The last twentieth of the text is held out: training ends with the weights of the check that predicted it best, so that --minutes
-and --steps are limits and not the amount. The text is small (about a megabyte) and the model sees it many times. What keeps it
-from being learned by heart: each step cuts the text into tokens anew, leaving out some merges at random (BPE-dropout, arXiv
-1910.13267), and weight decay. Weights are from a seed; the same machine and versions give the same bytes as long as the time
-limit is not what ends the training (--minutes 0 has none).
+The last twentieth of the text is held out: training ends with the weights of the check that predicted it best, so that --steps is a
+limit and not the amount. The text is small (about a megabyte) and the model sees it many times. What keeps it from being learned by
+heart: each step cuts the text into tokens anew, leaving out some merges at random (BPE-dropout, arXiv 1910.13267), weight decay, and
+an end while the learning rate is still high: it falls as for --schedule-steps. Weights are from a seed, and steps, not the clock, are
+the default's limit: the same machine and versions give the same bytes. Other machines add in another order, and --minutes, for those
+that are slow, ends where the clock says; the weights are then others.
+
+The defaults reached, on an H200 in three minutes: 7,344,384 parameters, the best check after 800 steps, perplexity 58.52 on what was
+held out and 55.15 on the test text; plain rounding adds 0.396 % in groups of 64 and 0.209 % in groups of 32. They are those of four
+settings that were tried whose plain rounding in groups of 64 costs most: wider (15 million parameters) and deeper (12 layers) ones
+reached 48.2 to 50.7, and plain rounding added 0.18 to 0.37 %.
 
 OUT/training.json says what was done, the held-out and the test perplexity (the test text as one piece in windows of the model's
 context, as `lanner eval perplexity` cuts it), and what plain rounding to 4 bits costs, computed here by torch.
@@ -203,10 +209,10 @@ def batches(words, seqlen, batch, device, chance):
 
 def learning_rate(step, arguments):
     """Rises, then falls by a cosine to a twentieth."""
-    warm = min(200, arguments.steps // 10)
+    warm = min(200, arguments.schedule_steps // 10)
     if step < warm:
         return arguments.learning_rate * (step + 1) / warm
-    share = min(1.0, (step - warm) / max(1, arguments.steps - warm))
+    share = min(1.0, (step - warm) / max(1, arguments.schedule_steps - warm))
     return arguments.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
@@ -269,19 +275,20 @@ def parse_arguments():
     parser.add_argument("--test", type=pathlib.Path, default=REPOSITORY / "data/wikitext2/test.txt")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=0, help="end the training after so many; 0: no limit")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--schedule-steps", type=int, default=2400, help="in which the learning rate would fall to its least")
     parser.add_argument("--check-every", type=int, default=50)
     parser.add_argument("--batch", type=int, default=16, help="windows of a step")
     parser.add_argument("--seqlen", type=int, default=1024, help="tokens of a window")
     parser.add_argument("--vocabulary", type=int, default=2048)
-    parser.add_argument("--hidden", type=int, default=384)
-    parser.add_argument("--mlp", type=int, default=1024)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--mlp", type=int, default=768)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.3)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--weight-decay", type=float, default=1.0)
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--bpe-dropout", type=float, default=0.1)
+    parser.add_argument("--bpe-dropout", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -3,7 +3,7 @@
 
     bench/weights_table.py --lanner build/lanner --model FOLDER --out OUT [--data data] [--groups 64 32] [--max-windows 0]
 
-FOLDER is a Hugging Face folder of a Llama. Measured are, each by `lanner eval perplexity --dtype float32` on the same windows:
+FOLDER is a Hugging Face folder of a Llama. Measured are, each by `lanner eval perplexity` on the same windows, in fp32 unless --dtype says otherwise:
 
 - the model as it is;
 - `lite auto_awq` with --calib-samples 0 (plain rounding), with its defaults, and with --search-scale; `lite auto_gptq`;
@@ -106,7 +106,7 @@ class Table:
 
     def perplexity(self, folder, log):
         report = log.with_suffix(".eval.json")
-        seconds = run_program([self.a.eval_lanner, "eval", "perplexity", folder, "--dtype", "float32", "--device", self.a.device,
+        seconds = run_program([self.a.eval_lanner, "eval", "perplexity", folder, "--dtype", self.a.dtype, "--device", self.a.device,
                                "--threads", self.a.threads, "--seqlen", self.seqlen, "--max-windows", self.a.max_windows,
                                "--json", report], log, self.environment)
         return json.loads(report.read_text(encoding="utf-8")), seconds
@@ -140,7 +140,7 @@ class Table:
             print(f"{row['variant']} {row['group'] or ''}: {row['perplexity']:.4f}", file=sys.stderr, flush=True)
             add_comparisons(self.rows)
             self.head = {"kind": "weights", "note": self.a.note, "model": str(self.a.model.name), "parameters": parameters(self.a.model),
-                        "dataset": "wikitext2 test", "seqlen": self.seqlen, "windows": row["windows"], "dtype": "float32",
+                        "dataset": "wikitext2 test", "seqlen": self.seqlen, "windows": row["windows"], "dtype": self.a.dtype,
                         "device": self.a.device, "calib_samples": self.a.calib_samples, "calib_seqlen": self.a.calib_seqlen,
                         "lanner": report.get("lanner"), "machine": report.get("machine")}
             self.write()
@@ -213,6 +213,7 @@ def parse_arguments():
     parser.add_argument("--max-windows", type=int, default=0, help="0: the whole text")
     parser.add_argument("--variants", nargs="+", choices=ORDER, default=ORDER)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of lanner eval; lite runs on the CPU")
+    parser.add_argument("--dtype", default="float32", help="of lanner eval; auto is several times faster on a CPU, and nearly as exact")
     parser.add_argument("--reference-device", help="of bench/reference_awq.py; default: a GPU where torch finds one")
     parser.add_argument("--threads", type=int, default=2, help="of each program")
     parser.add_argument("--cores", type=int, default=os.cpu_count())

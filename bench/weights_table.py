@@ -3,7 +3,8 @@
 
     bench/weights_table.py --lanner build/lanner --model FOLDER --out OUT [--data data] [--groups 64 32] [--max-windows 0]
 
-FOLDER is a Hugging Face folder of a Llama. Measured are, each by `lanner eval perplexity` on the same windows, in fp32 unless --dtype says otherwise:
+FOLDER is a Hugging Face folder of a Llama. Measured are, each by `lanner eval perplexity` on the same windows, in fp32 unless --dtype
+says otherwise:
 
 - the model as it is;
 - `lite auto_awq` with --calib-samples 0 (plain rounding), with its defaults, and with --search-scale; `lite auto_gptq`;
@@ -213,7 +214,7 @@ def parse_arguments():
     parser.add_argument("--max-windows", type=int, default=0, help="0: the whole text")
     parser.add_argument("--variants", nargs="+", choices=ORDER, default=ORDER)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of lanner eval; lite runs on the CPU")
-    parser.add_argument("--dtype", default="float32", help="of lanner eval; auto is several times faster on a CPU, and nearly as exact")
+    parser.add_argument("--dtype", default="float32", help="of lanner eval")
     parser.add_argument("--reference-device", help="of bench/reference_awq.py; default: a GPU where torch finds one")
     parser.add_argument("--threads", type=int, default=2, help="of each program")
     parser.add_argument("--cores", type=int, default=os.cpu_count())

@@ -88,11 +88,15 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     process = None if arguments.no_transformers else start_transformers(arguments)
     reports = {}
-    for policy in POLICIES:
-        reports[policy] = measure_ours(arguments, policy)
-        write(arguments, reports, {})
-    if process is not None:
-        write(arguments, reports, read_transformers(arguments, process))
+    try:
+        for policy in POLICIES:
+            reports[policy] = measure_ours(arguments, policy)
+            write(arguments, reports, {})
+        if process is not None:
+            write(arguments, reports, read_transformers(arguments, process))
+    finally:
+        if process is not None and process.poll() is None:
+            process.kill()
     print((arguments.out / "kv.md").read_text(encoding="utf-8"))
 
 

@@ -145,6 +145,8 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the processor")
     arguments = parser.parse_args()
+    if arguments.out.exists():
+        parser.error(f"{arguments.out}: is there already")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     begin = time.monotonic()

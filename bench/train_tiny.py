@@ -290,7 +290,10 @@ def parse_arguments():
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--bpe-dropout", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.out.exists():
+        parser.error(f"{arguments.out}: is there already")
+    return arguments
 
 
 def main():

@@ -159,8 +159,13 @@ def write_text(path, text):
 
 
 def parameters(folder):
-    """Numbers of the model, by the size of its fp32 file."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 4
+    """Numbers of the model, by the headers of its files."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        count += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return count
 
 
 def rise_error(row, full):

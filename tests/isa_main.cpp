@@ -1,6 +1,6 @@
-// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cpu-late, cpu-tiles,
-// cpu-code-tiles, cuda, cuda-deterministic) and, on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this
-// machine lacks ends the program with 77, which ctest shows as skipped.
+// The start of test programs that are run on several devices (LANNER_TEST_DEVICE: cpu, cpu-late, cpu-tiles, cuda,
+// cuda-deterministic) and, on the CPU, once for each body of kernels (LANNER_CPU_ISA). What this machine lacks ends the
+// program with 77, which ctest shows as skipped.
 
 #include <gtest/gtest.h>
 
@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
     std::printf("%s: this processor lacks it, not run\n", wanted);
     return kNotRun;
   }
-  if (lanner::is_tiles(lanner::test_device()) && !lanner::has_bfloat16_products()) {
+  if (lanner::test_device() == lanner::TestDevice::kCpuTiles && !lanner::has_bfloat16_products()) {
     std::printf("NOT RUN: this processor lacks AVX512-BF16\n");
     return kNotRun;
   }

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <limits>
 #include <numeric>
 
 #include "core/check.h"
@@ -30,15 +29,13 @@ const cpu::TileKernels& tile_kernels() {
     const cpu::TileKernels* own = cpu::kernels_for(selected_cpu_isa()).tiles;
     cpu::TileKernels chosen = own != nullptr ? *own : cpu::amx_in_memory::tile_kernels();
     chosen.least_rows = 1;
-    chosen.least_code_rows = 1;
-    chosen.most_code_rows = test_device() == TestDevice::kCpuCodeTiles ? std::numeric_limits<std::int64_t>::max() : 0;
     return chosen;
   }();
   return kernels;
 }
 
 std::unique_ptr<Backend> make_bare_device(int threads) {
-  if (is_tiles(test_device())) {
+  if (test_device() == TestDevice::kCpuTiles) {
     return std::make_unique<cpu::CpuBackend>(*ThreadPool::create(threads), cpu::kernels_for(selected_cpu_isa()),
                                              cpu::BFloat16Kernels{.tiles = &tile_kernels()});
   }
@@ -334,7 +331,7 @@ bool HostLinear::reads_codes() const {
   if (!is_quantized(weights.front().format) || arithmetic != Arithmetic::kFast) return false;
   if (test_device() == TestDevice::kCpu) return true;
   // Tiles take groups of whole ones.
-  return is_tiles(test_device()) &&
+  return test_device() == TestDevice::kCpuTiles &&
          std::any_of(weights.begin(), weights.end(), [](const WeightSource& weight) { return weight.group % 32 != 0; });
 }
 
@@ -386,15 +383,14 @@ OperandError rounding_to(DType half) {
 OperandError input_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
   const bool exact = format == WeightFormat::kF32 || arithmetic == Arithmetic::kExact;
   if (exact) return {};
-  if (is_tiles(test_device())) return kTileError;
+  if (test_device() == TestDevice::kCpuTiles) return kTileError;
   if (test_device() != TestDevice::kCuda) return {};
   if (rows <= (is_quantized(format) ? kFusedRows : kFusedRowsOf16Bits)) return {};
   return rounding_to(format == WeightFormat::kBF16 ? DType::kBF16 : DType::kF16);
 }
 
 OperandError weight_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
-  if (is_quantized(format) && test_device() == TestDevice::kCpuCodeTiles) return {};
-  const bool narrowed = format == WeightFormat::kF16 && is_tiles(test_device());
+  const bool narrowed = format == WeightFormat::kF16 && test_device() == TestDevice::kCpuTiles;
   return narrowed || is_quantized(format) ? input_error(format, arithmetic, rows) : OperandError{};
 }
 

@@ -12,7 +12,6 @@ enum class TestDevice : std::uint8_t {
   kCpu,                // cpu, or nothing: as --deterministic does
   kCpuLate,            // cpu-late: for the engine's tests, a CPU that answers late (engine/late_backend.h)
   kCpuTiles,           // cpu-tiles: for the operations' tests, products of any number of rows in tiles of bf16
-  kCpuCodeTiles,       // cpu-code-tiles: the same, where weights are codes with these as integers
   kCuda,               // cuda: as fast as it goes
   kCudaDeterministic,  // cuda-deterministic: as --deterministic does
 };
@@ -22,14 +21,9 @@ inline TestDevice test_device() {
   const std::string_view name = value == nullptr ? "" : value;
   if (name == "cpu-late") return TestDevice::kCpuLate;
   if (name == "cpu-tiles") return TestDevice::kCpuTiles;
-  if (name == "cpu-code-tiles") return TestDevice::kCpuCodeTiles;
   if (name == "cuda") return TestDevice::kCuda;
   if (name == "cuda-deterministic") return TestDevice::kCudaDeterministic;
   return TestDevice::kCpu;
-}
-
-inline bool is_tiles(TestDevice device) {
-  return device == TestDevice::kCpuTiles || device == TestDevice::kCpuCodeTiles;
 }
 
 inline bool is_cuda(TestDevice device) {

@@ -84,11 +84,12 @@ class Search {
     ScaleFormula best;
     double least = std::numeric_limits<double>::infinity();
     for (const ScaleFormula& formula : search_.formulas) {
-      LANNER_RETURN_IF_ERROR(round(formula));
-      LANNER_ASSIGN_OR_RETURN(const double error, error_of(part_of(group)));
-      if (error < least) {
-        least = error;
-        best = formula;
+      if (round(formula).ok()) {  // else the weights that it makes do not fit, and it is none to choose
+        LANNER_ASSIGN_OR_RETURN(const double error, error_of(part_of(group)));
+        if (error < least) {
+          least = error;
+          best = formula;
+        }
       }
       if (search_.on_formula) search_.on_formula();
     }

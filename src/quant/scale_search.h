@@ -8,8 +8,9 @@
 //
 // and what smoothing does without a search. Of each: what the block computes with weights that were multiplied by s,
 // rounded, and divided by s again. The formula with the least sum of squared errors over the tokens of all samples is
-// taken; on them no group is therefore rounded worse than without a search, given those before it. (LMDeploy takes the
-// mean of the samples' best ratios, and for a what the one sample brings.)
+// taken; on them no group is therefore rounded worse than without a search, given those before it (which `lite
+// calibrate` does not promise: it tries LMDeploy's alone). (LMDeploy takes the mean of the samples' best ratios, and
+// for a what the one sample brings.)
 //
 // The block is attention, up to the residual stream, for what comes before it, and the MLP for the rest; all of the
 // layer where both read the same input. Groups are searched in their order, each beside those that are rounded already.

@@ -24,7 +24,6 @@ CODES = "src/ops/cpu/codes.inl.h"
 KV_CODES = "src/ops/cpu/kv_codes.inl.h"
 ROWS = "src/ops/cpu/rows.inl.h"
 TILES = "src/ops/cpu/bf16_tiles.inl.h"
-CODE_TILES = "src/ops/cpu/code_tiles.inl.h"
 WALK = "src/ops/cpu/tile_products.h"
 AVX512 = "src/ops/cpu/simd_avx512.h"
 AVX2 = "src/ops/cpu/simd_avx2.h"
@@ -131,19 +130,6 @@ TILES_OF_BF16 = [
              "tile_row(reinterpret_cast<std::uint16_t*>(h), (row + r) ^ 1, width)", "NormGatedUp.*"),
     Mutation("tiles: a run of panels too few", LINEAR, "std::min(first + run, pairs)",
              "std::min(first + run, pairs) - (run > 1)", LINEAR_ADD),
-    Mutation("code tiles: offsets dropped", CODE_TILES, "fma(offset, set1(group_sums_[r]), sums[r])", "sums[r]", LINEAR_ADD),
-    Mutation("code tiles: scales of the first group", CODE_TILES,
-             "panel_ + group * layout_.group_bytes + layout_.code_bytes", "panel_ + layout_.code_bytes", LINEAR_ADD),
-    Mutation("code tiles: high nibbles are the low ones", CODE_TILES, "_mm512_srli_epi16(lower, 4)", "lower", LINEAR_ADD),
-    Mutation("code tiles: int8 counted from 0", CODE_TILES, "_mm512_set1_ps(0x1p23F + 128)", "_mm512_set1_ps(0x1p23F)",
-             LINEAR_ADD),
-    Mutation("code tiles: of a group only its first unit's sums", CODE_TILES,
-             "add(of_group, load(of_units + u * kBf16TileRows))", "of_group", LINEAR_ADD),
-    Mutation("code tiles: sums of units for the next row", LINEAR,
-             "unit_sums_of(input_groups_.as<float>(), row, cols) + row % kBf16TileRows",
-             "unit_sums_of(input_groups_.as<float>(), row, cols) + (row + 1) % kBf16TileRows", LINEAR_ADD),
-    Mutation("code tiles: every tile of rows reads the first", WALK, "row / kBf16TileRows * tiles_of(rows_.cols)", "0",
-             LINEAR_ADD),
 ]
 
 GATES = [

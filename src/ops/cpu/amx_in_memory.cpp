@@ -12,7 +12,6 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary
 #include "ops/cpu/amx.inl.h"
 // Behind it, whose vocabulary it uses.
 #include "ops/cpu/bf16_tiles.inl.h"
-#include "ops/cpu/code_tiles.inl.h"
 #include "ops/cpu/memory_tiles.inl.h"
 
 namespace lanner::ops::cpu::amx_in_memory {
@@ -30,9 +29,6 @@ const TileKernels& tile_kernels() {
       .round_rows = round_rows,
       .unpack = unpack_tiles,
       .multiply = multiply_bf16_tiles<MemoryTiles<true>>,
-      .takes_codes = has_tiles,
-      .sum_units = sum_units,
-      .multiply_codes = multiply_code_tiles<MemoryTiles<true>>,
   };
   return kTiles;
 }

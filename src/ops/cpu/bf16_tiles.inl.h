@@ -74,6 +74,12 @@ static void unpack_codes(const WeightView& w, std::int64_t panel, std::int64_t f
   using Layout = CodeLayout<Tile, kBf16TileColumns, Scales, kOffsets>;
   const Layout layout = Layout::of(w);
   const std::byte* codes = w.data + panel * w.panel_bytes;
+  const auto place = [&](std::int64_t tile) {
+    return tile / layout.units * layout.group_bytes + tile % layout.units * Tile::kBytes;
+  };
+  // Behind these tiles come the same ones of the next panel.
+  const std::int64_t end = place(first + count);
+  const std::int64_t next = w.panel_bytes + place(first);
   std::int64_t unit = first % layout.units;
   for (std::int64_t group = first / layout.units * layout.group_bytes; count > 0;
        group += layout.group_bytes, unit = 0) {
@@ -82,7 +88,7 @@ static void unpack_codes(const WeightView& w, std::int64_t panel, std::int64_t f
     const F32x16 offset = kOffsets ? Scales::offset16(scales, scale) : Tile::no_offset(scale);
     for (; unit < layout.units && count > 0; ++unit, --count, tiles += kBf16TileElements) {
       const std::int64_t at = group + unit * Tile::kBytes;
-      prefetch_ahead(codes, at, Tile::kBytes + Layout::kMetaBytes, w.panel_bytes, w.panel_bytes);
+      prefetch_ahead(codes, at, Tile::kBytes + Layout::kMetaBytes, end, next);
       Tile::unpack(codes + at, scale, offset, tiles);
     }
   }
@@ -97,13 +103,17 @@ LANNER_INLINE F32x16 dense_column(const std::uint16_t* column) {
 template <WeightFormat kFormat>
 static void unpack_dense(const WeightView& w, std::int64_t panel, std::int64_t first, std::int64_t count,
                          std::uint16_t* tiles) {
-  constexpr std::int64_t kLine = 64;  // two columns
+  constexpr std::int64_t kLine = 64;                                      // two columns
+  constexpr std::int64_t kTileBytes = kBf16TileColumns * kPanelRows * 2;  // as it lies in the panel
   const std::byte* start = w.data + panel * w.panel_bytes;
   const auto* elements = reinterpret_cast<const std::uint16_t*>(start);
   const std::int64_t begin = first * kBf16TileColumns;
+  const std::int64_t behind = (first + count) * kTileBytes;
+  const std::int64_t end = behind < w.panel_bytes ? behind : w.panel_bytes;
+  const std::int64_t next = w.panel_bytes + first * kTileBytes;  // the same tiles of the next panel
   for (std::int64_t pair = begin; pair < begin + count * kBf16TileColumns; pair += 2, tiles += 2 * kPanelRows) {
     const std::uint16_t* column = elements + pair * kPanelRows;
-    prefetch_ahead(start, pair * kPanelRows * 2, kLine, w.panel_bytes, w.panel_bytes);
+    prefetch_ahead(start, pair * kPanelRows * 2, kLine, end, next);
     const bool whole = pair + 1 < w.cols;
     if (kFormat == WeightFormat::kBF16 && whole) {  // they are bf16
       _mm512_storeu_si512(tiles, interleave_halves(_mm512_loadu_si512(column)));

@@ -155,9 +155,9 @@ struct UnitInput {
   }
 };
 
-/// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end in what the walk
-/// takes next, `stride` bytes behind the panel. Into the second-level cache, and so early, since the first level has
-/// too few places for loads under way.
+/// Asks for what lies kAhead bytes behind `at` in its panel, or as far behind the panel's end (or that of its part
+/// that is walked) in what the walk takes next, `stride` bytes behind the panel's begin. Into the second-level cache,
+/// and so early, since the first level has too few places for loads under way.
 LANNER_INLINE void prefetch_ahead(const std::byte* panel, std::int64_t at, std::int64_t bytes, std::int64_t panel_bytes,
                                   std::int64_t stride) {
   constexpr std::int64_t kAhead = 16384;

@@ -150,17 +150,14 @@ class CpuBackend final : public Backend {
   void add_product(const Linear& linear, const ProductInput& input, std::int64_t rows, float* x);
   /// Whether products of so many rows go in tiles of bf16.
   bool takes_tiles(const Linear& linear, std::int64_t rows) const;
-  /// Whether they do so by TileKernels::multiply_codes.
-  bool takes_code_tiles(const Linear& linear, std::int64_t rows) const;
   /// Whether norm_gated_up() leaves tiles at `h` for the Linear that reads them.
   bool hands_tiles(const Linear* reader, std::int64_t rows, std::int64_t width) const;
   /// Rows that one worker takes through all panels; 0: the workers share the panels.
   std::int64_t tile_block_rows(std::int64_t rows) const;
   TileRoom tile_room(const Worker& worker);
-  /// Rounds the rows [begin, end) into their tiles, normed and in order, unless they are tiles already; and sums their
-  /// units, if that is wanted.
-  void prepare_tiles(const Worker& worker, const Linear& linear, const ProductInput& input, bool sums_units,
-                     std::int64_t begin, std::int64_t end);
+  /// Rounds the rows [begin, end) into their tiles, normed and in order, unless they are tiles already.
+  void prepare_tiles(const Worker& worker, const Linear& linear, const ProductInput& input, std::int64_t begin,
+                     std::int64_t end);
   /// visit(task, panel, panels, row, rows, sums), as TileWalk's, then finish(begin, end) as run_product's.
   template <typename Visit, typename Finish>
   void run_tiles(const Linear& linear, const ProductInput& input, std::int64_t rows, std::span<const TileWeights> tasks,

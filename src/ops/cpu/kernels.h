@@ -9,9 +9,9 @@
 //
 // WHAT IS ROUNDED TO WHAT. Quantized weights are multiplied by activations of 15 bits (InputView), dense ones by fp32;
 // sums are fp32. Keys and values in codes are multiplied by queries and softmax weights of 15 bits (kv_codes.inl.h).
-// Only a processor with TileKernels, and only where nobody asked for determinism, rounds factors to bf16 (8 bits, to
-// nearest even, denormals to zero): activations after the norm from a few rows on, and from TileKernels::least_rows on
-// also weights, after scale and offset. Products are exact and their sums fp32 again.
+// Only a processor with TileKernels, and only where nobody asked for determinism, rounds both factors to bf16 (8 bits,
+// to nearest even, denormals to zero) from TileKernels::least_rows rows on: weights after scale and offset, activations
+// after the norm; their products are exact and their sums fp32 again.
 
 #include <cstddef>
 #include <cstdint>
@@ -30,7 +30,7 @@ inline constexpr std::int32_t kLowSteps = 128;        // an activation's code is
 inline constexpr std::int32_t kLargestCode = 127 * kLowSteps;
 inline constexpr std::int32_t kCenter = 8;  // what int4 codes without offsets are counted from
 inline constexpr std::int64_t kMaxTileRows = 32;
-inline constexpr std::int64_t kMaxTilePanels = 4;
+inline constexpr std::int64_t kMaxTilePanels = 2;
 inline constexpr std::int64_t kMaxScoreQueries = 4;
 inline constexpr std::int64_t kMaxCodedHead = 1024;  // numbers of a head whose keys and values are codes
 inline constexpr std::int64_t kChunkTokens = 256;    // of context between two merges of attention
@@ -92,22 +92,10 @@ struct TileCall {
   float* sums = nullptr;                        // (16 or 32 rows, 16 or 32 weight rows)
 };
 
-/// One call of TileKernels::multiply_codes: a tile of rows by a panel or two.
-struct CodeCall {
-  const WeightView& weight;
-  std::int64_t panel = 0;
-  std::int64_t panels = 1;
-  const std::uint16_t* input = nullptr;  // tiles of 16 rows, one for each 32 columns
-  const float* unit_sums = nullptr;      // of each tile's rows, (cols / 32, 16)
-  float* out = nullptr;                  // (16 rows, panels * 16 weight rows)
-};
-
 /// Products in tiles of bf16 numbers. An input tile is (16 rows, 32 columns); a weight's is (16 pairs of columns, 16
 /// weight rows, 2). Columns past the last are zeros in both; rows past the last are memory, of any content.
 struct TileKernels {
-  std::int64_t least_rows = 1;       // from so many rows on tiles are faster than the other kernels
-  std::int64_t least_code_rows = 1;  // and multiply_codes from so many on, up to most_code_rows
-  std::int64_t most_code_rows = 0;
+  std::int64_t least_rows = 1;  // from so many rows on tiles are faster than the other kernels
   /// Whether it takes weights like this one.
   bool (*takes)(const WeightView& weight);
   /// To be called by a thread before it multiplies, and again after anything else may have used its tiles.
@@ -119,19 +107,13 @@ struct TileKernels {
   void (*unpack)(const WeightView& weight, std::int64_t panel, std::int64_t first, std::int64_t count,
                  std::uint16_t* tiles);
   void (*multiply)(const TileCall& product);
-  /// Whether multiply_codes() takes weights like this one.
-  bool (*takes_codes)(const WeightView& weight);
-  /// Sums of the numbers of a row, which begins at the place, in each of its first `units` tiles: sums[16 * unit].
-  void (*sum_units)(const std::uint16_t* place, std::int64_t units, float* sums);
-  /// Quantized weights whose codes go into tiles as the integers that they are.
-  void (*multiply_codes)(const CodeCall& product);
 };
 
 struct Kernels {
   CpuIsa isa = CpuIsa::kGeneric;
-  std::int64_t tile_rows = 1;    // most rows of one multiply call
-  std::int64_t tile_panels = 1;  // most panels of one multiply call with several rows; of one with one row it takes one
-  std::int64_t block_rows = 1;   // rows that a worker should have where workers share rows
+  std::int64_t tile_rows = 1;      // most rows of one multiply call
+  std::int64_t tile_panels = 1;    // most panels of one multiply call with several rows; with one row it is one
+  std::int64_t block_rows = 1;     // rows that a worker should have where workers share rows
   std::int64_t score_queries = 1;  // most queries of one scores or values call
 
   /// out = x * gain / sqrt(mean(x^2) + eps). Any n; out may be x.

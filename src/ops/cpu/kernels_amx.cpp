@@ -11,19 +11,16 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary
 #include "ops/cpu/amx.inl.h"
 // Behind it, whose vocabulary it uses.
 #include "ops/cpu/bf16_tiles.inl.h"
-#include "ops/cpu/code_tiles.inl.h"
 #include "ops/cpu/processor_tiles.inl.h"
 
 namespace lanner::ops::cpu::amx {
 namespace {
 
-// A tile instruction takes the same time for 1 row and for 16, so that few rows go without. All measured on one
-// processor (docs/perf-log.md).
+// A tile instruction takes the same time for 1 row and for 16, so that few rows go without. Between 8 rows, of
+// which AVX-512 is faster, and 16, of which it is slower (docs/perf-log.md).
 constexpr std::int64_t kLeastRows = 14;
 constexpr std::int64_t kCallRows = 32;  // share an unpacked unit
 constexpr std::int64_t kLeastTileRows = 17;
-constexpr std::int64_t kLeastCodeRows = 13;
-constexpr std::int64_t kMostCodeRows = 16;
 
 void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input, std::int64_t row,
               std::int64_t rows, float* tile) {
@@ -40,16 +37,11 @@ void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, cons
 Kernels with_tiles(Kernels kernels) {
   static constexpr TileKernels kTiles{
       .least_rows = kLeastTileRows,
-      .least_code_rows = kLeastCodeRows,
-      .most_code_rows = kMostCodeRows,
       .takes = takes_weight,
       .configure = configure_tiles<ProcessorTiles<true>>,
       .round_rows = round_rows,
       .unpack = unpack_tiles,
       .multiply = multiply_bf16_tiles<ProcessorTiles<true>>,
-      .takes_codes = has_tiles,
-      .sum_units = sum_units,
-      .multiply_codes = multiply_code_tiles<ProcessorTiles<true>>,
   };
   kernels.isa = CpuIsa::kAmx;
   kernels.tile_rows = kCallRows;

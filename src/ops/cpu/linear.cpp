@@ -199,23 +199,15 @@ void CpuBackend::run_product(const Linear& linear, const float* x, const std::in
   });
 }
 
-bool CpuBackend::takes_code_tiles(const Linear& linear, std::int64_t rows) const {
-  return tiles_ != nullptr && rows >= tiles_->least_code_rows && rows <= tiles_->most_code_rows &&
-         std::all_of(linear.parts.begin(), linear.parts.end(),
-                     [&](const LinearPart& part) { return tiles_->takes_codes(cpu_weight(part).view()); });
-}
-
 bool CpuBackend::takes_tiles(const Linear& linear, std::int64_t rows) const {
-  if (takes_code_tiles(linear, rows)) return true;
   return tiles_ != nullptr && rows >= tiles_->least_rows &&
          std::all_of(linear.parts.begin(), linear.parts.end(),
                      [&](const LinearPart& part) { return tiles_->takes(cpu_weight(part).view()); });
 }
 
 bool CpuBackend::hands_tiles(const Linear* reader, std::int64_t rows, std::int64_t width) const {
-  return reader != nullptr && takes_tiles(*reader, rows) && !takes_code_tiles(*reader, rows) && !reader->norm &&
-         reader->input_order.empty() && width % kBf16TileColumns == 0 &&
-         input_elements(rows, width) * 2 <= rows * width * 4;
+  return reader != nullptr && takes_tiles(*reader, rows) && !reader->norm && reader->input_order.empty() &&
+         width % kBf16TileColumns == 0 && input_elements(rows, width) * 2 <= rows * width * 4;
 }
 
 std::int64_t CpuBackend::tile_block_rows(std::int64_t rows) const {
@@ -230,7 +222,7 @@ TileRoom CpuBackend::tile_room(const Worker& worker) {
           .sums = reinterpret_cast<float*>(room + TileRoom::kPanelElements * 2)};
 }
 
-void CpuBackend::prepare_tiles(const Worker& worker, const Linear& linear, const ProductInput& input, bool sums_units,
+void CpuBackend::prepare_tiles(const Worker& worker, const Linear& linear, const ProductInput& input,
                                std::int64_t begin, std::int64_t end) {
   if (input.tiles != nullptr) return;
   const std::int64_t cols = linear.cols();
@@ -239,12 +231,7 @@ void CpuBackend::prepare_tiles(const Worker& worker, const Linear& linear, const
   for (std::int64_t row = begin; row < end; ++row) {
     const float* in = input.x + (input.wanted != nullptr ? input.wanted[row] : row) * cols;
     in = ready_row(linear, in, normed, ordered);
-    std::uint16_t* place = tile_row(input_codes_.as<std::uint16_t>(), row, cols);
-    tiles_->round_rows(in, cols, 1, cols, place);
-    if (sums_units) {
-      tiles_->sum_units(place, tiles_of(cols),
-                        unit_sums_of(input_groups_.as<float>(), row, cols) + row % kBf16TileRows);
-    }
+    tiles_->round_rows(in, cols, 1, cols, tile_row(input_codes_.as<std::uint16_t>(), row, cols));
   }
 }
 
@@ -254,8 +241,6 @@ void CpuBackend::run_tiles(const Linear& linear, const ProductInput& input, std:
   const std::int64_t cols = linear.cols();
   LANNER_CHECK(rows <= reserved_rows_ && cols <= reserved_cols_);
   const std::uint16_t* tiles = input.tiles != nullptr ? input.tiles : input_codes_.as<std::uint16_t>();
-  const bool of_codes = takes_code_tiles(linear, rows);
-  const float* unit_sums = of_codes ? input_groups_.as<float>() : nullptr;
   /// Rows of a block by a run of the tasks' pairs of panels, which are numbered through.
   const auto multiply = [&](const Worker& worker, const TileRows& block, std::int64_t first, std::int64_t end) {
     const TileRoom room = tile_room(worker);
@@ -283,7 +268,7 @@ void CpuBackend::run_tiles(const Linear& linear, const ProductInput& input, std:
     tiles_->configure();
     const auto [own_begin, own_end] = worker.share(rows);
     if (own_rows == 0) {
-      prepare_tiles(worker, linear, input, of_codes, own_begin, own_end);
+      prepare_tiles(worker, linear, input, own_begin, own_end);
       worker.barrier();
     }
     while (true) {
@@ -291,10 +276,9 @@ void CpuBackend::run_tiles(const Linear& linear, const ProductInput& input, std:
       if (turn >= blocks * runs) break;
       const std::int64_t begin = turn / runs * block_rows;
       const std::int64_t end = std::min(begin + block_rows, rows);
-      if (own_rows > 0) prepare_tiles(worker, linear, input, of_codes, begin, end);
+      if (own_rows > 0) prepare_tiles(worker, linear, input, begin, end);
       const std::int64_t first = turn % runs * run;
-      const TileRows block{.input = tiles, .unit_sums = unit_sums, .cols = cols, .begin = begin, .end = end};
-      multiply(worker, block, first, std::min(first + run, pairs));
+      multiply(worker, {.input = tiles, .cols = cols, .begin = begin, .end = end}, first, std::min(first + run, pairs));
       if constexpr (!std::is_same_v<Finish, std::nullptr_t>) {
         if (own_rows > 0) finish(begin, end);
       }

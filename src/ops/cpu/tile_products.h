@@ -1,6 +1,5 @@
 #pragma once
-// Products in tiles of bf16 (TileKernels): how one worker takes a block of rows through panels. Of a few rows, whose
-// weights are codes, each tile of rows takes a pair of panels as it lies. Of many rows:
+// Products of many rows in tiles of bf16 (TileKernels): how one worker takes a block of rows through panels.
 //
 // Panels go in pairs, and rows in pairs of tiles. A pair of panels is unpacked once for all rows of the block, whose
 // input stays in the second-level cache meanwhile. Of more columns than fit there a chunk goes first, of several pairs
@@ -30,11 +29,6 @@ inline std::uint16_t* tile_row(std::uint16_t* input, std::int64_t row, std::int6
   return input + row / kBf16TileRows * tiles_of(cols) * kBf16TileElements + row % kBf16TileRows * kBf16TileColumns;
 }
 
-/// Sums of the units of the 16 rows that this one is of, (cols / 32, 16).
-inline float* unit_sums_of(float* unit_sums, std::int64_t row, std::int64_t cols) {
-  return unit_sums + row / kBf16TileRows * tiles_of(cols) * kBf16TileRows;
-}
-
 /// What a worker unpacks and sums into.
 struct TileRoom {
   static constexpr std::int64_t kPanelElements = 2 * 2 * kChunkTiles * kBf16TileElements;  // two weights, two panels
@@ -53,7 +47,6 @@ struct TileWeights {
 
 struct TileRows {
   const std::uint16_t* input = nullptr;  // tiles, from row 0 on
-  const float* unit_sums = nullptr;      // of multiply_codes(), from row 0 on; null: weights are unpacked
   std::int64_t cols = 0;
   std::int64_t begin = 0;  // a multiple of kPairRows; end - begin is at most kBlockTileRows
   std::int64_t end = 0;
@@ -69,10 +62,6 @@ class TileWalk {
 
   /// The pairs of panels [first, end).
   void run(std::int64_t first, std::int64_t end) const {
-    if (rows_.unit_sums != nullptr) {
-      for (std::int64_t pair = first; pair < end; ++pair) multiply_codes(pair);
-      return;
-    }
     const std::int64_t tiles = tiles_of(rows_.cols);
     const std::int64_t chunks = (tiles + kChunkTiles - 1) / kChunkTiles;
     const std::int64_t group = chunks == 1 ? 1 : kGroupPairs / task_.count;
@@ -91,27 +80,6 @@ class TileWalk {
   }
 
  private:
-  const WeightView& weight(std::int64_t w) const { return *task_.weights[w]; }
-
-  /// A pair of panels by each tile of rows.
-  void multiply_codes(std::int64_t pair) const {
-    const std::int64_t panel = 2 * pair;
-    const std::int64_t panels = std::min<std::int64_t>(2, task_.panels - panel);
-    float* sums[2] = {room_.sums, task_.count == 2 ? room_.sums + kBf16TileRows * 2 * kPanelRows : nullptr};
-    for (std::int64_t row = rows_.begin; row < rows_.end; row += kBf16TileRows) {
-      const std::int64_t tile = row / kBf16TileRows * tiles_of(rows_.cols);
-      for (std::int64_t w = 0; w < task_.count; ++w) {
-        kernels_.multiply_codes({.weight = weight(w),
-                                 .panel = panel,
-                                 .panels = panels,
-                                 .input = rows_.input + tile * kBf16TileElements,
-                                 .unit_sums = rows_.unit_sums + tile * kBf16TileRows,
-                                 .out = sums[w]});
-      }
-      visit_(panel, panels, row, std::min(kBf16TileRows, rows_.end - row), sums);
-    }
-  }
-
   struct Chunk {
     std::int64_t begin, end;  // tiles of columns
     bool first, last;
@@ -126,7 +94,7 @@ class TileWalk {
     for (std::int64_t w = 0; w < task_.count; ++w) {
       for (std::int64_t p = 0; p < panels; ++p) {
         unpacked[w][p] = room_.panels + (2 * w + p) * kChunkTiles * kBf16TileElements;
-        kernels_.unpack(weight(w), panel + p, chunk.begin, count, unpacked[w][p]);
+        kernels_.unpack(*task_.weights[w], panel + p, chunk.begin, count, unpacked[w][p]);
       }
     }
     const std::int64_t row_tiles = tiles_of(rows_.cols) * kBf16TileElements;  // elements of 16 rows

@@ -30,11 +30,11 @@ void cut_into_pieces(std::span<const DecodeRow> rows, DecodePiece* out) {
   for (const DecodeRow& row : rows) total += row.tokens;
   const auto share = static_cast<std::int32_t>((total + more_pieces(count) - 1) / more_pieces(count));
   const std::int32_t length = std::max(kLeastPiece, (share + kBlock - 1) / kBlock * kBlock);
-  // A product in place of a division: of many rows these would be most of what the host does here. Half a token off, so
-  // that a whole length is in the first class whatever the rounding.
+  // A product in place of a division: of many rows these would be most of what the host does here.
   const float classes_of_a_token = static_cast<float>(kClasses) / static_cast<float>(length);
   const auto class_of = [&](std::int32_t tokens) {  // the longest in the first
-    return kClasses - 1 - static_cast<std::size_t>((static_cast<float>(tokens) - 0.5F) * classes_of_a_token);
+    const auto from_the_shortest = static_cast<std::size_t>((static_cast<float>(tokens) - 0.5F) * classes_of_a_token);
+    return kClasses - 1 - std::min(from_the_shortest, kClasses - 1);  // rounding may lead past the last
   };
   const auto for_each_length = [&](const DecodeRow& row, const auto& what) {
     for (std::int32_t begin = 0; begin < row.tokens; begin += length) what(begin, std::min(row.tokens, begin + length));

@@ -1,5 +1,7 @@
 """Hugging Face folders of Llama's form for the measurements here: read, and written once more with other matrices."""
 
+import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -33,11 +35,21 @@ def layer_matrices(tensors):
     return [name for name in tensors if LAYER_MATRIX.fullmatch(name)]
 
 
-def write_folder(source, destination, tensors):
-    """The folder `source` with these tensors, in fp32, in one file. It appears when it is complete."""
+@contextlib.contextmanager
+def made_beside(destination):
+    """A folder to fill, which takes its place when the block has ended without an exception."""
     part = destination.with_name(f"{destination.name}.part-{os.getpid()}")
     part.mkdir(parents=True)
     try:
+        yield part
+        part.rename(destination)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_folder(source, destination, tensors):
+    """The folder `source` with these tensors, in fp32, in one file. It appears when it is complete."""
+    with made_beside(destination) as part:
         for path in source.iterdir():
             is_weights = path.suffix in (".safetensors", ".bin") or path.name.endswith(".index.json")
             if path.is_file() and not is_weights and path.stat().st_size <= SMALL_FILES:
@@ -47,9 +59,14 @@ def write_folder(source, destination, tensors):
         (part / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         contiguous = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
         save_file(contiguous, part / "model.safetensors", metadata={"format": "pt"})
-        part.rename(destination)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def new_folder_argument(text):
+    """Of what takes long to fill: said at once, and not when it is to be put there."""
+    folder = pathlib.Path(text)
+    if folder.exists():
+        raise argparse.ArgumentTypeError(f"{folder}: is there already")
+    return folder
 
 
 def folder_argument(text):

@@ -32,7 +32,7 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-from model_folders import folder_argument, layer_matrices, read_config, read_tensors, write_folder
+from model_folders import folder_argument, layer_matrices, new_folder_argument, read_config, read_tensors, write_folder
 
 LEAST = np.float32(1e-4)
 # What is read, by the first of the Linears that read it.
@@ -137,7 +137,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=folder_argument)
     parser.add_argument("text", type=pathlib.Path)
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=new_folder_argument)
     parser.add_argument("--group-size", type=int, required=True)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--seqlen", type=int, default=1024)
@@ -145,8 +145,6 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of the processor")
     arguments = parser.parse_args()
-    if arguments.out.exists():
-        parser.error(f"{arguments.out}: is there already")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     begin = time.monotonic()

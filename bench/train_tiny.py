@@ -29,13 +29,13 @@ import math
 import os
 import pathlib
 import random
-import shutil
 import sys
 import time
 
 import numpy as np
 import tokenizers
 import torch
+from model_folders import made_beside, new_folder_argument
 from safetensors.numpy import save_file
 from torch.nn import functional
 
@@ -249,9 +249,7 @@ def train(model, words, held_out, arguments):
 
 
 def write_folder(out, model, tokenizer, report):
-    part = out.with_name(f"{out.name}.part-{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
+    with made_beside(out) as part:
         save_file({f"model.{name}": np.ascontiguousarray(value.cpu().numpy()) for name, value in model.state_dict().items()},
                   part / "model.safetensors", metadata={"format": "pt"})
         config = {name: value for name, value in model.config.items() if name != "dropout"}
@@ -263,14 +261,11 @@ def write_folder(out, model, tokenizer, report):
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "clean_up_tokenization_spaces": False,
             "model_max_length": model.config["max_position_embeddings"]}, indent=1) + "\n", encoding="utf-8")
         (part / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("out", type=new_folder_argument)
     parser.add_argument("--text", type=pathlib.Path, default=REPOSITORY / "data/wikitext2/valid.txt")
     parser.add_argument("--test", type=pathlib.Path, default=REPOSITORY / "data/wikitext2/test.txt")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -290,10 +285,7 @@ def parse_arguments():
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--bpe-dropout", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    if arguments.out.exists():
-        parser.error(f"{arguments.out}: is there already")
-    return arguments
+    return parser.parse_args()
 
 
 def main():

@@ -138,6 +138,7 @@ void StepRunner::build(const Scheduler::Step& step, Started& started) {
                        .rows = static_cast<std::int32_t>(item.rows),
                        .first_position = static_cast<std::int32_t>(sequence.computed),
                        .blocks = sequence.table.blocks()});
+    // What add_wanted() and awaited() would find: of many rows their questions are much of the host's time.
     if (sequence.request->plain && sequence.state == SequenceState::kDecode) {
       wanted_logits_.push_back(place.first_row);
       place.logits_rows = 1;
@@ -297,14 +298,11 @@ std::optional<StepResult> StepRunner::take_token(const Place& place, const ops::
   ++generated_tokens_;
   top_.clear();
   for (const ops::TokenLogprob& entry : sampled.top) top_.push_back({entry.token, entry.logprob});
-  if (request.request.on_event) {
-    token_event_.request = request.id;
-    token_event_.choice = sequence.choice;
-    token_event_.token = sampled.token;
-    token_event_.logprob = sampled.logprob;
-    token_event_.top = top_;
-    request.request.on_event(token_event_);
-  }
+  Event event = event_of(sequence, Event::Kind::kToken);
+  event.token = sampled.token;
+  event.logprob = sampled.logprob;
+  event.top = top_;
+  send(sequence, event);
   const std::vector<std::int32_t>& stops = request.request.stop_ids;
   if (std::find(stops.begin(), stops.end(), sampled.token) != stops.end()) {
     return StepResult{.sequence = &sequence, .reason = FinishReason::kStop};

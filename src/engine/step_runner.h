@@ -113,7 +113,6 @@ class StepRunner {
   std::vector<ops::SampleRow> sample_rows_;
   std::vector<float> host_values_;
   std::vector<TokenLogprob> top_;
-  Event token_event_;
 
   std::chrono::steady_clock::duration waited_{};
   std::int64_t prompt_tokens_ = 0;

@@ -95,7 +95,7 @@ Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<co
   const auto size = static_cast<std::size_t>(grouping.size);
   const TensorFactors factors{.multiply_columns = {scales.begin(), scales.end()}, .divide_rows = {}};
   std::vector<float> result(static_cast<std::size_t>(matrix.rows()) * cols);
-  const auto round = [&](std::int64_t r) -> Status {
+  const Status status = share_out_rows(pool, matrix.rows(), [&](std::int64_t r) -> Status {
     const std::span<float> row(result.data() + static_cast<std::size_t>(r) * cols, cols);
     LANNER_RETURN_IF_ERROR(read_smoothed(matrix, factors, r, row));
     for (std::size_t begin = 0; begin < cols; begin += size) {
@@ -105,10 +105,6 @@ Result<std::vector<float>> rounded_weights(const DenseRows& matrix, std::span<co
         row[i] = rounding.rounded(row[i]) / scales[i];
       }
     }
-    return {};
-  };
-  const Status status = share_out(pool, matrix.rows(), [&](std::int64_t begin, std::int64_t end) -> Status {
-    for (std::int64_t r = begin; r < end; ++r) LANNER_RETURN_IF_ERROR(round(r));
     return {};
   });
   if (!status.ok()) return status;

@@ -255,8 +255,10 @@ class CollectRun {
   Status run() {
     CalibrationOptions calibration = calibration_options(options_, folder_);
     if (!options_.resume) LANNER_RETURN_IF_ERROR(folder_.check_room(state_bytes(spec_, calibration)));
-    LANNER_ASSIGN_OR_RETURN(pool_,
-                            ThreadPool::create(options_.threads > 0 ? options_.threads : available_processors()));
+    if (options_.search_scale) {
+      LANNER_ASSIGN_OR_RETURN(pool_,
+                              ThreadPool::create(options_.threads > 0 ? options_.threads : available_processors()));
+    }
     calibration.first_layer = done_layers(folder_, spec_.layers.size(), layer_file);
     expect_work(calibration.first_layer);
     if (calibration.first_layer < spec_.layers.size()) LANNER_RETURN_IF_ERROR(collect_from(calibration));
@@ -332,7 +334,7 @@ class CollectRun {
   const WorkFolder& folder_;
   PartCollector collector_;
   Progress progress_;
-  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ThreadPool> pool_;  // of a search; null without
 };
 
 }  // namespace

@@ -58,14 +58,10 @@ Result<std::vector<float>> int8_weights(const DenseRows& matrix, std::span<const
   const auto cols = static_cast<std::size_t>(matrix.cols());
   const TensorFactors factors{.multiply_columns = {scales.begin(), scales.end()}, .divide_rows = {}};
   std::vector<float> result(static_cast<std::size_t>(matrix.rows()) * cols);
-  const auto round = [&](std::int64_t r) -> Status {
+  const Status status = share_out_rows(pool, matrix.rows(), [&](std::int64_t r) -> Status {
     const std::span<float> row(result.data() + static_cast<std::size_t>(r) * cols, cols);
     LANNER_ASSIGN_OR_RETURN(const float scale, read_row(matrix, factors, r, row));
     for (std::size_t i = 0; i < cols; ++i) row[i] = int8_code(row[i], scale) * scale / scales[i];
-    return {};
-  };
-  const Status status = share_out(pool, matrix.rows(), [&](std::int64_t begin, std::int64_t end) -> Status {
-    for (std::int64_t r = begin; r < end; ++r) LANNER_RETURN_IF_ERROR(round(r));
     return {};
   });
   if (!status.ok()) return status;

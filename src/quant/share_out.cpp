@@ -17,4 +17,11 @@ Status share_out(ThreadPool& pool, std::int64_t count,
   return status;
 }
 
+Status share_out_rows(ThreadPool& pool, std::int64_t count, const std::function<Status(std::int64_t row)>& work) {
+  return share_out(pool, count, [&](std::int64_t begin, std::int64_t end) -> Status {
+    for (std::int64_t row = begin; row < end; ++row) LANNER_RETURN_IF_ERROR(work(row));
+    return {};
+  });
+}
+
 }  // namespace lanner::quant

@@ -122,7 +122,7 @@ TILES_OF_BF16 = [
     Mutation("tiles: the input's last columns left out", TILES, "rest < 16 ? (1U << rest) - 1 : 0xFFFFU",
              "rest < 16 ? (1U << rest) / 2 : 0xFFFFU", PRODUCTS),
     Mutation("tiles: every chunk of columns begins anew", WALK, "chunk.begin > 0", "false", LINEAR_ADD),
-    Mutation("tiles: the chunks' sums in one place", WALK, "!chunk.first || !chunk.last", "false", LINEAR_ADD),
+    Mutation("tiles: the chunks' sums in one place", WALK, "adds || !chunk.last", "false", LINEAR_ADD),
     Mutation("tiles: the lower rows left out", WALK, "rows > kBf16TileRows ? input + row_tiles : nullptr", "nullptr",
              LINEAR_ADD),
     Mutation("tiles: up by the gate's panels", WALK, "*task_.weights[w]", "*task_.weights[0]", "NormGatedUp.*"),

@@ -200,10 +200,7 @@ template <typename Unit, std::int64_t kColumns, typename Scales, bool kOffsets, 
 static void multiply_codes(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
                            std::int64_t rows, float* tile) {
   if (rows == 1) return multiply_codes_row<Unit, kColumns, Scales, kOffsets, kPanels>(w, panel, input, row, tile);
-  if constexpr (kPanels <= kTilePanels) {
-    return multiply_codes_rows<Unit, kColumns, Scales, kOffsets, kPanels>(w, panel, input, row, rows, tile);
-  }
-  __builtin_trap();  // callers cut panels as the table's constants say
+  multiply_codes_rows<Unit, kColumns, Scales, kOffsets, kPanels>(w, panel, input, row, rows, tile);
 }
 
 template <int kPanels>
@@ -230,28 +227,25 @@ static void multiply_dense_tile(const WeightView& w, std::int64_t panel, const I
 template <int kPanels>
 static void multiply_dense_rows(const WeightView& w, std::int64_t panel, const InputView& input, std::int64_t row,
                                 std::int64_t rows, float* tile) {
-  if (rows == 1) return multiply_dense_tile<kPanels, 1>(w, panel, input, row, tile);
-  if constexpr (kPanels <= kTilePanels) {
-    while (rows >= kDenseRows) {
-      multiply_dense_tile<kPanels, kDenseRows>(w, panel, input, row, tile);
-      row += kDenseRows;
-      rows -= kDenseRows;
-      tile += kDenseRows * kPanels * kPanelRows;
-    }
+  while (rows >= kDenseRows) {
+    multiply_dense_tile<kPanels, kDenseRows>(w, panel, input, row, tile);
+    row += kDenseRows;
+    rows -= kDenseRows;
+    tile += kDenseRows * kPanels * kPanelRows;
+  }
+  switch (rows) {
+    case 0: return;
+    case 1: return multiply_dense_tile<kPanels, 1>(w, panel, input, row, tile);
+    case 2: return multiply_dense_tile<kPanels, 2>(w, panel, input, row, tile);
+    case 3: return multiply_dense_tile<kPanels, 3>(w, panel, input, row, tile);
+    default: break;
+  }
+  if constexpr (kDenseRows > 4) {
     switch (rows) {
-      case 0: return;
-      case 1: return multiply_dense_tile<kPanels, 1>(w, panel, input, row, tile);
-      case 2: return multiply_dense_tile<kPanels, 2>(w, panel, input, row, tile);
-      case 3: return multiply_dense_tile<kPanels, 3>(w, panel, input, row, tile);
-      default: break;
-    }
-    if constexpr (kDenseRows > 4) {
-      switch (rows) {
-        case 4: return multiply_dense_tile<kPanels, 4>(w, panel, input, row, tile);
-        case 5: return multiply_dense_tile<kPanels, 5>(w, panel, input, row, tile);
-        case 6: return multiply_dense_tile<kPanels, 6>(w, panel, input, row, tile);
-        default: return multiply_dense_tile<kPanels, 7>(w, panel, input, row, tile);
-      }
+      case 4: return multiply_dense_tile<kPanels, 4>(w, panel, input, row, tile);
+      case 5: return multiply_dense_tile<kPanels, 5>(w, panel, input, row, tile);
+      case 6: return multiply_dense_tile<kPanels, 6>(w, panel, input, row, tile);
+      default: return multiply_dense_tile<kPanels, 7>(w, panel, input, row, tile);
     }
   }
   __builtin_trap();
@@ -270,7 +264,7 @@ static void multiply(const WeightView& w, std::int64_t panel, std::int64_t panel
   if constexpr (kTilePanels > 1) {
     if (panels == kTilePanels) return multiply_panels<kTilePanels>(w, panel, input, row, rows, tile);
   }
-  __builtin_trap();
+  __builtin_trap();  // callers cut panels as the table's constants say
 }
 
 // --- attention -------------------------------------------------------------------------------------------------

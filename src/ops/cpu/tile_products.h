@@ -71,7 +71,6 @@ class TileWalk {
           float* sums = room_.sums + (here - pair) * task_.count * kBlockTileRows * 2 * kPanelRows;
           multiply_pair(here, {.begin = tiles * chunk / chunks,
                                .end = tiles * (chunk + 1) / chunks,
-                               .first = chunk == 0,
                                .last = chunk == chunks - 1,
                                .sums = sums});
         }
@@ -82,7 +81,7 @@ class TileWalk {
  private:
   struct Chunk {
     std::int64_t begin, end;  // tiles of columns
-    bool first, last;
+    bool last;
     float* sums;  // of the pair: for each pair of tiles of rows, for each weight
   };
 
@@ -90,6 +89,7 @@ class TileWalk {
     const std::int64_t panel = 2 * pair;
     const std::int64_t panels = std::min<std::int64_t>(2, task_.panels - panel);
     const std::int64_t count = chunk.end - chunk.begin;
+    const bool adds = chunk.begin > 0;  // to the sums of the chunk before
     std::uint16_t* unpacked[2][2];
     for (std::int64_t w = 0; w < task_.count; ++w) {
       for (std::int64_t p = 0; p < panels; ++p) {
@@ -110,12 +110,12 @@ class TileWalk {
                            .panel = unpacked[w][0],
                            .panel_beside = panels == 2 ? unpacked[w][1] : nullptr,
                            .tiles = count,
-                           .adds = chunk.begin > 0,
+                           .adds = adds,
                            .sums = of_weights[w]});
       }
       if (chunk.last) visit_(panel, panels, row, rows, of_weights);
       // Of one chunk nothing has to wait: the same sums stay in the first-level cache.
-      if (!chunk.first || !chunk.last) sums += task_.count * kPairRows * 2 * kPanelRows;
+      if (adds || !chunk.last) sums += task_.count * kPairRows * 2 * kPanelRows;
     }
   }
 

@@ -16,11 +16,11 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the vocabulary
 namespace lanner::ops::cpu::amx {
 namespace {
 
-// A tile instruction takes the same time for 1 row and for 16, so that few rows go without. Between 8 rows, of
-// which AVX-512 is faster, and 16, of which it is slower (docs/perf-log.md).
+// A tile instruction takes the same time for 1 row and for 16, so that few rows go without. Of integers between 8 rows,
+// of which AVX-512 is faster, and 16, of which it is slower; of bf16, 8 rows are as fast (docs/perf-log.md).
 constexpr std::int64_t kLeastRows = 14;
 constexpr std::int64_t kCallRows = 32;  // share an unpacked unit
-constexpr std::int64_t kLeastTileRows = 17;
+constexpr std::int64_t kLeastTileRows = 10;
 
 void multiply(const WeightView& w, std::int64_t panel, std::int64_t panels, const InputView& input, std::int64_t row,
               std::int64_t rows, float* tile) {

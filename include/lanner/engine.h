@@ -122,6 +122,7 @@ struct Request {
 struct MemoryPlan {
   std::int64_t free_bytes = 0;  // before the KV cache was planned, after weights
   std::int64_t weight_bytes = 0;
+  std::int64_t copy_bytes = 0;  // of weights of 4 and 8 bits in fp16, besides: see WeightCopy
   std::int64_t workspace_bytes = 0;
   std::int64_t kv_bytes = 0;
   std::int64_t kv_blocks = 0;

@@ -38,12 +38,21 @@ enum class NumaPolicy : std::uint8_t {
   kInterleave,  // spread over all nodes, page by page
 };
 
+/// Whether weights of 4 and 8 bits are kept once more in fp16 on CUDA, for steps of more than 8 rows: prompts, and many
+/// sequences at once. Without copies each step widens them again, one after the other.
+enum class WeightCopy : std::uint8_t {
+  kAuto,  // where the copies take at most a quarter of what the KV cache may take
+  kOn,    // as far as memory goes
+  kOff,
+};
+
 struct EngineOptions {
   /// How a model folder keeps its matrices: "awq" or "gptq"; empty or "hf": as its config.json says.
   std::string model_format;
   Device device = Device::kAuto;
   ComputeType dtype = ComputeType::kAuto;
   QuantPolicy quant_policy = QuantPolicy::kNone;
+  WeightCopy w4_prefill_copy = WeightCopy::kAuto;
   /// Share of the memory that is free after weights and workspace which the KV cache may take.
   double cache_max_entry_count = 0.8;
   /// Write to the whole KV cache at the start, so that on the CPU all of it is resident; else it grows as it fills.

@@ -36,14 +36,15 @@ struct MemoryFlags {
 std::string bytes_text(std::int64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
 
 std::string table(const std::string& name, const eval::MemoryFigures& figures) {
-  std::string text =
-      fmt::format("{} on {}\n\n{:<10}{:>6}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n", name, figures.device,
-                  "KV cache", "ratio", "tokens", "free", "weights", "workspace", "KV cache", "planned", "resident");
+  std::string text = fmt::format("{} on {}\n\n{:<10}{:>6}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n", name,
+                                 figures.device, "KV cache", "ratio", "tokens", "free", "weights", "copies",
+                                 "workspace", "KV cache", "planned", "resident");
   for (const eval::MemoryUse& use : figures.uses) {
-    text += fmt::format("{:<10}{:>6.4g}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n", use.plan.kv_type, use.ratio,
+    text += fmt::format("{:<10}{:>6.4g}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n", use.plan.kv_type, use.ratio,
                         use.plan.kv_tokens, bytes_text(use.plan.free_bytes), bytes_text(use.plan.weight_bytes),
-                        bytes_text(use.plan.workspace_bytes), bytes_text(use.plan.kv_bytes),
-                        bytes_text(use.planned_bytes()), use.resident_bytes ? bytes_text(*use.resident_bytes) : "-");
+                        bytes_text(use.plan.copy_bytes), bytes_text(use.plan.workspace_bytes),
+                        bytes_text(use.plan.kv_bytes), bytes_text(use.planned_bytes()),
+                        use.resident_bytes ? bytes_text(*use.resident_bytes) : "-");
   }
   return text;
 }
@@ -53,15 +54,11 @@ nlohmann::ordered_json figures_json(const eval::MemoryFigures& figures, bool fil
   json["filled"] = fill;
   json["rows"] = nlohmann::ordered_json::array();
   for (const eval::MemoryUse& use : figures.uses) {
-    nlohmann::ordered_json row = {{"kv_type", use.plan.kv_type},
-                                  {"cache_max_entry_count", use.ratio},
-                                  {"free_bytes", use.plan.free_bytes},
-                                  {"weight_bytes", use.plan.weight_bytes},
-                                  {"workspace_bytes", use.plan.workspace_bytes},
-                                  {"kv_bytes", use.plan.kv_bytes},
-                                  {"kv_blocks", use.plan.kv_blocks},
-                                  {"kv_tokens", use.plan.kv_tokens},
-                                  {"planned_bytes", use.planned_bytes()},
+    nlohmann::ordered_json row = {{"kv_type", use.plan.kv_type},       {"cache_max_entry_count", use.ratio},
+                                  {"free_bytes", use.plan.free_bytes}, {"weight_bytes", use.plan.weight_bytes},
+                                  {"copy_bytes", use.plan.copy_bytes}, {"workspace_bytes", use.plan.workspace_bytes},
+                                  {"kv_bytes", use.plan.kv_bytes},     {"kv_blocks", use.plan.kv_blocks},
+                                  {"kv_tokens", use.plan.kv_tokens},   {"planned_bytes", use.planned_bytes()},
                                   {"resident_bytes", nullptr}};
     if (use.resident_bytes) row["resident_bytes"] = *use.resident_bytes;
     json["rows"].push_back(std::move(row));

@@ -35,6 +35,9 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
       verb, "--quant-policy", flags.quant_policy,
       {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
       "Codes of the KV cache: 8 or 4 bits; 0: none, numbers of 16 bits (on the CPU; the last four not yet)"));
+  options.push_back(add_choice(verb, "--w4-prefill-copy", flags.w4_prefill_copy, {"auto", "on", "off"},
+                               "On CUDA: weights of 4 and 8 bits once more in fp16, for prompts and many sequences; "
+                               "auto: where they take at most a quarter of the KV cache's memory"));
   options.push_back(add_model_format_flag(verb, flags.model_format));
   options.push_back(
       verb.add_option("--threads", flags.threads, "Processor threads")->default_str("one for each fast core"));
@@ -129,6 +132,11 @@ void tell_about_flags(const EngineFlags& flags) {
   }
 }
 
+WeightCopy weight_copy_of(const std::string& name) {
+  if (name == "on") return WeightCopy::kOn;
+  return name == "off" ? WeightCopy::kOff : WeightCopy::kAuto;
+}
+
 Result<QuantPolicy> quant_policy_of(const std::string& name) {
   if (name == "0" || name == "none") return QuantPolicy::kNone;
   if (name == "4" || name == "int4") return QuantPolicy::kInt4;
@@ -191,6 +199,7 @@ Result<PipelineOptions> pipeline_options(const EngineFlags& flags) {
   LANNER_ASSIGN_OR_RETURN(options.engine.device, device_of(flags.device));
   LANNER_ASSIGN_OR_RETURN(options.engine.dtype, compute_type(flags.dtype));
   LANNER_ASSIGN_OR_RETURN(options.engine.quant_policy, quant_policy_of(flags.quant_policy));
+  options.engine.w4_prefill_copy = weight_copy_of(flags.w4_prefill_copy);
   options.engine.model_format = flags.model_format;
   options.engine.cache_max_entry_count = flags.cache_max_entry_count;
   options.engine.session_len = flags.session_len;

@@ -48,6 +48,7 @@ struct EngineFlags : ModelFlags {
   bool enable_prefix_caching = false;  // the default already; accepted for scripts
   bool disable_prefix_caching = false;
   std::string quant_policy = "0";
+  std::string w4_prefill_copy = "auto";
   std::string chat_template;
   // Accepted in one or two values so far; pipeline_options() says what is missing for the others.
   std::string backend;

@@ -43,7 +43,9 @@ void print_opened(const std::string& model, const std::string& architecture, con
   const auto line = [](std::string_view what, std::int64_t bytes, const std::string& remark) {
     return fmt::format("{:<12}{:>10}{}\n", what, format_bytes(static_cast<double>(bytes)), remark);
   };
-  write_stderr(line("weights", plan.weight_bytes, "") + line("workspace", plan.workspace_bytes, "") +
+  write_stderr(line("weights", plan.weight_bytes, "") +
+               (plan.copy_bytes > 0 ? line("in fp16", plan.copy_bytes, "  the same again, for many rows") : "") +
+               line("workspace", plan.workspace_bytes, "") +
                line("KV cache", plan.kv_bytes,
                     fmt::format("  {} blocks, {} tokens in {}", grouped(plan.kv_blocks), grouped(plan.kv_tokens),
                                 plan.kv_type)) +

@@ -91,6 +91,26 @@ std::string type_name(const ops::KvLayout& layout) {
   return std::string(dtype_name(layout.dtype));
 }
 
+std::int64_t weight_elements(const model::DecoderSpec& spec) {
+  std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
+  for (const model::LayerSpec& layer : spec.layers) {
+    for (const auto* p : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      elements += p->rows * p->cols;
+    }
+  }
+  return elements;
+}
+
+/// Whether weights of few bits get copies: decided before the first of them is packed, by what all weights would take
+/// at most.
+bool wants_copies(const EngineOptions& options, const model::Checkpoint& checkpoint, const model::DecoderSpec& spec) {
+  constexpr std::int64_t kCacheShare = 4;
+  if (options.w4_prefill_copy != WeightCopy::kAuto) return options.w4_prefill_copy == WeightCopy::kOn;
+  const std::int64_t left = std::max<std::int64_t>(0, ops::cuda_free_bytes(0) - checkpoint.tensor_bytes());
+  const auto cache = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
+  return weight_elements(spec) * 2 <= cache / kCacheShare;
+}
+
 struct ChosenDevice {
   std::unique_ptr<ops::Backend> backend;
   Numbers numbers;
@@ -120,7 +140,8 @@ Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkp
   ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
                                                                   .dense = chosen.numbers.dense,
-                                                                  .threads = options.threads}));
+                                                                  .threads = options.threads,
+                                                                  .copies = wants_copies(options, checkpoint, spec)}));
   return chosen;
 }
 
@@ -138,16 +159,6 @@ Result<ChosenDevice> open_device(const EngineOptions& options, const model::Chec
                                                                  .deterministic = options.deterministic}));
   for (std::string& note : chosen.backend->take_notes()) notes.push_back(std::move(note));
   return chosen;
-}
-
-std::int64_t weight_elements(const model::DecoderSpec& spec) {
-  std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
-  for (const model::LayerSpec& layer : spec.layers) {
-    for (const auto* p : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      elements += p->rows * p->cols;
-    }
-  }
-  return elements;
 }
 
 /// Refuses a model that cannot fit before any of it is read.
@@ -173,11 +184,12 @@ void set_blocks(std::int64_t blocks, const ops::KvLayout& layout, MemoryPlan& pl
 
 /// How many blocks: a share of what is free, at least one useful sequence, at most what could ever be used.
 Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayout& layout, const EngineOptions& options,
-                               std::int64_t workspace_bytes, std::int64_t available) {
+                               std::int64_t workspace_bytes, std::int64_t copy_bytes, std::int64_t available) {
   MemoryPlan plan;
   plan.free_bytes = available;
   plan.kv_type = type_name(layout);
   plan.weight_bytes = decoder.weight_bytes();
+  plan.copy_bytes = copy_bytes;
   plan.workspace_bytes = workspace_bytes;
   plan.sequences = *options.max_batch_size;
   const std::int64_t left = std::max<std::int64_t>(0, available - workspace_bytes);
@@ -294,7 +306,7 @@ Status take_memory(DType kv_type, bool on_host, EngineParts& parts, std::vector<
   const ops::KvLayout layout = parts.decoder->kv_layout(kv_type, codes_of(parts.options.quant_policy));
   LANNER_ASSIGN_OR_RETURN(parts.plan,
                           plan_memory(*parts.decoder, layout, parts.options, parts.decoder->workspace_bytes(limits),
-                                      parts.backend->available_bytes()));
+                                      parts.backend->copy_bytes(), parts.backend->available_bytes()));
   LANNER_RETURN_IF_ERROR(advised(parts.decoder->reserve(limits), kSmallerSteps));
   auto memory = allocate_cache(*parts.backend, layout, parts.options, parts.plan, notes);
   if (!memory.ok()) return advised(memory.status(), kSmallerSteps);

@@ -31,7 +31,9 @@ struct MemoryUse {
   /// files.
   std::optional<std::int64_t> resident_bytes;
 
-  std::int64_t planned_bytes() const { return plan.weight_bytes + plan.workspace_bytes + plan.kv_bytes; }
+  std::int64_t planned_bytes() const {
+    return plan.weight_bytes + plan.copy_bytes + plan.workspace_bytes + plan.kv_bytes;
+  }
 };
 
 struct MemoryFigures {

@@ -111,6 +111,8 @@ class Backend {
   virtual std::string description() const = 0;
   /// Bytes that may still be allocated on the device.
   virtual std::int64_t available_bytes() const = 0;
+  /// Bytes of weights that are kept a second time, in another form; see CudaBackendOptions::copies.
+  virtual std::int64_t copy_bytes() const { return 0; }
 
   /// The calling thread is from now on the one that calls the operations: a device may have a place for it.
   virtual void enter_thread() {}
@@ -205,6 +207,9 @@ struct CudaBackendOptions {
   /// What dense weights are converted to, kF16 or kBF16; nothing: they stay as they are.
   std::optional<DType> dense{};
   int threads = 0;  // of the host, for packing weights; 0: as many as help
+  /// Whether quantized weights are kept once more in fp16, as far as memory goes, for products of many rows. Without
+  /// effect where `deterministic`.
+  bool copies = false;
 };
 
 /// Elements of the longest head that attention on CUDA computes with, and the largest vocabulary that it samples from.
@@ -233,6 +238,8 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuBackendOptions& optio
 /// cannot be used.
 Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& options);
 CudaSupport cuda_support();
+/// Bytes that nobody has of a device's memory; 0 where it cannot be asked.
+std::int64_t cuda_free_bytes(int device);
 bool cuda_is_built();
 /// Starts the driver and opens libraries, which takes some tenths of a second, so that make_cuda_backend() finds it
 /// done: to be called at once, on a thread of its own. What fails shows there.

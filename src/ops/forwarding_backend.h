@@ -17,6 +17,7 @@ class ForwardingBackend : public Backend {
 
   std::string description() const override { return inner_->description(); }
   std::int64_t available_bytes() const override { return inner_->available_bytes(); }
+  std::int64_t copy_bytes() const override { return inner_->copy_bytes(); }
   void enter_thread() override { inner_->enter_thread(); }
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override {
     return inner_->pack(std::move(source), arithmetic);

@@ -140,12 +140,13 @@ void expect_caches_agree(const Outcome& actual, const Outcome& exact, const std:
 
 void check_norm_qkv_against_reference(const WeightKind& kind, const Shape& shape,
                                       const std::vector<Step::Sequence>& sequences, bool bias, Random& random,
-                                      std::int64_t dense_cols = 33) {
+                                      std::int64_t wanted_cols = 0) {
   SCOPED_TRACE(::testing::Message() << kind.name() << ", " << shape.heads << "/" << shape.kv_heads << " heads of "
                                     << shape.head_dim << ", rotary " << shape.rotary_dim << ", "
                                     << dtype_name(shape.dtype) << ", " << shape.threads << " threads"
                                     << (shape.q_norm ? ", norm of q" : "") << (shape.k_norm ? ", norm of k" : ""));
-  const std::int64_t cols = is_quantized(kind.format) ? 64 : dense_cols;
+  const std::int64_t own_cols = is_quantized(kind.format) ? 64 : 33;
+  const std::int64_t cols = wanted_cols > 0 ? wanted_cols : own_cols;
   const std::int64_t kv_width = shape.kv_heads * shape.head_dim;
   const HostLinear host = random_linear(
       kind, {.rows = {shape.heads * shape.head_dim, kv_width, kv_width}, .cols = cols, .norm = true, .bias = bias},
@@ -203,6 +204,36 @@ TEST(NormQkv, IsNearTheReferenceForEveryShapeOfHeads) {
                           .threads = 1 + static_cast<int>(turn / 2 % kMaxThreads)};
         check_norm_qkv_against_reference(kinds[turn % 3], shape, kSteps[turn % 4], turn % 2 == 0, random);
         if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
+    }
+  }
+}
+
+// Of 4 bits with scales that fp16 holds, in shapes that CUDA keeps in panels. Some rotations fill whole panels, others
+// not.
+TEST(NormQkv, OfWholePanelsIsNearTheReference) {
+  Random random(35);
+  std::size_t turn = 0;
+  for (const bool zeros : {false, true}) {
+    const WeightKind kind{.format = WeightFormat::kInt4,
+                          .group = zeros ? 128 : 64,
+                          .offsets = true,
+                          .half_scales = !zeros,
+                          .zero_points = zeros};
+    for (const std::int64_t head_dim : {32, 48, 64, 128, 160}) {
+      for (const std::int64_t rotary_dim : {head_dim, head_dim / 2, std::int64_t{0}}) {
+        const std::int64_t kv_heads = 1 + static_cast<std::int64_t>(turn % 3);
+        const Shape shape{.heads = kv_heads * (1 + static_cast<std::int64_t>(turn % 2)),
+                          .kv_heads = kv_heads,
+                          .head_dim = head_dim,
+                          .rotary_dim = rotary_dim,
+                          .dtype = turn % 2 == 0 ? DType::kF16 : DType::kF32,
+                          .threads = 1 + static_cast<int>(turn % 2)};
+        for (const std::vector<Step::Sequence>& step : kSteps) {
+          check_norm_qkv_against_reference(kind, shape, step, turn % 2 == 0, random, 256);
+          if (::testing::Test::HasFatalFailure()) return;
+        }
         ++turn;
       }
     }

@@ -78,6 +78,45 @@ TEST(LinearAdd, ExactArithmeticTakesGroupsThatTheFastKernelsDoNot) {
   }
 }
 
+/// Of 4 bits whose scales fp16 holds, in groups of 32 and of 128.
+std::vector<WeightKind> kinds_of_panels() {
+  std::vector<WeightKind> kinds;
+  for (const std::int64_t group : {32, 128}) {
+    for (const bool offsets : {false, true}) {
+      kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = offsets, .half_scales = true});
+    }
+    kinds.push_back({.format = WeightFormat::kInt4, .group = group, .offsets = true, .zero_points = true});
+  }
+  return kinds;
+}
+
+// Shapes that CUDA keeps in panels of 16 rows and tiles of 128 columns: one of each, fewer and more tiles than a block
+// has warps, more panels than are taken at once, and columns that are not a power of two.
+TEST(LinearAdd, OfWholePanelsIsNearTheReference) {
+  Random random(27);
+  const LinearShape shapes[] = {{.rows = {16}, .cols = 128},
+                                {.rows = {48}, .cols = 1152, .norm = true, .bias = true},
+                                {.rows = {32, 16}, .cols = 1664, .norm = true, .norm_kind = NormKind::kLayer},
+                                {.rows = {64}, .cols = 640, .ordered = true}};
+  std::size_t turn = 0;
+  for (const WeightKind& kind : kinds_of_panels()) {
+    for (const LinearShape& shape : shapes) {
+      for (const std::int64_t rows : {1, 2, 3, 4, 5, 8, 9, 33}) {
+        if (::testing::Test::HasFatalFailure()) return;
+        check_linear_add(kind, shape, rows, 1 + static_cast<int>(turn++ % kMaxThreads), random);
+      }
+    }
+  }
+  ASSERT_TRUE(device(2).reserve({.rows = 33, .max_cols = 9216}).ok());
+  for (const std::int64_t rows : {1, 7}) {
+    if (::testing::Test::HasFatalFailure()) return;
+    check_linear_add(kinds_of_panels()[2], {.rows = {9024}, .cols = 256}, rows, 2, random);
+    check_linear_add(kinds_of_panels()[5], {.rows = {32}, .cols = 9216, .norm = true}, rows, 2, random);
+    check_linear_add(kinds_of_panels()[4], {.rows = {16}, .cols = 9216}, rows, 2, random);
+  }
+  ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
+}
+
 // Outputs and rows of several tiles, whole and not, and columns that several blocks share.
 TEST(LinearAdd, OfManyRowsAndOutputsIsNearTheReference) {
   Random random(21);
@@ -319,6 +358,23 @@ TEST(NormGatedUp, OfMoreTilesThanAreTakenAtOnceIsNearTheReference) {
   ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }
 
+TEST(NormGatedUp, OfWholePanelsIsNearTheReference) {
+  Random random(28);
+  std::size_t turn = 0;
+  for (const WeightKind& kind : kinds_of_panels()) {
+    for (const std::int64_t rows : {1, 2, 4, 7, 12}) {
+      for (const std::int64_t out : {16, 4512}) {
+        if (::testing::Test::HasFatalFailure()) return;
+        const LinearShape shape{.rows = {out, out}, .cols = out == 16 ? 384 : 128, .norm = true, .bias = turn % 2 == 0};
+        ASSERT_TRUE(device(2).reserve({.rows = 12, .max_cols = out == 16 ? kScratchCols : 2 * out}).ok());
+        check_norm_gated_up(kind, static_cast<Gate>(turn % 3), shape, rows, 2, random);
+        ++turn;
+      }
+    }
+  }
+  ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
+}
+
 TEST(NormGatedUp, OfFewRowsAndManyOutputsIsNearTheReference) {
   Random random(26);
   for (const std::int64_t rows : {1, 2}) {
@@ -364,7 +420,7 @@ TEST(NormGatedUp, HandsOverWhatTheNextProductReads) {
 
       const std::vector<double> of_h = gated_bound(side.products(rows), side.product_bound, rows, kInner);
       const std::vector<float> weights = magnitudes(down.weights[0]);
-      const OperandError rounded = input_error(kind.format, kind.arithmetic, rows);
+      const OperandError rounded = input_error(down.weights[0], kind.arithmetic, rows);
       std::vector<double> bound;
       for (std::int64_t row = 0; row < rows; ++row) {
         for (std::int64_t out = 0; out < kOut; ++out) {

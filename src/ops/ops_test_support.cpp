@@ -19,7 +19,8 @@
 namespace lanner::ops::testing {
 namespace {
 
-// More rows go through 16-bit matrix products on CUDA: of quantized weights, and of 16-bit ones.
+// More rows go through 16-bit matrix products on CUDA: of quantized weights, and of 16-bit ones. Of int4 weights whose
+// shape suits panels all do.
 constexpr std::int64_t kFusedRows = 8;
 constexpr std::int64_t kFusedRowsOf16Bits = 2;
 
@@ -40,7 +41,9 @@ std::unique_ptr<Backend> make_bare_device(int threads) {
                                              cpu::BFloat16Kernels{.tiles = &tile_kernels()});
   }
   if (!is_cuda(test_device())) return *make_cpu_backend({.threads = threads, .deterministic = true});
-  auto made = make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic});
+  // With an even number of threads quantized weights have copies.
+  auto made =
+      make_cuda_backend({.deterministic = test_device() == TestDevice::kCudaDeterministic, .copies = threads % 2 == 0});
   if (!made.ok()) std::fprintf(stderr, "%s\n", made.status().message().c_str());
   LANNER_CHECK(made.ok());
   return *std::move(made);
@@ -380,18 +383,20 @@ OperandError rounding_to(DType half) {
   return {.share = 0x1p-8, .least = 0x1p-134};
 }
 
-OperandError input_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
-  const bool exact = format == WeightFormat::kF32 || arithmetic == Arithmetic::kExact;
+OperandError input_error(const WeightSource& weight, Arithmetic arithmetic, std::int64_t rows) {
+  const bool exact = weight.format == WeightFormat::kF32 || arithmetic == Arithmetic::kExact;
   if (exact) return {};
   if (test_device() == TestDevice::kCpuTiles) return kTileError;
   if (test_device() != TestDevice::kCuda) return {};
-  if (rows <= (is_quantized(format) ? kFusedRows : kFusedRowsOf16Bits)) return {};
-  return rounding_to(format == WeightFormat::kBF16 ? DType::kBF16 : DType::kF16);
+  const bool panels = weight.format == WeightFormat::kInt4 && weight.rows % 16 == 0 && weight.cols % 128 == 0;
+  const std::int64_t exact_rows = panels ? 0 : is_quantized(weight.format) ? kFusedRows : kFusedRowsOf16Bits;
+  if (rows <= exact_rows) return {};
+  return rounding_to(weight.format == WeightFormat::kBF16 ? DType::kBF16 : DType::kF16);
 }
 
-OperandError weight_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows) {
-  const bool narrowed = format == WeightFormat::kF16 && test_device() == TestDevice::kCpuTiles;
-  return narrowed || is_quantized(format) ? input_error(format, arithmetic, rows) : OperandError{};
+OperandError weight_error(const WeightSource& weight, Arithmetic arithmetic, std::int64_t rows) {
+  const bool narrowed = weight.format == WeightFormat::kF16 && test_device() == TestDevice::kCpuTiles;
+  return narrowed || is_quantized(weight.format) ? input_error(weight, arithmetic, rows) : OperandError{};
 }
 
 std::vector<float> through_15_bits(const std::vector<float>& x) {
@@ -453,8 +458,8 @@ ReferenceSide reference_side(const HostLinear& host, const std::vector<float>& x
         const float* w = sizes[part].data() + out * cols;
         const float* in = input.data() + row * cols;
         const double* in_bound = input_bound.data() + row * cols;
-        const OperandError of_input = input_error(host.weights[part].format, host.arithmetic, rows);
-        const OperandError of_weight = weight_error(host.weights[part].format, host.arithmetic, rows);
+        const OperandError of_input = input_error(host.weights[part], host.arithmetic, rows);
+        const OperandError of_weight = weight_error(host.weights[part], host.arithmetic, rows);
         for (std::int64_t i = 0; i < cols; ++i) {
           const auto weight = static_cast<double>(w[i]);
           const auto size = static_cast<double>(std::fabs(in[i]));

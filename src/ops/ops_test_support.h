@@ -131,8 +131,8 @@ struct OperandError {
 };
 OperandError rounding_to(DType half);
 /// Of inputs, and of weights, in products of `rows` rows.
-OperandError input_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows);
-OperandError weight_error(WeightFormat format, Arithmetic arithmetic, std::int64_t rows);
+OperandError input_error(const WeightSource& weight, Arithmetic arithmetic, std::int64_t rows);
+OperandError weight_error(const WeightSource& weight, Arithmetic arithmetic, std::int64_t rows);
 
 /// What 15-bit activations stand for: groups of 32 columns, scale max|x| / 16256, rounded to nearest even. x (rows,
 /// cols).

@@ -21,6 +21,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHAPE = HERE / "shapes" / "internlm2_1_8b"
+SHAPE_OF_4_BITS = HERE / "shapes" / "internlm2_1_8b_awq"
 SANITIZERS = ("compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
 SANITIZED_AT_ONCE = 12
 TINY_AT_ONCE = 6
@@ -38,8 +39,8 @@ def test(program, device, *arguments, model=False):
     return {"command": [program, *arguments], "device": device, "model": model}
 
 
-def benchmark(verb, *arguments):
-    return {"command": ["lanner", "benchmark", verb, "--random-weights", str(SHAPE), "--device", "cuda", *arguments], "json": True}
+def benchmark(verb, *arguments, shape=SHAPE):
+    return {"command": ["lanner", "benchmark", verb, "--random-weights", str(shape), "--device", "cuda", *arguments], "json": True}
 
 
 def sanitizer(tool):
@@ -61,6 +62,10 @@ STEPS = {
     "ops_racecheck": sanitizer("racecheck"),
     "benchmark_decode": benchmark("generation", "--batch-sizes", "1", "16", "64", "256", "--prompt-tokens", "128", "--output-tokens", "128"),
     "benchmark_prefill": benchmark("generation", "--batch-sizes", "1", "--prompt-tokens", "1024", "4096", "8192", "--output-tokens", "32"),
+    "benchmark_w4": benchmark("generation", "--batch-sizes", "1", "2", "4", "8", "16", "64", "256", "--prompt-tokens", "128", "--output-tokens",
+                              "128", shape=SHAPE_OF_4_BITS),
+    "benchmark_w4_without_copies": benchmark("generation", "--batch-sizes", "1", "16", "--prompt-tokens", "1024", "--output-tokens", "32",
+                                             "--w4-prefill-copy", "off", shape=SHAPE_OF_4_BITS),
     "benchmark_deterministic": benchmark("generation", "--batch-sizes", "1", "16", "--prompt-tokens", "128", "--output-tokens",
                                          "64", "--deterministic"),
     "benchmark_throughput": {**benchmark("throughput", "--requests", "REQUESTS", "--concurrency", "1024", "--repetitions", "2"),

@@ -51,7 +51,7 @@ std::int64_t input_row_bytes(std::int64_t max_cols) { return aligned(max_cols, 1
 std::int64_t product_row_bytes(std::int64_t max_cols) { return 2 * max_cols * 4; }
 
 std::int64_t widened_bytes(const DeviceWeight& weight) {
-  return is_quantized(weight.format) ? weight.rows * aligned(weight.cols, 16) * 2 : 0;
+  return is_quantized(weight.format) && weight.copy == nullptr ? weight.rows * aligned(weight.cols, 16) * 2 : 0;
 }
 
 /// Of attention with any heads that make rows of up to `max_cols`.
@@ -100,6 +100,7 @@ Status CudaBackend::set_up() {
   context_.dependent_launch = capability >= 90;
   context_.clusters = capability >= 90;
   context_.deterministic = options_.deterministic;
+  packer_.emplace(Packer{.context = context_, .staging = *staging_, .room = {}, .copy_room = {}});
   std::string products = "own matrix products";
   if (options_.deterministic) {
     products = "deterministic";
@@ -162,7 +163,10 @@ std::int64_t CudaBackend::available_bytes() const {
 
 Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource source, Arithmetic arithmetic) {
   enter();
-  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, options_.dense, *staging_, room_));
+  const PackOptions how = {
+      .dense = options_.dense, .panels = !options_.deterministic, .copies = options_.copies && !options_.deterministic};
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, how, *packer_));
+  copy_bytes_ += static_cast<const CudaWeight&>(*weight).copy_bytes();
   graphs_.clear();  // they may hold the address of a weight that was in its place
   widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));
   if (reserved_.rows > 0 && widened_bytes_ > widened_.bytes()) LANNER_RETURN_IF_ERROR(allocate_scratch());

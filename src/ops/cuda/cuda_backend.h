@@ -41,6 +41,7 @@ class CudaBackend final : public Backend {
 
   std::string description() const override { return description_; }
   std::int64_t available_bytes() const override;
+  std::int64_t copy_bytes() const override { return copy_bytes_; }
 
   Result<std::shared_ptr<const PackedWeight>> pack(WeightSource source, Arithmetic arithmetic) override;
   Result<std::shared_ptr<const DeviceVector>> upload(std::span<const float> values) override;
@@ -115,11 +116,12 @@ class CudaBackend final : public Backend {
   std::unique_ptr<TensorMaps> maps_;   // null: not a device that has them
   std::unique_ptr<CublasLt> library_;  // null: the kernels' own products
   std::vector<DeviceBuffer> allocations_;
-  WeightRoom room_;  // for the weight that is packed next
+  std::optional<Packer> packer_;
+  std::int64_t copy_bytes_ = 0;
 
   // Scratch, sized by reserve() and by the weights that were packed.
   StepRoom reserved_;
-  std::int64_t widened_bytes_ = 0;  // of the largest quantized weight
+  std::int64_t widened_bytes_ = 0;  // of the largest quantized weight that has no copy
   DeviceBuffer input_;
   DeviceBuffer product_;
   DeviceBuffer widened_;

@@ -326,7 +326,21 @@ __device__ __forceinline__ float2 scale_and_offset(ScaleFormat format, uint2 raw
   return format == ScaleFormat::kHalf ? pair : make_float2(pair.x, -pair.x * pair.y);
 }
 
-/// The stored pair; `index` = row * (cols / group) + group.
+/// The word of an int4 weight that holds a column's code.
+__device__ __forceinline__ const std::uint32_t* int4_word(const DeviceWeight& weight, std::int64_t row,
+                                                          std::int64_t col) {
+  const auto* bytes = static_cast<const std::uint8_t*>(weight.data);
+  bytes += weight.panels ? panel_vector(weight.cols, row, col / 32) : row * weight.stride + col / 32 * 16;
+  return reinterpret_cast<const std::uint32_t*>(bytes) + col % 32 / 8;
+}
+
+/// Of the pair of a column's group.
+__device__ __forceinline__ std::int64_t pair_index(const DeviceWeight& weight, std::int64_t row, std::int64_t col) {
+  const std::int64_t groups = weight.cols / weight.group;
+  return weight.panels ? panel_pair(groups, row, col / weight.group) : row * groups + col / weight.group;
+}
+
+/// The stored pair of that index.
 __device__ __forceinline__ uint2 load_scale(ScaleFormat format, const void* scales, std::int64_t index) {
   if (format == ScaleFormat::kFloat) return __ldg(static_cast<const uint2*>(scales) + index);
   return {__ldg(static_cast<const std::uint32_t*>(scales) + index), 0};

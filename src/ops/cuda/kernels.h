@@ -16,7 +16,13 @@
 // 8w+i lies at bit 4 * int4_nibble(i) of its word, so that one mask and one OR make a pair of fp16 numbers of two
 // neighbouring columns. `stride` as for kInt8.
 //
-// Scales of a quantized weight: one pair for each row and group, (rows, cols / group), row major, without gaps:
+// kInt4 in panels (DeviceWeight::panels): the same 16-byte vectors of 32 columns, in the order in which the lanes of a
+// warp take them as the left side of mma.m16n8k16. A panel is 16 rows, a tile of it 128 columns, 1024 bytes: vector v
+// of row r of a panel lies at (v / 4) * 1024 + (r / 8) * 512 + (r % 8 * 4 + v % 4) * 16. Scales: kHalf, or kHalfZero
+// with whole zeros of 0 to 63; for each panel and group the pairs of its 16 rows. `rows` is a multiple of 16, `cols` of
+// 128.
+//
+// Scales of any other quantized weight: one pair for each row and group, (rows, cols / group), row major, without gaps:
 //     ScaleFormat::kFloat      float2 (scale, offset):  w = scale * code + offset
 //     ScaleFormat::kHalf       half2  (scale, offset):  the same; for pairs that fp16 holds exactly
 //     ScaleFormat::kHalfZero   half2  (scale, zero):    w = scale * (code - zero); where fp16 holds scale exactly and
@@ -34,6 +40,7 @@
 // linear operations of up to kFusedRows rows (on Hopper of 16-bit weights up to 2), or of any number in deterministic
 //     mode: activations are fp32, 16-bit
 //     weights are widened, quantized ones enter as scale * sum(code * x) + offset * sum(x): fp32 summation again.
+//     Weights in panels are an exception: as those of more rows.
 // linear operations of more rows, weights kF16, kInt8, kInt4: the normed input is rounded to fp16 (and held within
 //     +-65504), quantized weights are rounded to fp16; kBF16: the input is rounded to bf16. What is handed over is
 //     rounded so when it is written.
@@ -75,7 +82,22 @@ struct DeviceWeight {
   std::int64_t stride = 0;       // bytes
   const void* data = nullptr;    // 16-byte aligned
   const void* scales = nullptr;  // quantized
+  bool panels = false;
+  const void* copy = nullptr;  // quantized: the same numbers in fp16, for products of many rows, or null
+  std::int64_t copy_stride = 0;
 };
+
+inline constexpr std::int64_t kPanelHeight = 16;    // rows
+inline constexpr std::int64_t kPanelColumns = 128;  // of a tile
+inline constexpr std::int64_t kPanelTileBytes = 1024;
+/// Where vector `vector` of a row begins in a weight in panels, and the index of its pair of group `group`.
+__host__ __device__ constexpr std::int64_t panel_vector(std::int64_t cols, std::int64_t row, std::int64_t vector) {
+  return (row / kPanelHeight * (cols / kPanelColumns) + vector / 4) * kPanelTileBytes + row % kPanelHeight / 8 * 512 +
+         (row % 8 * 4 + vector % 4) * 16;
+}
+__host__ __device__ constexpr std::int64_t panel_pair(std::int64_t groups, std::int64_t row, std::int64_t group) {
+  return (row / kPanelHeight * groups + group) * kPanelHeight + row % kPanelHeight;
+}
 
 struct DeviceNorm {
   NormKind kind = NormKind::kRms;

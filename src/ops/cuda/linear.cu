@@ -1,12 +1,13 @@
 // The linear operations: which kernels they are made of.
 //
 // Up to kFusedRows rows (two, where the tiles of Hopper take more), and all of them in deterministic mode in slabs of
-// as many: one fused kernel for each kind of weight among the parts (fused_linear.h; ring_linear.h for what fits it).
-// What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts differ in kind) it leaves
-// in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product for each part by the
-// library or gemm.h, quantized weights widened one by one, then finish.h; on Hopper, 16-bit parts that lie one behind
-// the other in one launch that finishes them, too (tile_linear.h), unless the library is faster, which then adds to the
-// output by itself (library_is_faster()) or has finish.h behind it (product_by_library()).
+// as many: one fused kernel for each kind of weight among the parts (fused_linear.h; ring_linear.h and panel_linear.h
+// for what fits them). What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts
+// differ in kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product
+// for each part by the library or gemm.h, quantized weights widened one by one, unless they have copies, then finish.h;
+// on Hopper, 16-bit parts that lie one behind the other in one launch that finishes them, too (tile_linear.h), unless
+// the library is faster, which then adds to the output by itself (library_is_faster()) or has finish.h behind it
+// (product_by_library()).
 
 #include <algorithm>
 
@@ -15,6 +16,7 @@
 #include "ops/cuda/finish.h"
 #include "ops/cuda/fused_linear.h"
 #include "ops/cuda/gemm.h"
+#include "ops/cuda/panel_linear.h"
 #include "ops/cuda/rows.h"
 #include "ops/cuda/tile_linear.h"
 #include "ops/cuda/widen.h"
@@ -59,7 +61,7 @@ WeightFormat operand_format(WeightFormat format) { return is_quantized(format) ?
 std::int64_t operand_bytes(WeightFormat format) { return format == WeightFormat::kF32 ? 4 : 2; }
 
 bool same_kind(const DeviceWeight& a, const DeviceWeight& b) {
-  return a.format == b.format && a.group == b.group && a.scale_format == b.scale_format;
+  return a.format == b.format && a.group == b.group && a.scale_format == b.scale_format && a.panels == b.panels;
 }
 
 bool one_kind(const DeviceLinear& linear) {
@@ -75,6 +77,32 @@ bool has_many_rows(const KernelContext& context, const DeviceLinear& linear, std
   if (rows > kFusedRows) return true;
   return context.maps != nullptr && rows >= kFewestTileRows && is_half(linear.parts[0].weight.format) &&
          one_kind(linear);
+}
+
+/// Whether all quantized parts are there in fp16, too; at least one of them is quantized.
+bool has_copies(const DeviceLinear& linear) {
+  bool any = false;
+  for (int i = 0; i < linear.part_count; ++i) {
+    const DeviceWeight& weight = linear.parts[i].weight;
+    if (!is_quantized(weight.format)) continue;
+    if (weight.copy == nullptr) return false;
+    any = true;
+  }
+  return any;
+}
+
+DeviceLinear with_copies(const DeviceLinear& linear) {
+  DeviceLinear result = linear;
+  for (int i = 0; i < result.part_count; ++i) {
+    DeviceWeight& weight = result.parts[i].weight;
+    if (!is_quantized(weight.format)) continue;
+    weight = {.format = WeightFormat::kF16,
+              .rows = weight.rows,
+              .cols = weight.cols,
+              .stride = weight.copy_stride,
+              .data = weight.copy};
+  }
+  return result;
 }
 
 /// What the fused kernels do in the end of themselves.
@@ -93,7 +121,13 @@ Finish fused_finish(const Call& call) {
 
 /// The same of the kernels for few rows, which write fp32 alone.
 Finish few_rows_finish(const Call& call) {
-  return call.out_format == WeightFormat::kF32 ? fused_finish(call) : Finish::kStore;
+  if (call.out_format != WeightFormat::kF32) return Finish::kStore;
+  const Finish finish = fused_finish(call);
+  if (finish != Finish::kQkv || panels_turn_heads(call.heads)) return finish;
+  for (int i = 0; i < call.linear->part_count; ++i) {
+    if (call.linear->parts[i].weight.panels) return Finish::kStore;
+  }
+  return finish;
 }
 
 Product product_of(const Call& call, const float* values, std::int64_t stride) {
@@ -123,6 +157,28 @@ cudaError_t finish_product(const KernelContext& context, const Call& call, const
     case Finish::kHead: return finish_head(context, product, rows, linear.scale, linear.soft_cap, out);
     default: return cudaErrorInvalidValue;
   }
+}
+
+/// Rows first..first + rows - 1 of the call's input in a product's type, at *input: where they were handed over, or
+/// prepared in the scratch.
+cudaError_t prepare_input(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
+                          WeightFormat format, const void** input) {
+  if (call.x_format != WeightFormat::kF32) {
+    if (call.x_format != format) return cudaErrorInvalidValue;
+    *input = reinterpret_cast<const std::byte*>(call.x) + first * call.cols() * operand_bytes(format);
+    return cudaSuccess;
+  }
+  const PrepareRows prepare = {.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x,
+                               .row_index = call.row_index == nullptr ? nullptr : call.row_index + first,
+                               .input_order = call.linear->input_order,
+                               .norm = call.linear->norm,
+                               .rows = rows,
+                               .cols = call.cols(),
+                               .format = format,
+                               .out = context.scratch.input,
+                               .stride = round_up(call.cols(), kOperandMultiple)};
+  *input = context.scratch.input;
+  return prepare_rows(context, prepare);
 }
 
 // --- few rows
@@ -155,6 +211,18 @@ void take_parts(const Call& call, int first, FusedLinear* launch) {
   }
 }
 
+cudaError_t run_panels(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
+                       const FusedLinear& launch) {
+  PanelLinear args = {.linear = launch, .input = nullptr, .input_stride = 0};
+  if (!panels_take_input(context, launch)) {
+    args.input_stride = round_up(call.cols(), kOperandMultiple);
+    const void* input = nullptr;
+    LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, WeightFormat::kF16, &input));
+    args.input = static_cast<const std::uint16_t*>(input);
+  }
+  return run_panel_linear(context, args);
+}
+
 cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows) {
   const DeviceLinear& linear = *call.linear;
   const Finish finish = few_rows_finish(call);
@@ -182,7 +250,11 @@ cudaError_t run_few_rows(const KernelContext& context, const Call& call, std::in
     launch.group = linear.parts[i].weight.group;
     launch.scale_format = linear.parts[i].weight.scale_format;
     take_parts(call, i, &launch);
-    LANNER_RETURN_IF_CUDA_ERROR(run_fused_linear(context, linear.parts[i].weight.format, launch));
+    if (linear.parts[i].weight.panels) {
+      LANNER_RETURN_IF_CUDA_ERROR(run_panels(context, call, first, rows, launch));
+    } else {
+      LANNER_RETURN_IF_CUDA_ERROR(run_fused_linear(context, linear.parts[i].weight.format, launch));
+    }
   }
   if (finish != Finish::kStore) return cudaSuccess;
   return finish_product(context, call, product_of(call, product, call.width()), first, rows);
@@ -230,28 +302,6 @@ DeviceWeight joined_weight(const DeviceLinear& linear, int part, int* next) {
     joined.rows += weight.rows;
   }
   return joined;
-}
-
-/// Rows first..first + rows - 1 of the call's input in a product's type, at *input: where they were handed over, or
-/// prepared in the scratch.
-cudaError_t prepare_input(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
-                          WeightFormat format, const void** input) {
-  if (call.x_format != WeightFormat::kF32) {
-    if (call.x_format != format) return cudaErrorInvalidValue;
-    *input = reinterpret_cast<const std::byte*>(call.x) + first * call.cols() * operand_bytes(format);
-    return cudaSuccess;
-  }
-  const PrepareRows prepare = {.x = call.row_index == nullptr ? call.x + first * call.cols() : call.x,
-                               .row_index = call.row_index == nullptr ? nullptr : call.row_index + first,
-                               .input_order = call.linear->input_order,
-                               .norm = call.linear->norm,
-                               .rows = rows,
-                               .cols = call.cols(),
-                               .format = format,
-                               .out = context.scratch.input,
-                               .stride = round_up(call.cols(), kOperandMultiple)};
-  *input = context.scratch.input;
-  return prepare_rows(context, prepare);
 }
 
 /// Parts part..next - 1 of a call, which lie one behind the other, for the tiles of Hopper.
@@ -398,7 +448,7 @@ std::int64_t rows_at_once(const KernelContext& context, const Call& call, bool f
   return std::min(call.rows, call.finish == Finish::kHead ? inputs : std::min(inputs, products));
 }
 
-cudaError_t run_linear(const KernelContext& context, const Call& call) {
+cudaError_t run_parts(const KernelContext& context, const Call& call) {
   const bool few = !has_many_rows(context, *call.linear, call.rows);
   const std::int64_t step = rows_at_once(context, call, few);
   if (step <= 0) return call.rows == 0 ? cudaSuccess : cudaErrorInvalidValue;
@@ -408,6 +458,14 @@ cudaError_t run_linear(const KernelContext& context, const Call& call) {
                                     : run_many_rows(context, call, first, rows));
   }
   return cudaSuccess;
+}
+
+cudaError_t run_linear(const KernelContext& context, const Call& call) {
+  if (context.deterministic || call.rows <= kFusedRows || !has_copies(*call.linear)) return run_parts(context, call);
+  const DeviceLinear copies = with_copies(*call.linear);
+  Call dense = call;
+  dense.linear = &copies;
+  return run_parts(context, dense);
 }
 
 HeadsOut heads_of(const DeviceNormQkv& args, const DeviceBatch& batch, const KvCacheView& cache) {
@@ -479,6 +537,7 @@ cudaError_t norm_head(const KernelContext& context, const DeviceLinear& linear, 
 
 cudaError_t prepare_kernels(const KernelContext& context) {
   LANNER_RETURN_IF_CUDA_ERROR(prepare_fused_linear(context.shared_bytes));
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_panel_linear(context.shared_bytes));
   LANNER_RETURN_IF_CUDA_ERROR(prepare_gemm());
   return prepare_attention(context);
 }

@@ -10,6 +10,8 @@
 
 #include "core/check.h"
 #include "core/float16.h"
+#include "ops/cuda/cuda_error.h"
+#include "ops/cuda/widen.h"
 
 namespace lanner::ops::cuda {
 namespace {
@@ -102,6 +104,19 @@ void fill_int4_row(const WeightSource& source, std::int64_t row, std::byte* out)
   std::memset(out + source.cols / 2, 0, static_cast<std::size_t>(aligned(source.cols / 2) - source.cols / 2));
 }
 
+/// Panel `panel` of a weight in panels.
+void fill_int4_panel(const WeightSource& source, std::int64_t panel, std::byte* out) {
+  constexpr std::int64_t kVectorColumns = 32;
+  for (std::int64_t row = 0; row < kPanelHeight; ++row) {
+    const std::uint8_t* codes = source.codes.data() + (panel * kPanelHeight + row) * source.cols;
+    for (std::int64_t vector = 0; vector < source.cols / kVectorColumns; ++vector, codes += kVectorColumns) {
+      std::uint32_t words[4] = {};
+      for (int i = 0; i < kVectorColumns; ++i) words[i / 8] |= std::uint32_t{codes[i]} << (4 * int4_nibble(i % 8));
+      std::memcpy(out + panel_vector(source.cols, row, vector), words, sizeof(words));
+    }
+  }
+}
+
 float offset_of(const WeightSource& source, std::size_t group) {
   return source.offsets.empty() ? 0.0F : source.offsets[group];
 }
@@ -130,21 +145,48 @@ ScaleFormat scale_format(const WeightSource& source) {
   return plain ? ScaleFormat::kHalf : ScaleFormat::kHalfZero;
 }
 
+void store_half_pair(const WeightSource& source, ScaleFormat format, std::size_t group, std::byte* out) {
+  const float scale = source.scales[group];
+  const float offset = offset_of(source, group);
+  const float second = format == ScaleFormat::kHalf ? offset : *half_zero(scale, offset);
+  const std::uint16_t pair[2] = {to_half(scale).bits, to_half(second).bits};
+  std::memcpy(out, pair, sizeof(pair));
+}
+
 void fill_scales(const WeightSource& source, ScaleFormat format, std::int64_t row, std::byte* out) {
   const std::int64_t groups = source.cols / source.group;
   for (std::int64_t g = 0; g < groups; ++g) {
     const auto group = static_cast<std::size_t>(row * groups + g);
-    const float scale = source.scales[group];
-    const float offset = offset_of(source, group);
     if (format == ScaleFormat::kFloat) {
-      const float pair[2] = {scale, offset};
+      const float pair[2] = {source.scales[group], offset_of(source, group)};
       std::memcpy(out + g * 8, pair, sizeof(pair));
-      continue;
+    } else {
+      store_half_pair(source, format, group, out + g * 4);
     }
-    const float second = format == ScaleFormat::kHalf ? offset : *half_zero(scale, offset);
-    const std::uint16_t pair[2] = {to_half(scale).bits, to_half(second).bits};
-    std::memcpy(out + g * 4, pair, sizeof(pair));
   }
+}
+
+void fill_panel_scales(const WeightSource& source, ScaleFormat format, std::int64_t panel, std::byte* out) {
+  const std::int64_t groups = source.cols / source.group;
+  for (std::int64_t row = 0; row < kPanelHeight; ++row) {
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const auto group = static_cast<std::size_t>((panel * kPanelHeight + row) * groups + g);
+      store_half_pair(source, format, group, out + panel_pair(groups, row, g) * 4);
+    }
+  }
+}
+
+/// Whether the weight can lie in panels: see kernels.h.
+bool suits_panels(const WeightSource& source, ScaleFormat format) {
+  constexpr float kMostZero = 63;
+  if (source.format != WeightFormat::kInt4 || format == ScaleFormat::kFloat) return false;
+  if (source.rows % kPanelHeight != 0 || source.cols % kPanelColumns != 0) return false;
+  if (format == ScaleFormat::kHalf) return true;
+  for (std::size_t group = 0; group < source.scales.size(); ++group) {
+    const float zero = *half_zero(source.scales[group], offset_of(source, group));
+    if (!(zero >= 0 && zero <= kMostZero && zero == std::floor(zero))) return false;
+  }
+  return true;
 }
 
 Result<std::shared_ptr<const DeviceBuffer>> allocate_weight(std::int64_t bytes) {
@@ -175,12 +217,32 @@ Status copy_codes(const WeightSource& source, DeviceWeight& view, Staging& stagi
   view.stride = aligned(nibbles ? source.cols / 2 : source.cols);
   LANNER_ASSIGN_OR_RETURN(data, allocate_weight(source.rows * view.stride));
   view.data = data->data();
+  if (view.panels) {
+    return staging.copy_rows(
+        source.rows / kPanelHeight, kPanelHeight * view.stride,
+        [&](std::int64_t panel, std::byte* out) { fill_int4_panel(source, panel, out); }, data->data());
+  }
   return staging.copy_rows(
       source.rows, view.stride,
       [&](std::int64_t row, std::byte* out) {
         nibbles ? fill_int4_row(source, row, out) : fill_int8_row(source, row, out);
       },
       data->data());
+}
+
+Status copy_scales(const WeightSource& source, DeviceWeight& view, Staging& staging, DeviceBuffer& scales) {
+  const std::int64_t row_bytes = source.cols / source.group * (view.scale_format == ScaleFormat::kFloat ? 8 : 4);
+  LANNER_ASSIGN_OR_RETURN(scales, DeviceBuffer::allocate(source.rows * row_bytes, "weights' scales"));
+  view.scales = scales.data();
+  if (view.panels) {
+    return staging.copy_rows(
+        source.rows / kPanelHeight, kPanelHeight * row_bytes,
+        [&](std::int64_t panel, std::byte* out) { fill_panel_scales(source, view.scale_format, panel, out); },
+        scales.data());
+  }
+  return staging.copy_rows(
+      source.rows, row_bytes,
+      [&](std::int64_t row, std::byte* out) { fill_scales(source, view.scale_format, row, out); }, scales.data());
 }
 
 Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& staging, WeightRoom& room,
@@ -201,35 +263,50 @@ Status copy_dense(const WeightSource& source, DeviceWeight& view, Staging& stagi
       fmt::format("a weight is too large for {}: use bfloat16 or float32", weight_format_name(view.format)));
 }
 
+/// The weight once more in fp16, if there is memory for it.
+Status add_copy(const WeightSource& source, DeviceWeight& view, Packer& packer,
+                std::shared_ptr<const DeviceBuffer>& copy) {
+  const DeviceWeight dense = {.format = WeightFormat::kF16, .stride = aligned(source.cols * 2)};
+  std::int64_t offset = 0;
+  auto memory = take_room(source, dense, packer.copy_room, &offset);
+  if (!memory.ok()) {
+    return memory.status().code() == StatusCode::kResourceExhausted ? Status{} : memory.status();
+  }
+  copy = *std::move(memory);
+  LANNER_RETURN_IF_ERROR(
+      cuda_status(widen_weight(packer.context, view, copy->data() + offset, dense.stride / 2), "a copy of a weight"));
+  view.copy = copy->data() + offset;
+  view.copy_stride = dense.stride;
+  return {};
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
-                                                        std::optional<DType> dense, Staging& staging,
-                                                        WeightRoom& room) {
+                                                        const PackOptions& options, Packer& packer) {
   LANNER_CHECK(source.input_order.empty());
   if (source.packed != nullptr) {
     return unsupported("this model was converted for the CPU: run it with --device cpu, or take the original");
   }
   DeviceWeight view;
-  view.format = packed_format(source, arithmetic, dense);
+  view.format = packed_format(source, arithmetic, options.dense);
   view.rows = source.rows;
   view.cols = source.cols;
   std::shared_ptr<const DeviceBuffer> data;
+  std::shared_ptr<const DeviceBuffer> copy;
   DeviceBuffer scales;
   if (is_quantized(view.format)) {
     view.group = static_cast<std::int32_t>(source.group);
     view.scale_format = scale_format(source);
-    LANNER_RETURN_IF_ERROR(copy_codes(source, view, staging, data));
-    const std::int64_t row_bytes = source.cols / source.group * (view.scale_format == ScaleFormat::kFloat ? 8 : 4);
-    LANNER_ASSIGN_OR_RETURN(scales, DeviceBuffer::allocate(source.rows * row_bytes, "weights' scales"));
-    LANNER_RETURN_IF_ERROR(staging.copy_rows(
-        source.rows, row_bytes,
-        [&](std::int64_t row, std::byte* out) { fill_scales(source, view.scale_format, row, out); }, scales.data()));
+    view.panels = options.panels && suits_panels(source, view.scale_format);
+    LANNER_RETURN_IF_ERROR(copy_codes(source, view, packer.staging, data));
+    LANNER_RETURN_IF_ERROR(copy_scales(source, view, packer.staging, scales));
+    if (options.copies) LANNER_RETURN_IF_ERROR(add_copy(source, view, packer, copy));
   } else {
-    LANNER_RETURN_IF_ERROR(copy_dense(source, view, staging, room, data));
+    LANNER_RETURN_IF_ERROR(copy_dense(source, view, packer.staging, packer.room, data));
   }
-  view.scales = scales.data();
-  return std::shared_ptr<const PackedWeight>(std::make_shared<CudaWeight>(view, std::move(data), std::move(scales)));
+  return std::shared_ptr<const PackedWeight>(
+      std::make_shared<CudaWeight>(view, std::move(data), std::move(scales), std::move(copy)));
 }
 
 }  // namespace lanner::ops::cuda

@@ -15,18 +15,21 @@ namespace lanner::ops::cuda {
 class CudaWeight final : public PackedWeight {
  public:
   /// `data` may be shared with other weights.
-  CudaWeight(const DeviceWeight& view, std::shared_ptr<const DeviceBuffer> data, DeviceBuffer scales)
-      : view_(view), data_(std::move(data)), scales_(std::move(scales)) {}
+  CudaWeight(const DeviceWeight& view, std::shared_ptr<const DeviceBuffer> data, DeviceBuffer scales,
+             std::shared_ptr<const DeviceBuffer> copy)
+      : view_(view), data_(std::move(data)), scales_(std::move(scales)), copy_(std::move(copy)) {}
   std::int64_t rows() const override { return view_.rows; }
   std::int64_t cols() const override { return view_.cols; }
   WeightFormat format() const override { return view_.format; }
   std::int64_t bytes() const override { return view_.rows * view_.stride + scales_.bytes(); }
+  std::int64_t copy_bytes() const { return view_.copy == nullptr ? 0 : view_.rows * view_.copy_stride; }
   const DeviceWeight& view() const { return view_; }
 
  private:
   DeviceWeight view_;
   std::shared_ptr<const DeviceBuffer> data_;
   DeviceBuffer scales_;
+  std::shared_ptr<const DeviceBuffer> copy_;
 };
 
 /// What the last dense weight left for those that are packed next: see WeightSource::rows_behind. They take it if they
@@ -38,10 +41,23 @@ struct WeightRoom {
   std::int64_t stride = 0;
 };
 
-/// Dense weights are kept as they are, or converted to `dense` (kF16, kBF16), quantized ones keep their codes;
-/// Arithmetic::kExact makes all of them fp32. kUnsupported for numbers that the type cannot hold, kResourceExhausted
-/// for want of device memory.
+struct PackOptions {
+  std::optional<DType> dense{};  // kF16 or kBF16: what dense weights are converted to
+  bool panels = false;           // int4 weights lie in panels, where they can
+  bool copies = false;           // quantized weights also in fp16, while there is memory
+};
+
+/// Where weights are packed.
+struct Packer {
+  const KernelContext& context;
+  Staging& staging;  // on the context's stream
+  WeightRoom room;
+  WeightRoom copy_room;
+};
+
+/// Quantized weights keep their codes; Arithmetic::kExact makes all weights fp32. kUnsupported for numbers that the
+/// type cannot hold, kResourceExhausted for want of device memory.
 Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
-                                                        std::optional<DType> dense, Staging& staging, WeightRoom& room);
+                                                        const PackOptions& options, Packer& packer);
 
 }  // namespace lanner::ops::cuda

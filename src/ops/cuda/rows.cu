@@ -144,10 +144,10 @@ __device__ float weight_element(const DeviceWeight& weight, std::int64_t row, st
   if (weight.format == WeightFormat::kInt8) {
     code = static_cast<float>(__ldg(bytes + col)) - 128.0F;
   } else {
-    const std::uint32_t word = __ldg(reinterpret_cast<const std::uint32_t*>(bytes) + col / 8);
+    const std::uint32_t word = __ldg(int4_word(weight, row, col));
     code = static_cast<float>(word >> (4 * nibble_place(static_cast<int>(col % 8))) & 15U);
   }
-  const std::int64_t index = row * (weight.cols / weight.group) + col / weight.group;
+  const std::int64_t index = pair_index(weight, row, col);
   const float2 pair = scale_and_offset(weight.scale_format, load_scale(weight.scale_format, weight.scales, index));
   return __fadd_rn(__fmul_rn(pair.x, code), pair.y);  // two roundings: an embedding has the same bits on every device
 }

@@ -43,6 +43,16 @@ CudaSupport cuda_support() {
   return support;
 }
 
+std::int64_t cuda_free_bytes(int device) {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  if (cudaSetDevice(device) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess) {
+    return static_cast<std::int64_t>(free);
+  }
+  static_cast<void>(cudaGetLastError());
+  return 0;
+}
+
 void warm_up_cuda(int device) {
   int count = 0;
   const bool there = cudaGetDeviceCount(&count) == cudaSuccess && count > device;

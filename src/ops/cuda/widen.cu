@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads)
   uint4 result = {0, 0, 0, 0};
   if (col < weight.cols) {
     const auto* codes = static_cast<const std::uint8_t*>(weight.data) + row * weight.stride;
-    const std::int64_t index = row * (weight.cols / weight.group) + col / weight.group;
+    const std::int64_t index = pair_index(weight, row, col);
     const float2 pair = scale_and_offset(weight.scale_format, load_scale(weight.scale_format, weight.scales, index));
     float value[kColumns];
     if (weight.format == WeightFormat::kInt8) {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
         value[c] = static_cast<float>(word >> (8 * (c % 4)) & 255U) - 128.0F;
       }
     } else {
-      const std::uint32_t word = __ldg(reinterpret_cast<const std::uint32_t*>(codes) + col / kColumns);
+      const std::uint32_t word = __ldg(int4_word(weight, row, col));
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) value[c] = static_cast<float>(word >> (4 * nibble_place(c)) & 15U);
     }

@@ -15,6 +15,8 @@ void refuse_cuda_memory(std::optional<std::int64_t> /*after*/) {}
 
 bool cuda_is_built() { return false; }
 
+std::int64_t cuda_free_bytes(int /*device*/) { return 0; }
+
 void warm_up_cuda(int /*device*/) {}
 
 CudaSupport cuda_support() { return {.built = false, .problem = "built without CUDA"}; }

@@ -79,6 +79,13 @@ bool has_many_rows(const KernelContext& context, const DeviceLinear& linear, std
          one_kind(linear);
 }
 
+bool all_in_panels(const DeviceLinear& linear) {
+  for (int i = 0; i < linear.part_count; ++i) {
+    if (!linear.parts[i].weight.panels) return false;
+  }
+  return true;
+}
+
 /// Whether all quantized parts are there in fp16, too; at least one of them is quantized.
 bool has_copies(const DeviceLinear& linear) {
   bool any = false;
@@ -119,9 +126,12 @@ Finish fused_finish(const Call& call) {
   }
 }
 
-/// The same of the kernels for few rows, which write fp32 alone.
+/// The same of the kernels for few rows, which write fp32 alone but for those of panels.
 Finish few_rows_finish(const Call& call) {
-  if (call.out_format != WeightFormat::kF32) return Finish::kStore;
+  if (call.out_format != WeightFormat::kF32 &&
+      !(call.out_format == WeightFormat::kF16 && all_in_panels(*call.linear))) {
+    return Finish::kStore;
+  }
   const Finish finish = fused_finish(call);
   if (finish != Finish::kQkv || panels_turn_heads(call.heads)) return finish;
   for (int i = 0; i < call.linear->part_count; ++i) {
@@ -214,7 +224,8 @@ void take_parts(const Call& call, int first, FusedLinear* launch) {
 cudaError_t run_panels(const KernelContext& context, const Call& call, std::int64_t first, std::int64_t rows,
                        const FusedLinear& launch) {
   PanelLinear args = {.linear = launch, .input = nullptr, .input_stride = 0};
-  if (!panels_take_input(context, launch)) {
+  if (launch.finish != Finish::kStore) args.linear.out_format = call.out_format;
+  if (call.x_format != WeightFormat::kF32 || !panels_take_input(context, launch)) {
     args.input_stride = round_up(call.cols(), kOperandMultiple);
     const void* input = nullptr;
     LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, WeightFormat::kF16, &input));
@@ -501,7 +512,8 @@ cudaError_t norm_qkv(const KernelContext& context, const DeviceNormQkv& args, co
 WeightFormat handed_format(const KernelContext& context, const DeviceLinear& reader, std::int64_t rows) {
   const bool plain = reader.input_order == nullptr && reader.norm.gain == nullptr &&
                      reader.parts[0].weight.cols % kOperandMultiple == 0;
-  if (!has_many_rows(context, reader, rows) || !plain) return WeightFormat::kF32;
+  const bool in_16_bits = has_many_rows(context, reader, rows) || all_in_panels(reader);
+  if (!in_16_bits || !plain) return WeightFormat::kF32;
   const WeightFormat format = operand_format(reader.parts[0].weight.format);
   for (int i = 1; i < reader.part_count; ++i) {
     if (operand_format(reader.parts[i].weight.format) != format) return WeightFormat::kF32;

@@ -1,10 +1,11 @@
 // How long each operation of a decoder step takes on the device, without the host: every figure is that of a graph.
 //
-//   operations_bench [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...
+//   operations_bench [w4] [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...
 //
 // The shape is that of InternLM2-1.8B in fp16 with random weights, 24 layers, so that no layer's weights are found in
-// the second-level cache. `step` is all operations in their order, the others one kind of operation on all layers; the
-// rest is what only shows together. Times are medians of 20 replays in microseconds.
+// the second-level cache; behind `w4` the layers' matrices are int4 in panels, in groups of 128. `step` is all
+// operations in their order, the others one kind of operation on all layers; the rest is what only shows together.
+// Times are medians of 20 replays in microseconds.
 
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
@@ -80,6 +81,7 @@ DeviceBuffer random_floats(std::int64_t count) {
 }
 
 struct Layer {
+  DeviceBuffer scales;  // of all its int4 weights
   DeviceBuffer qkv, out, gate_up, down;
   DeviceLinear qkv_linear, out_linear, gate_up_linear, down_linear;
 };
@@ -97,9 +99,29 @@ DeviceLinear linear_of(const DeviceBuffer& memory, std::initializer_list<std::in
   return linear;
 }
 
+/// The same memory as int4 weights in panels.
+void turn_to_panels(DeviceLinear& linear, const DeviceBuffer& memory, const DeviceBuffer& scales) {
+  constexpr std::int32_t kGroup = 128;
+  const std::byte* place = memory.data();
+  for (int i = 0; i < linear.part_count; ++i) {
+    DeviceWeight& weight = linear.parts[i].weight;
+    weight = {.format = WeightFormat::kInt4,
+              .scale_format = ScaleFormat::kHalfZero,
+              .group = kGroup,
+              .rows = weight.rows,
+              .cols = weight.cols,
+              .stride = weight.cols / 2,
+              .data = place,
+              .scales = scales.data(),
+              .panels = true};
+    place += weight.rows * weight.stride;
+  }
+}
+
 class Bench {
  public:
   Bench();
+  void turn_to_int4();
   void decode(std::int32_t rows, std::int32_t context);
   void ragged(std::int32_t rows, std::int32_t context);
   void prefill(std::int32_t rows);
@@ -199,6 +221,16 @@ Bench::Bench() {
   for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] = static_cast<std::int32_t>(i);
   wanted_ = must(DeviceBuffer::allocate(kMostLogits * 4, "rows"));
   LANNER_CUDA_CHECK(cudaMemcpy(wanted_.data(), wanted.data(), wanted.size() * 4, cudaMemcpyHostToDevice));
+}
+
+void Bench::turn_to_int4() {
+  for (Layer& layer : layers_) {
+    layer.scales = random_halves(kInner * kHidden / 128 * 4, 0.01F);  // of the largest; they all read these
+    turn_to_panels(layer.qkv_linear, layer.qkv, layer.scales);
+    turn_to_panels(layer.out_linear, layer.out, layer.scales);
+    turn_to_panels(layer.gate_up_linear, layer.gate_up, layer.scales);
+    turn_to_panels(layer.down_linear, layer.down, layer.scales);
+  }
 }
 
 /// Slices of `rows` rows each, one for each of `first_positions`.
@@ -362,7 +394,9 @@ int run(std::span<char* const> arguments) {
   for (std::size_t i = 1; i < arguments.size(); ++i) {
     const std::string verb = arguments[i];
     const auto number = [&] { return i + 1 < arguments.size() ? std::atoi(arguments[++i]) : 0; };
-    if (verb == "decode") {
+    if (verb == "w4") {
+      bench.turn_to_int4();
+    } else if (verb == "decode") {
       const int rows = number();
       bench.decode(rows, number());
     } else if (verb == "ragged") {
@@ -371,7 +405,7 @@ int run(std::span<char* const> arguments) {
     } else if (verb == "prefill") {
       bench.prefill(number());
     } else {
-      fmt::print("usage: operations_bench [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...\n");
+      fmt::print("usage: operations_bench [w4] [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...\n");
       return 2;
     }
   }

@@ -52,7 +52,7 @@ template <int kRows, int kPanels>
 struct PanelRoom {
   uint4* input;        // (tiles, 4, kRows, 4): the 8 columns c * 32 + j * 8 of a tile at j, row, c
   float* partials;     // (2, warps, kPanels, 4, 32)
-  float* squares;      // (kRows, warps)
+  float* squares;      // (warps)
   CachePlace* places;  // (kRows): for kQkv
   float4* raw;         // (kRows, cols / 4): x before its norm
 
@@ -60,14 +60,14 @@ struct PanelRoom {
     input = reinterpret_cast<uint4*>(base);
     partials = reinterpret_cast<float*>(input + tiles * kTilePieces * kRows);
     squares = partials + 2 * kPanelWarps * kPanels * 4 * kWarp;
-    places = reinterpret_cast<CachePlace*>(squares + kRows * kPanelWarps);
+    places = reinterpret_cast<CachePlace*>(squares + kPanelWarps);
     raw = reinterpret_cast<float4*>(places + kRows);
   }
 };
 
 /// Bytes of a block's PanelRoom.
 constexpr std::int64_t panel_bytes(std::int64_t rows, std::int64_t panels, std::int64_t cols, bool norm) {
-  return rows * cols * 2 + 4 * (2 * kPanelWarps * panels * 4 * kWarp + rows * kPanelWarps) +
+  return rows * cols * 2 + 4 * (2 * kPanelWarps * panels * 4 * kWarp + kPanelWarps) +
          rows * static_cast<std::int64_t>(sizeof(CachePlace)) + (norm ? rows * cols * 4 : 0);
 }
 
@@ -91,19 +91,32 @@ __device__ __forceinline__ PiecePlace piece_place(int i) {
   return {tile * static_cast<int>(kPanelColumns) + c * 32 + j * 8, (tile * 4 + j) * kRows * 4 + c};
 }
 
+/// Rows are staged side by side, each by a team of so many warps.
+template <int kRows>
+inline constexpr int kTeamWarps = kPanelWarps / kRows;
+
+template <int kRows>
+struct TeamPlace {
+  static constexpr int kThreads = kTeamWarps<kRows> * kWarp;
+  int row = static_cast<int>(threadIdx.x) / kThreads;
+  int first = static_cast<int>(threadIdx.x) % kThreads;
+};
+
 /// x as it is, or prepared; a few pieces at once.
 template <int kRows, int kPanels>
-__device__ __forceinline__ void stage_plain_row(const PanelWork& work, const PanelRoom<kRows, kPanels>& room, int row) {
+__device__ __forceinline__ void stage_plain(const PanelWork& work, const PanelRoom<kRows, kPanels>& room) {
   constexpr int kAtOnce = 4;
+  constexpr int kThreads = TeamPlace<kRows>::kThreads;
+  const TeamPlace<kRows> team;
   const int pieces = work.tiles * kTilePieces;
-  const bool exists = row < work.linear.rows;
-  const float* x = exists && work.input == nullptr ? input_row(work.linear, row) : nullptr;
-  const std::uint16_t* prepared = exists && work.input != nullptr ? work.input + row * work.input_stride : nullptr;
-  for (int first = static_cast<int>(threadIdx.x); first < pieces; first += kAtOnce * kPanelThreads) {
+  const bool exists = team.row < work.linear.rows;
+  const float* x = exists && work.input == nullptr ? input_row(work.linear, team.row) : nullptr;
+  const std::uint16_t* prepared = exists && work.input != nullptr ? work.input + team.row * work.input_stride : nullptr;
+  for (int first = team.first; first < pieces; first += kAtOnce * kThreads) {
     uint4 piece[kAtOnce];
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
-      const int i = first + k * kPanelThreads;
+      const int i = first + k * kThreads;
       piece[k] = make_uint4(0, 0, 0, 0);
       if (i >= pieces) continue;
       const int column = piece_place<kRows>(i).column;
@@ -115,59 +128,70 @@ __device__ __forceinline__ void stage_plain_row(const PanelWork& work, const Pan
     }
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
-      const int i = first + k * kPanelThreads;
-      if (i < pieces) room.input[piece_place<kRows>(i).index + row * 4] = piece[k];
+      const int i = first + k * kThreads;
+      if (i < pieces) room.input[piece_place<kRows>(i).index + team.row * 4] = piece[k];
     }
   }
 }
 
-/// x times 1 / rms times gain. Every thread finds again in shared memory what it put there itself.
+__device__ __forceinline__ float squares_of(float4 v, float sum) {
+  return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
+}
+__device__ __forceinline__ float4 product_of(float4 a, float4 b) {
+  return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
+}
+__device__ __forceinline__ float4 product_of(float4 a, float b) { return product_of(a, make_float4(b, b, b, b)); }
+
+/// x times gain times 1 / rms. Every thread finds again in shared memory what it put there itself.
 template <int kRows, int kPanels>
 __device__ __forceinline__ void stage_normed(const PanelWork& work, const PanelRoom<kRows, kPanels>& room) {
+  constexpr int kAtOnce = 2;
+  constexpr int kThreads = TeamPlace<kRows>::kThreads;
   const FusedLinear& args = work.linear;
-  const int thread = static_cast<int>(threadIdx.x);
+  const TeamPlace<kRows> team;
   const int pieces = work.tiles * kTilePieces;
+  const bool exists = team.row < args.rows;
+  float4* raw = room.raw + team.row * 2 * pieces;
+  float square = 0;
+  if (exists) {
+    const float* x = input_row(args, team.row);
+    for (int first = team.first; first < pieces; first += kAtOnce * kThreads) {
+      float4 value[kAtOnce][2];
+      float4 gain[kAtOnce][2];
 #pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    float square = 0;
-    if (row < args.rows) {
-      const float* x = input_row(args, row);
-#pragma unroll 2
-      for (int i = thread; i < pieces; i += kPanelThreads) {
-        const auto* place = reinterpret_cast<const float4*>(x + piece_place<kRows>(i).column);
-        const float4 a = load_fresh(place);
-        const float4 b = load_fresh(place + 1);
-        square = fmaf(a.w, a.w, fmaf(a.z, a.z, fmaf(a.y, a.y, fmaf(a.x, a.x, square))));
-        square = fmaf(b.w, b.w, fmaf(b.z, b.z, fmaf(b.y, b.y, fmaf(b.x, b.x, square))));
-        room.raw[(row * 2) * pieces + i] = a;
-        room.raw[(row * 2 + 1) * pieces + i] = b;
+      for (int k = 0; k < kAtOnce; ++k) {
+        const int i = min(first + k * kThreads, pieces - 1);
+        const int column = piece_place<kRows>(i).column;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          value[k][half] = load_fresh(reinterpret_cast<const float4*>(x + column) + half);
+          gain[k][half] = __ldg(reinterpret_cast<const float4*>(args.norm.gain + column) + half);
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        const int i = first + k * kThreads;
+        if (i >= pieces) break;
+        square = squares_of(value[k][1], squares_of(value[k][0], square));
+        raw[i] = product_of(value[k][0], gain[k][0]);
+        raw[pieces + i] = product_of(value[k][1], gain[k][1]);
       }
     }
-    square = warp_sum(square);
-    if (thread % kWarp == 0) room.squares[row * kPanelWarps + thread / kWarp] = square;
   }
-  __syncthreads();
+  square = warp_sum(square);
+  if constexpr (kTeamWarps<kRows> > 1) {
+    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    if (threadIdx.x % kWarp == 0) room.squares[warp] = square;
+    __syncthreads();
+    square = 0;
 #pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    float total = 0;
-#pragma unroll
-    for (int warp = 0; warp < kPanelWarps; ++warp) total += room.squares[row * kPanelWarps + warp];
-    const float factor = 1.0F / sqrtf(total / static_cast<float>(args.cols) + args.norm.eps);
-    for (int i = thread; i < pieces; i += kPanelThreads) {
-      const PiecePlace place = piece_place<kRows>(i);
-      uint4 piece = make_uint4(0, 0, 0, 0);
-      if (row < args.rows) {
-        const auto* gain = reinterpret_cast<const float4*>(args.norm.gain + place.column);
-        const float4 g = __ldg(gain);
-        const float4 h = __ldg(gain + 1);
-        const float4 a = room.raw[(row * 2) * pieces + i];
-        const float4 b = room.raw[(row * 2 + 1) * pieces + i];
-        piece = rounded_piece(
-            make_float4(g.x * (a.x * factor), g.y * (a.y * factor), g.z * (a.z * factor), g.w * (a.w * factor)),
-            make_float4(h.x * (b.x * factor), h.y * (b.y * factor), h.z * (b.z * factor), h.w * (b.w * factor)));
-      }
-      room.input[place.index + row * 4] = piece;
-    }
+    for (int i = 0; i < kTeamWarps<kRows>; ++i) square += room.squares[team.row * kTeamWarps<kRows> + i];
+  }
+  const float factor = 1.0F / sqrtf(square / static_cast<float>(args.cols) + args.norm.eps);
+  for (int i = team.first; i < pieces; i += kThreads) {
+    uint4 piece = make_uint4(0, 0, 0, 0);
+    if (exists) piece = rounded_piece(product_of(raw[i], factor), product_of(raw[pieces + i], factor));
+    room.input[piece_place<kRows>(i).index + team.row * 4] = piece;
   }
 }
 
@@ -177,8 +201,7 @@ __device__ __forceinline__ void stage_panel_input(const PanelWork& work, const P
   if (work.input == nullptr && work.linear.norm.gain != nullptr) {
     stage_normed(work, room);
   } else {
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) stage_plain_row(work, room, row);
+    stage_plain(work, room);
   }
   __syncthreads();
 }
@@ -325,6 +348,23 @@ __device__ __forceinline__ float panel_result(const float* partials, int panel, 
   return sum;
 }
 
+/// One row's products of a pair. What the next product reads in fp16 is handed over so.
+__device__ __forceinline__ void finish_panel_pair(const FusedLinear& args, const CachePlace* places, int row,
+                                                  const PairRows& rows, float a, float b, float2 ahead) {
+  if (args.out_format == WeightFormat::kF32) return finish_pair(args, places, row, rows, a, b, ahead);
+  const FusedPart& first = args.parts[rows.part[0]];
+  const FusedPart& second = args.parts[rows.part[1]];
+  if (first.bias != nullptr) a += __ldg(first.bias + rows.row[0]);
+  if (second.bias != nullptr) b += __ldg(second.bias + rows.row[1]);
+  auto* out = reinterpret_cast<__half*>(args.out) + row * args.out_stride + first.first_output + rows.row[0];
+  if (args.finish == Finish::kGate) {
+    out[0] = narrow_operand<__half>(gated(args.gate, a) * b);
+  } else {  // kGateAlone
+    out[0] = narrow_operand<__half>(gated(args.gate, a));
+    out[1] = narrow_operand<__half>(gated(args.gate, b));
+  }
+}
+
 template <bool kZeros, int kRows, int kPanels>
 __global__ void __launch_bounds__(kPanelThreads, 2) panel_linear(const __grid_constant__ PanelWork work) {
   constexpr int kDepth = kPanelDepth<kPanels>;
@@ -341,6 +381,9 @@ __global__ void __launch_bounds__(kPanelThreads, 2) panel_linear(const __grid_co
   for (int place = 0; place < kDepth; ++place) stream.load(place, warp + place * kPanelWarps);
   if (args.finish == Finish::kQkv && thread < args.rows) {
     room.places[thread] = find_cache_place(args.heads, args.first_row + thread);
+  }
+  if (work.input == nullptr && args.norm.gain != nullptr) {
+    for (int i = thread * kWarp; i < args.cols; i += kPanelThreads * kWarp) prefetch(args.norm.gain + i);
   }
   wait_for_previous();
   let_next_start();
@@ -372,7 +415,7 @@ __global__ void __launch_bounds__(kPanelThreads, 2) panel_linear(const __grid_co
       const float a = panel_result<kPanels>(partials, 0, kPanels == 2 ? result.pair : 2 * result.pair, result.row);
       const float b =
           panel_result<kPanels>(partials, kPanels - 1, kPanels == 2 ? result.pair : 2 * result.pair + 1, result.row);
-      finish_pair(args, room.places, result.row, result.rows, a, b, result.ahead);
+      finish_panel_pair(args, room.places, result.row, result.rows, a, b, result.ahead);
     }
     task = next;
   }
@@ -419,7 +462,9 @@ cudaError_t run_panels_of(const KernelContext& context, const PanelLinear& args)
   for (std::int32_t first = 0; first < all; first += most) {
     linear.rows = std::min(most, all - first);
     linear.first_row = args.linear.first_row + first;
-    linear.out = args.linear.out + first * linear.out_stride;
+    const std::int64_t element = linear.out_format == WeightFormat::kF32 ? 4 : 2;
+    linear.out =
+        reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args.linear.out) + first * linear.out_stride * element);
     if (args.input != nullptr) work.input = args.input + first * args.input_stride;
     if (args.linear.row_index != nullptr) {
       linear.row_index = args.linear.row_index + first;

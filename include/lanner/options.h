@@ -28,7 +28,7 @@ enum class ComputeType : std::uint8_t {
 /// How the KV cache keeps a number. The values are those of LMDeploy's quant_policy.
 enum class QuantPolicy : std::uint8_t {
   kNone = 0,  // as ComputeType says: in 16 bits, or 32
-  kInt4 = 4,  // codes of 4 bits, with a scale and a smallest number in fp16 for each token and KV head. On the CPU only
+  kInt4 = 4,  // codes of 4 bits, with a scale and a smallest number in fp16 for each token and KV head
   kInt8 = 8,  // the same of 8 bits
 };
 

@@ -31,10 +31,10 @@ void add_own_flags(CLI::App& verb, EngineFlags& flags) {
                                "Where the model runs; auto: CUDA where there is a device"));
   options.push_back(
       add_choice(verb, "--dtype", flags.dtype, {"auto", "float16", "bfloat16", "float32"}, "Arithmetic and KV cache"));
-  options.push_back(add_choice(
-      verb, "--quant-policy", flags.quant_policy,
-      {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
-      "Codes of the KV cache: 8 or 4 bits; 0: none, numbers of 16 bits (on the CPU; the last four not yet)"));
+  options.push_back(
+      add_choice(verb, "--quant-policy", flags.quant_policy,
+                 {"0", "none", "4", "int4", "8", "int8", "16", "fp8", "17", "fp8_e5m2", "42", "turbo_quant"},
+                 "Codes of the KV cache: 8 or 4 bits; 0: none, numbers of 16 bits (the last four not yet)"));
   options.push_back(add_choice(verb, "--w4-prefill-copy", flags.w4_prefill_copy, {"auto", "on", "off"},
                                "On CUDA: weights of 4 and 8 bits once more in fp16, for prompts and many sequences; "
                                "auto: where they take at most a quarter of the KV cache's memory"));

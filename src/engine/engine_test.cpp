@@ -61,7 +61,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, Determinism,
                          testing::Values(ops::WeightFormat::kF32, ops::WeightFormat::kInt4, ops::WeightFormat::kInt8),
                          [](const auto& format) { return std::string(ops::weight_format_name(format.param)); });
 
-// The same promise where the cache holds codes, with their scales in the same blocks. Not for CUDA, which refuses them.
+// The same promise where the cache holds codes, with their scales in the same blocks.
 class CodesInTheCache : public testing::TestWithParam<QuantPolicy> {};
 
 TEST_P(CodesInTheCache, PrefixesAreSharedAndTokensStayTheSame) {
@@ -103,6 +103,29 @@ TEST_P(CodesInTheCache, ChoicesReadOnePromptFromSharedBlocks) {
   ASSERT_EQ(record.tokens.size(), 4U);
   for (const auto& [choice, tokens] : record.tokens) EXPECT_EQ(tokens, alone) << "greedy choice " << choice;
   EXPECT_GE(engine->stats().cached_tokens, 4 * 192) << "three whole blocks of each";
+  expect_no_leak(*engine);
+}
+
+// In the fast mode, too, where tokens may depend on the company: nothing fails, nobody waits for ever.
+TEST_P(CodesInTheCache, RequestsFinishWithRoomForFew) {
+  EngineOptions options = small_options();
+  options.quant_policy = GetParam();
+  options.max_batch_size = 24;
+  options.kv_blocks = 24;
+  auto engine = open(options);
+  std::mt19937 random(12);
+  std::vector<Request> requests;
+  for (int i = 0; i < 24; ++i) {
+    Request request;
+    request.prompt = random_prompt(random, i % 3 == 0 ? 5 : 150);
+    request.max_new_tokens = 60;
+    requests.push_back(std::move(request));
+  }
+  for (const Collector::Record& record : run(*engine, std::move(requests))) {
+    ASSERT_EQ(record.finals.size(), 1U);
+    EXPECT_EQ(record.finals[0].reasons[0], FinishReason::kLength);
+    EXPECT_EQ(record.tokens.at(0).size(), 60U);
+  }
   expect_no_leak(*engine);
 }
 

@@ -119,10 +119,6 @@ struct ChosenDevice {
 
 Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkpoint& checkpoint,
                                const model::DecoderSpec& spec) {
-  if (options.quant_policy != QuantPolicy::kNone) {
-    return unsupported(fmt::format("a KV cache in int{} is for the CPU so far: CUDA takes quant policy 0",
-                                   static_cast<int>(options.quant_policy)));
-  }
   const ops::CudaSupport support = ops::cuda_support();
   if (!support.problem.empty()) return unsupported("CUDA cannot be used: " + support.problem);
   if (checkpoint.is_packed()) {

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kLayers = 2;
 constexpr std::int64_t kLayer = 1;
+constexpr std::int32_t kMostCudaDecodingRows = 8;  // of a sequence
 
 struct Shape {
   std::int64_t group = 1;  // query heads of a KV head
@@ -67,18 +68,22 @@ struct Caches {
 };
 
 /// What attention rounds queries, keys, softmax weights and values to, beside fp32: two of them meet in each product.
-/// On tensor cores CUDA rounds queries and the weights, which are 1 at most or a power of two times that. The fast CPU
-/// rounds all four of a prompt, to 2^-9 of each.
+/// On tensor cores CUDA rounds queries and the weights, which are 1 at most or a power of two times that, and in
+/// prompts also the numbers that codes stand for. The fast CPU rounds all four of a prompt, to 2^-9 of each.
 OperandError error_in_tiles(const SequenceSlice& slice, const Shape& shape, bool fast) {
   if (shape.dtype == DType::kF32) return {};
-  if (test_device() == TestDevice::kCuda) return rounding_to(shape.dtype);
+  if (test_device() == TestDevice::kCuda) {
+    const OperandError one = rounding_to(shape.dtype);
+    const bool numbers_too = shape.codes != KvCodes::kNone && slice.rows > kMostCudaDecodingRows;
+    return numbers_too ? OperandError{.share = 2.01 * one.share, .least = 2 * one.least} : one;
+  }
   const bool prompt = fast && slice.rows >= cpu::kLeastPromptRows;
   if (!prompt || cpu::prompt_kernels_for(selected_cpu_isa()) == nullptr) return {};
   return {.share = 0x1p-8, .least = 0x1p-126};
 }
 
-/// By what the device's terms of a key, or a value, may be larger than its numbers: of codes it adds code * scale and
-/// min apart, |min| is hardly more than the largest number, and code * scale = number - min.
+/// By what the device's terms of a key, or a value, may be larger than its numbers: of codes it may add code * scale
+/// and min apart, |min| is hardly more than the largest number, and code * scale = number - min.
 double apart(const float* numbers, const Shape& shape) {
   if (shape.codes == KvCodes::kNone) return 0;
   double largest = 0;
@@ -90,7 +95,9 @@ double apart(const float* numbers, const Shape& shape) {
 
 /// Of codes the CPU rounds a query to 15 bits of its largest number, and a chunk's softmax weights times the scales of
 /// the values to 15 bits of the largest of them.
-double half_step(const Shape& shape) { return shape.codes == KvCodes::kNone ? 0 : 1.01 / 2 / cpu::kLargestCode; }
+double half_step(const Shape& shape) {
+  return shape.codes == KvCodes::kNone || is_cuda(test_device()) ? 0 : 1.01 / 2 / cpu::kLargestCode;
+}
 
 double range_of(const float* numbers, std::int64_t count) {
   const auto [low, high] = std::minmax_element(numbers, numbers + count);
@@ -163,7 +170,7 @@ std::vector<double> query_bound(const float* q, std::int64_t position, const Seq
       bound[static_cast<std::size_t>(d)] += weight * (static_cast<double>(std::fabs(value[d])) + more);
     }
   }
-  if (shape.codes == KvCodes::kNone) return bound;
+  if (half_step(shape) == 0) return bound;
   const auto range_at = [&](std::int64_t t) {
     return weights[static_cast<std::size_t>(t - first)] / sum *
            range_of(key_at(t) + kKvBlockTokens * head_dim, head_dim);
@@ -298,17 +305,21 @@ INSTANTIATE_TEST_SUITE_P(GroupsKvHeadsWindows, AttentionOfLongAndShort,
 
 TEST_P(AttentionOfLongAndShort, FewAmongManyAreNearTheReference) {
   Random random(48);
+  const auto [group, kv_heads, window] = GetParam();
   std::vector<Step::Sequence> sequences = {{1050, 1}};
   for (std::int32_t i = 0; i < 80; ++i) sequences.push_back({i % 50, 1});
   sequences.insert(sequences.end(), {{700, 2}, {1000, 1}, {900, 1}});
-  const auto [group, kv_heads, window] = GetParam();
-  Shape shape{.group = group,
-              .kv_heads = kv_heads,
-              .head_dim = group == 1 ? 64 : 128,
-              .dtype = kv_heads == 2 ? DType::kF16 : DType::kBF16,
-              .threads = 2};
-  shape.window = window;
-  check_attention_against_reference(shape, sequences, random);
+  for (const KvCodes codes : {KvCodes::kNone, KvCodes::kInt8, KvCodes::kInt4}) {
+    Shape shape{.group = group,
+                .kv_heads = kv_heads,
+                .head_dim = group == 1 ? 64 : 128,
+                .dtype = kv_heads == 2 ? DType::kF16 : DType::kBF16,
+                .threads = 2};
+    shape.window = window;
+    shape.codes = codes;
+    check_attention_against_reference(shape, sequences, random);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
 }
 
 TEST(Attention, EveryGroupingOfHeadsWithEveryHeadSize) {

@@ -36,7 +36,7 @@ struct KvLayout {
   }
   /// Of a block's keys, or values, of one head, without scales.
   std::int64_t numbers_bytes() const { return kKvBlockTokens * head_dim * number_bits() / 8; }
-  /// Of their scales and mins, which lie behind keys and values: 64 scales and 64 mins of the keys, then of the values.
+  /// Of their scales and mins, which lie behind keys and values, those of the keys before those of the values.
   std::int64_t parameters_bytes() const { return codes == KvCodes::kNone ? 0 : kKvBlockTokens * kKvParameterBytes; }
   std::int64_t head_bytes() const { return 2 * (numbers_bytes() + parameters_bytes()); }  // K and V
   std::int64_t layer_bytes() const { return kv_heads * head_bytes(); }

@@ -144,6 +144,68 @@ TEST(KvCodes, AreWithinHalfAStepAndThoseOfTheReference) {
   }
 }
 
+/// Keys and values, (rows, kv_heads, head_dim) each, that norm_qkv writes of `rows` tokens from position 60 on, through
+/// a norm of the keys and a rotation.
+Read written_by_norm_qkv(const KvLayout& layout, std::int64_t rotary_dim, std::int32_t rows, std::uint32_t seed) {
+  Random random(seed);
+  Backend& backend = device(1);
+  const std::int64_t width = layout.kv_heads * layout.head_dim;
+  const HostLinear host =
+      random_linear({.format = WeightFormat::kF32}, {.rows = {width, width, width}, .cols = 32}, random);
+  const std::vector<float> x = random.vector(rows * 32);
+  const std::vector<float> angles = random.vector(rows * std::max<std::int64_t>(rotary_dim, 1));
+  const HostNorm k_norm = random_norm(NormKind::kRms, false, layout.head_dim, random);
+  constexpr std::int64_t kBlocks = 3;
+  const Step step({{60, rows}}, kBlocks, random);
+  const TestCache cache(layout, kBlocks);
+  const Linear linear = host.on(backend);
+  std::vector<float> q(static_cast<std::size_t>(rows * width));
+  backend.norm_qkv({.x = x.data(),
+                    .linear = &linear,
+                    .rope_angles = angles.data(),
+                    .rotary_dim = rotary_dim,
+                    .heads = layout.kv_heads,
+                    .k_norm = k_norm.on(backend),
+                    .q = q.data()},
+                   step.batch(), cache.view());
+  Read read;
+  std::vector<float> keys(static_cast<std::size_t>(64 * layout.head_dim));
+  std::vector<float> values(keys.size());
+  for (std::int64_t token = 60; token < 60 + rows; ++token) {
+    const std::int32_t block = step.batch().slices[0].blocks[static_cast<std::size_t>(token / 64)];
+    for (std::int64_t h = 0; h < layout.kv_heads; ++h) {
+      backend.read_kv(cache.view(), block, 0, h, keys.data(), values.data());
+      const auto first = static_cast<std::ptrdiff_t>(token % 64 * layout.head_dim);
+      read.keys.insert(read.keys.end(), keys.begin() + first, keys.begin() + first + layout.head_dim);
+      read.values.insert(read.values.end(), values.begin() + first, values.begin() + first + layout.head_dim);
+    }
+  }
+  return read;
+}
+
+TEST(KvCodes, AreOfKeysThatWereNormedAndTurned) {
+  std::uint32_t seed = 75;
+  for (const KvCodes codes : {KvCodes::kInt8, KvCodes::kInt4}) {
+    for (const std::int64_t head_dim : {48, 64, 128}) {
+      for (const std::int64_t rotary_dim : {std::int64_t{0}, head_dim / 2, head_dim}) {
+        for (const std::int32_t rows : {1, 3, 20, 70}) {
+          SCOPED_TRACE(::testing::Message() << levels_of(codes) << " levels, heads of " << head_dim << ", "
+                                            << rotary_dim << " turned, " << rows << " rows");
+          const KvLayout layout = layout_of(codes, head_dim, 2);
+          KvLayout numbers = layout;
+          numbers.codes = KvCodes::kNone;
+          numbers.dtype = DType::kF32;
+          const Read written = written_by_norm_qkv(numbers, rotary_dim, rows, ++seed);
+          const Read read = written_by_norm_qkv(layout, rotary_dim, rows, seed);
+          expect_near(read.keys, written.keys, layout);
+          expect_near(read.values, written.values, layout);
+          if (::testing::Test::HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 TEST(KvCodes, OfWhatIsNoNumberAreNone) {
   Random random(74);
   constexpr float kInfinity = std::numeric_limits<float>::infinity();

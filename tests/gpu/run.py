@@ -27,12 +27,11 @@ SANITIZED_AT_ONCE = 12
 TINY_AT_ONCE = 6
 TINY_DIFFERENCE = 1e-4  # of the largest logit, in fp32: as tests/model/test_tiny_models.py
 NOT_DETERMINISTIC = ("-Independence*:LinearAdd.PartsOfDifferentFormatsAreEachWhatTheyAreAlone:"
-                     "Device.RefusesQuantizedShapes*:Device.SaysWhatItIs:KvCodes.*:AttentionOfCodes.*")
-ONLY_CPU = ("-Device.RefusesQuantizedShapes*:Device.SaysWhatItIs:KvCodes.*:AttentionOfCodes.*:"
-            "Independence.OfADecodingRowOverCodes")
+                     "Device.RefusesQuantizedShapes*:Device.SaysWhatItIs")
+ONLY_CPU = "-Device.RefusesQuantizedShapes*:Device.SaysWhatItIs"
 NOT_SANITIZED = f"{NOT_DETERMINISTIC}:Door.*:Reference.*"  # Door's end their process on purpose
-ONLY_CPU_CACHE = "*CodesInTheCache*"  # CUDA refuses codes
-OTHER_SCHEDULES = f"-*Determinism*:*HoweverTheyAreComputed:*HiddenStates*:*ShareThePrompt*:*EndsItsRequestAlone:{ONLY_CPU_CACHE}"
+OTHER_SCHEDULES = ("-*Determinism*:*HoweverTheyAreComputed:*HiddenStates*:*ShareThePrompt*:*EndsItsRequestAlone:"
+                   "*CodesInTheCache.PrefixesAreShared*:*CodesInTheCache.ChoicesReadOnePrompt*")
 
 
 def test(program, device, *arguments, model=False):
@@ -52,7 +51,7 @@ STEPS = {
     "ops_cuda": test("ops_test", "cuda", f"--gtest_filter={NOT_DETERMINISTIC}"),
     "ops_cuda_deterministic": test("ops_test", "cuda-deterministic", f"--gtest_filter={ONLY_CPU}"),
     "engine_cuda": test("engine_test", "cuda", f"--gtest_filter={OTHER_SCHEDULES}"),
-    "engine_cuda_deterministic": test("engine_test", "cuda-deterministic", f"--gtest_filter=-{ONLY_CPU_CACHE}"),
+    "engine_cuda_deterministic": test("engine_test", "cuda-deterministic"),
     "device_memory": test("device_memory_test", "cuda"),
     "device_memory_deterministic": test("device_memory_test", "cuda-deterministic"),
     "start_time": {"command": ["start_time.py", "lanner", "WORK/start-time-model"]},

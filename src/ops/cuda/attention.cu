@@ -44,8 +44,9 @@ __global__ void merge_pieces(const __grid_constant__ AttentionWork work, const _
                 (static_cast<std::int64_t>(row) * work.heads + head) * work.head_dim + element, value / sum);
 }
 
-bool has_tiles(const KvLayout& layout) {
-  if (layout.dtype == DType::kF32) return false;
+bool has_tiles(const KernelContext& context, const KvLayout& layout) {
+  if (context.deterministic || layout.dtype == DType::kF32) return false;
+  if (layout.codes != KvCodes::kNone && code_tile_shared_bytes(layout.head_dim) > context.shared_bytes) return false;
   for (const std::int64_t head_dim : {64, 80, 96, 128, 256}) {
     if (layout.head_dim == head_dim) return true;
   }
@@ -53,6 +54,8 @@ bool has_tiles(const KvLayout& layout) {
 }
 
 cudaError_t attend_rows(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  if (work.codes == KvCodes::kInt8) return attend_rows_int8(context, work, rows);
+  if (work.codes == KvCodes::kInt4) return attend_rows_int4(context, work, rows);
   switch (work.dtype) {
     case DType::kF32: return attend_rows_float32(context, work, rows);
     case DType::kF16: return attend_rows_float16(context, work, rows);
@@ -66,8 +69,17 @@ bool has_room_for_pages(const KernelContext& context) {
 }
 
 bool has_pages(const KernelContext& context, std::int64_t heads, const KvLayout& layout) {
+  constexpr std::int64_t kCopiedBytes = 16;
   return has_room_for_pages(context) && !context.deterministic && layout.dtype != DType::kF32 &&
-         layout.head_dim <= 128 && heads / layout.kv_heads <= kProductHeads;
+         layout.head_dim <= 128 && layout.head_dim * layout.number_bits() / 8 % kCopiedBytes == 0 &&
+         heads / layout.kv_heads <= kProductHeads;
+}
+
+cudaError_t attend_pages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  if (work.codes == KvCodes::kInt8) return attend_pages_int8(context, work, rows);
+  if (work.codes == KvCodes::kInt4) return attend_pages_int4(context, work, rows);
+  return work.dtype == DType::kF16 ? attend_pages_float16(context, work, rows)
+                                   : attend_pages_bfloat16(context, work, rows);
 }
 
 std::int64_t partial_bytes(std::int64_t places, std::int64_t head_dim) {
@@ -90,14 +102,22 @@ AttentionWork work_of(const DeviceAttention& args, const DeviceBatch& batch, con
           .kv_heads = static_cast<std::int32_t>(layout.kv_heads),
           .head_dim = static_cast<std::int32_t>(layout.head_dim),
           .dtype = layout.dtype,
+          .codes = layout.codes,
           // Wider than any context is none: positions are 32 bits.
           .window = args.window > batch.max_context ? 0 : static_cast<std::int32_t>(args.window),
           .scale = args.scale,
           .soft_cap = args.soft_cap};
 }
 
-bool has_groups(const KernelContext& context, std::int64_t head_dim) {
-  return context.maps != nullptr && head_dim <= 128;  // of those that have tiles
+bool has_groups(const KernelContext& context, const AttentionWork& work) {
+  return context.maps != nullptr && work.head_dim <= 128 && work.codes == KvCodes::kNone;  // of those that have tiles
+}
+
+cudaError_t attend_tiles(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch) {
+  const bool half = work.dtype == DType::kF16;
+  const auto attend = work.codes != KvCodes::kNone ? (half ? attend_code_tiles_float16 : attend_code_tiles_bfloat16)
+                                                   : (half ? attend_tiles_float16 : attend_tiles_bfloat16);
+  return attend(context, work, batch.prefill_tiles, batch.prefill_count);
 }
 
 cudaError_t attend_groups(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch,
@@ -132,7 +152,7 @@ std::int64_t attention_partial_bytes(int multiprocessors, std::int64_t heads, st
 
 AttentionPlan plan_attention(const KernelContext& context, std::int64_t heads, const DeviceBatch& batch,
                              const KvLayout& layout, std::int64_t window) {
-  AttentionPlan plan = {.tiles = has_tiles(layout) && !context.deterministic, .partials = 1, .piece_tokens = 0};
+  AttentionPlan plan = {.tiles = has_tiles(context, layout), .partials = 1, .piece_tokens = 0};
   if (batch.decode_count == 0 || context.deterministic) return plan;
   const std::int64_t blocks = batch.decode_count * layout.kv_heads * ceil_div(heads / layout.kv_heads, kMostTileHeads);
   const std::int64_t enough = 2LL * context.multiprocessors;
@@ -181,13 +201,7 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     }
     rows.partial_values = reinterpret_cast<float*>(context.scratch.partials);
     rows.partial_sums = reinterpret_cast<float2*>(context.scratch.partials + round_up(places * work.head_dim * 4, 256));
-    if (!pages) {
-      LANNER_RETURN_IF_CUDA_ERROR(attend_rows(context, work, rows));
-    } else if (work.dtype == DType::kF16) {
-      LANNER_RETURN_IF_CUDA_ERROR(attend_pages_float16(context, work, rows));
-    } else {
-      LANNER_RETURN_IF_CUDA_ERROR(attend_pages_bfloat16(context, work, rows));
-    }
+    LANNER_RETURN_IF_CUDA_ERROR(pages ? attend_pages(context, work, rows) : attend_rows(context, work, rows));
     if (plan.partials > 1 && !plan.together) {
       const dim3 grid(static_cast<unsigned>(batch.decode_count), static_cast<unsigned>(args.heads));
       LANNER_RETURN_IF_CUDA_ERROR(launch(context, merge_pieces, grid, work.head_dim, 0, work, rows));
@@ -198,18 +212,21 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     return attend_rows(context, work,
                        {.prefill_tiles = batch.prefill_tiles, .prefill_count = batch.prefill_count, .partials = 1});
   }
-  if (has_groups(context, work.head_dim)) return attend_groups(context, work, batch, cache);
-  return work.dtype == DType::kF16 ? attend_tiles_float16(context, work, batch.prefill_tiles, batch.prefill_count)
-                                   : attend_tiles_bfloat16(context, work, batch.prefill_tiles, batch.prefill_count);
+  if (has_groups(context, work)) return attend_groups(context, work, batch, cache);
+  return attend_tiles(context, work, batch);
 }
 
 cudaError_t prepare_attention(const KernelContext& context) {
   if (has_room_for_pages(context)) {
     LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_float16());
     LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_bfloat16());
+    LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_int8());
+    LANNER_RETURN_IF_CUDA_ERROR(prepare_pages_int4());
   }
   LANNER_RETURN_IF_CUDA_ERROR(prepare_tiles_float16());
-  return prepare_tiles_bfloat16();
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_tiles_bfloat16());
+  LANNER_RETURN_IF_CUDA_ERROR(prepare_code_tiles_float16(context));
+  return prepare_code_tiles_bfloat16(context);
 }
 
 }  // namespace lanner::ops::cuda

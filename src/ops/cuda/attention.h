@@ -24,6 +24,7 @@ struct AttentionWork {
   std::int32_t kv_heads;
   std::int32_t head_dim;
   DType dtype;
+  KvCodes codes;
   std::int32_t window;  // 0: none
   float scale;
   float soft_cap;
@@ -50,6 +51,8 @@ struct AttentionRows {
 cudaError_t attend_rows_float32(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_rows_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_rows_bfloat16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_rows_int8(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_rows_int4(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 
 /// Caches of fp16 and bf16 with head_dim 64, 80, 96, 128 or 256.
 cudaError_t attend_tiles_float16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
@@ -58,6 +61,21 @@ cudaError_t attend_tiles_bfloat16(const KernelContext& context, const AttentionW
                                   std::int32_t count);
 cudaError_t prepare_tiles_float16();
 cudaError_t prepare_tiles_bfloat16();
+
+/// Caches in codes with the same head_dim, whose numbers are rounded to fp16 or bf16, on devices with so much shared
+/// memory for a block.
+constexpr int code_tile_shared_bytes(std::int64_t head_dim) {
+  constexpr int kTokens = static_cast<int>(kKvBlockTokens);
+  const int numbers = kTokens * static_cast<int>(head_dim + 8) * 2;  // queries, keys or values
+  return 3 * numbers + 2 * kTokens * static_cast<int>(head_dim + kKvParameterBytes);
+}
+cudaError_t attend_code_tiles_float16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
+                                      std::int32_t count);
+cudaError_t attend_code_tiles_bfloat16(const KernelContext& context, const AttentionWork& work,
+                                       const PrefillTile* tiles, std::int32_t count);
+cudaError_t prepare_code_tiles_float16(const KernelContext& context);
+cudaError_t prepare_code_tiles_bfloat16(const KernelContext& context);
+
 /// The cache's rows as the map sees them, from the layer's first one on.
 struct CacheRows {
   std::int32_t of_block;
@@ -79,14 +97,19 @@ cudaError_t attend_groups_bfloat16(const KernelContext& context, const GroupLaun
 cudaError_t prepare_groups_float16();
 cudaError_t prepare_groups_bfloat16();
 
-/// Decoding rows over caches of fp16 and bf16 with head_dim of up to 128 and up to kProductHeads query heads of a KV
-/// head, on devices with clusters and so much shared memory for a block.
+/// Decoding rows over caches of fp16 and bf16, or in codes whose rows are multiples of 16 bytes, with head_dim of up to
+/// 128 and up to kProductHeads query heads of a KV head, on devices with clusters and so much shared memory for a
+/// block.
 inline constexpr std::int64_t kProductHeads = 8;
 inline constexpr int kPagesSharedBytes = 116 * 1024;
 cudaError_t attend_pages_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_pages_bfloat16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_pages_int8(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
+cudaError_t attend_pages_int4(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t prepare_pages_float16();
 cudaError_t prepare_pages_bfloat16();
+cudaError_t prepare_pages_int8();
+cudaError_t prepare_pages_int4();
 
 cudaError_t prepare_attention(const KernelContext& context);
 

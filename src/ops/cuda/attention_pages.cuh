@@ -1,5 +1,6 @@
 #pragma once
-// Attention of single query rows over 16-bit caches on Hopper: decode with up to eight query heads of a KV head.
+// Attention of single query rows over caches in 16 bits, or in codes (attention_code_pages.cuh), on Hopper: decode with
+// up to eight query heads of a KV head.
 //
 // Bound: the bytes of keys and values, read once for all query heads of a KV head.
 //
@@ -81,42 +82,69 @@ __device__ __forceinline__ PageTask find_task(const AttentionWork& work, const A
   return task;
 }
 
-template <typename T, typename Shape>
-__device__ __forceinline__ T* page_keys(const AttentionWork& work, std::byte* ring, int stage) {
-  return reinterpret_cast<T*>(ring) + stage * 2 * Shape::kTokens * work.head_dim;
-}
-
-/// Asks for tokens first..end - 1 of a page, numbered from the sequence's start.
-template <typename Shape, typename T>
-__device__ __forceinline__ void copy_page(const AttentionWork& work, const PageTask& task, int page, int first, int end,
-                                          T* to, std::uint64_t* barrier) {
-  const int base = task.begin + page * Shape::kTokens;
-  first = max(first - base, 0);
-  end = min(end - base, Shape::kTokens);
-  if (first >= end) return;
-  const std::int64_t block = task.context.blocks[base / kBlockTokens];
-  const T* keys = reinterpret_cast<const T*>(work.cache + block * work.block_bytes + task.kv_head * work.head_bytes) +
-                  (base % kBlockTokens + first) * work.head_dim;
-  const int bytes = (end - first) * work.head_dim * static_cast<int>(sizeof(T));
-  to += first * work.head_dim;
-  copy_bytes(to, keys, bytes, barrier);
-  copy_bytes(to + Shape::kTokens * work.head_dim, keys + kBlockTokens * work.head_dim, bytes, barrier);
-}
+/// Of a page's tokens those with numbers first..end - 1 from the sequence's start, from the page's own start. count()
+/// <= 0: none.
+struct PageTokens {
+  int base;  // the page's first
+  int first;
+  int end;
+  __device__ __forceinline__ int count() const { return end - first; }
+};
 
 template <typename Shape>
-__device__ __forceinline__ int page_bytes(const AttentionWork& work, const PageTask& task, int page, int element) {
-  return 2 * min(Shape::kTokens, task.end - task.begin - page * Shape::kTokens) * work.head_dim * element;
+__device__ __forceinline__ PageTokens page_tokens(const PageTask& task, int page, int first, int end) {
+  const int base = task.begin + page * Shape::kTokens;
+  return {base, max(first - base, 0), min(end - base, Shape::kTokens)};
 }
 
+__device__ __forceinline__ const std::byte* block_head(const AttentionWork& work, const PageTask& task, int position) {
+  const std::int64_t block = task.context.blocks[position / kBlockTokens];
+  return work.cache + block * work.block_bytes + task.kv_head * work.head_bytes;
+}
+
+/// Pages of numbers in 16 bits: keys, then values, (kTokens, head_dim) each.
+template <typename T, typename PageShape>
+struct HalfPages {
+  using Shape = PageShape;
+  using Warp = PageWarp<T, Shape::kVectors, Shape::kWhole>;
+
+  static __host__ __device__ constexpr int stage_bytes(int head_dim) {
+    return 2 * Shape::kTokens * head_dim * static_cast<int>(sizeof(T));
+  }
+  /// What copies of `tokens` tokens bring.
+  static __device__ __forceinline__ int copied_bytes(int head_dim, int tokens) {
+    return 2 * tokens * head_dim * static_cast<int>(sizeof(T));
+  }
+  /// Asks for tokens first..end - 1 of a page, numbered from the sequence's start.
+  static __device__ __forceinline__ void copy(const AttentionWork& work, const PageTask& task, int page, int first,
+                                              int end, std::byte* stage, std::uint64_t* barrier) {
+    const PageTokens tokens = page_tokens<Shape>(task, page, first, end);
+    if (tokens.count() <= 0) return;
+    const T* keys = reinterpret_cast<const T*>(block_head(work, task, tokens.base)) +
+                    (tokens.base % kBlockTokens + tokens.first) * work.head_dim;
+    const int bytes = tokens.count() * work.head_dim * static_cast<int>(sizeof(T));
+    T* to = reinterpret_cast<T*>(stage) + tokens.first * work.head_dim;
+    copy_bytes(to, keys, bytes, barrier);
+    copy_bytes(to + Shape::kTokens * work.head_dim, keys + kBlockTokens * work.head_dim, bytes, barrier);
+  }
+  /// tile: of the tokens from own_token of the page on.
+  static __device__ __forceinline__ void take(Warp& state, const AttentionWork& work, const TileContext& tile,
+                                              std::byte* stage, int own_token, int first_head, int heads) {
+    T* keys = reinterpret_cast<T*>(stage) + own_token * state.head_dim();
+    state.take(work, tile, keys, keys + Shape::kTokens * state.head_dim(), first_head, heads);
+  }
+  /// Stages of pieces of a list: two, so that three blocks on a multiprocessor hide each other's start and end; three
+  /// where there are not so many blocks, or where they end with their third page.
+  static std::int32_t stages_of_list(bool few_and_short) { return few_and_short ? 3 : 2; }
+};
+
 /// Leaves a warp's part of the result in its place of the room.
-template <typename T, typename Shape>
-__device__ __forceinline__ void leave(PageWarp<T, Shape::kVectors, Shape::kWhole>& state, PageRoom<Shape>& room) {
+template <typename Warp, typename Shape>
+__device__ __forceinline__ void leave(Warp& state, PageRoom<Shape>& room) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  state.finish();
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    float total = state.total[h];
-#pragma unroll
-    for (int offset = 4; offset < kWarp; offset *= 2) total += __shfl_xor_sync(kAllLanes, total, offset);
     const int head = 2 * state.column + h;
     if (head >= Shape::kHeads) continue;
 #pragma unroll
@@ -126,7 +154,7 @@ __device__ __forceinline__ void leave(PageWarp<T, Shape::kVectors, Shape::kWhole
     }
     if (state.row == 0) {
       room.largest[warp][head] = state.origin[h];
-      room.sum[warp][head] = total;
+      room.sum[warp][head] = state.total[h];
     }
   }
 }
@@ -268,15 +296,16 @@ __device__ void write_pages(const AttentionWork& work, const AttentionRows& rows
 }
 
 /// Grid: (rows, KV heads, pieces), or (KV heads, pieces of the list).
-template <typename T, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+template <typename Pages>
+__global__ void __launch_bounds__(Pages::Shape::kThreads, Pages::Shape::kBlocks)
     attend_pages(const __grid_constant__ AttentionWork work, const __grid_constant__ AttentionRows rows) {
 #if __CUDA_ARCH__ >= 900
+  using Shape = typename Pages::Shape;
   constexpr int kTokens = Shape::kTokens;
   const int stages = rows.stages;
+  const int stage_bytes = Pages::stage_bytes(work.head_dim);
   extern __shared__ __align__(128) std::byte ring[];
-  auto& room =
-      *reinterpret_cast<PageRoom<Shape>*>(ring + stages * 2 * kTokens * work.head_dim * static_cast<int>(sizeof(T)));
+  auto& room = *reinterpret_cast<PageRoom<Shape>*>(ring + stages * stage_bytes);
   const int thread = static_cast<int>(threadIdx.x);
   const PageTask task = find_task<Shape>(work, rows);
   if (task.piece.of.row < 0) {  // of a list there is always one that waits
@@ -284,7 +313,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     return;
   }
   const int group = work.heads / work.kv_heads;
-  const auto keys_of = [&](int stage) { return page_keys<T, Shape>(work, ring, stage); };
+  const auto stage_at = [&](int stage) { return ring + stage * stage_bytes; };
+  const auto expect = [&](int page, std::uint64_t* barrier) {
+    const int tokens = min(kTokens, task.end - task.begin - page * kTokens);
+    barrier_expect(barrier, Pages::copied_bytes(work.head_dim, tokens));
+  };
   // A lane for each stage: their look-ups of the blocks run beside each other.
   const bool asks = thread < min(task.pages, stages);
   if (thread == 0) {
@@ -297,13 +330,13 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   }
   __syncwarp();
   if (asks) {
-    barrier_expect(room.full + thread, page_bytes<Shape>(work, task, thread, static_cast<int>(sizeof(T))));
-    copy_page<Shape>(work, task, thread, 0, min(task.end, task.old_tokens), keys_of(thread), room.full + thread);
+    expect(thread, room.full + thread);
+    Pages::copy(work, task, thread, 0, min(task.end, task.old_tokens), stage_at(thread), room.full + thread);
   }
   let_next_start();     // which waits all the same
   wait_for_previous();  // what came so far is the batch, and tokens that are in the cache for long
-  if (asks) copy_page<Shape>(work, task, thread, task.old_tokens, task.end, keys_of(thread), room.full + thread);
-  PageWarp<T, Shape::kVectors, Shape::kWhole> state;
+  if (asks) Pages::copy(work, task, thread, task.old_tokens, task.end, stage_at(thread), room.full + thread);
+  typename Pages::Warp state;
   const int own_token = thread / kWarp * kWarpTokens;
   state.load_queries(work, task.piece.of.row, task.kv_head * group, group);
   __syncthreads();  // the barriers are there
@@ -316,16 +349,15 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     const int next = page - 1 + stages;
     if (thread == 0 && page > 0 && next < task.pages) {
       barrier_wait(room.empty + freed, freed_phase);
-      barrier_expect(room.full + freed, page_bytes<Shape>(work, task, next, static_cast<int>(sizeof(T))));
-      copy_page<Shape>(work, task, next, 0, task.end, keys_of(freed), room.full + freed);
+      expect(next, room.full + freed);
+      Pages::copy(work, task, next, 0, task.end, stage_at(freed), room.full + freed);
     }
     __syncwarp();
     barrier_wait(room.full + stage, phase);
     const TileContext tile = {task.begin + page * kTokens + own_token, task.context.first_key, task.end,
                               task.context.tokens};
     if (tile.first < task.end) {
-      T* keys = keys_of(stage) + own_token * state.head_dim();
-      state.take(work, tile, keys, keys + kTokens * state.head_dim(), task.kv_head * group, group);
+      Pages::take(state, work, tile, stage_at(stage), own_token, task.kv_head * group, group);
     }
     barrier_arrive(room.empty + stage);
     freed = stage;
@@ -335,85 +367,86 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
       phase ^= 1;
     }
   }
-  leave<T>(state, room);
+  leave(state, room);
   write_pages(work, rows, task, task.kv_head * group, group, room);
 #endif
 }
 
-template <typename T, typename Shape>
-constexpr std::size_t page_shared_bytes(std::int64_t stages, std::int64_t head_dim) {
-  return static_cast<std::size_t>(stages * 2 * Shape::kTokens * head_dim) * sizeof(T) + sizeof(PageRoom<Shape>);
+template <typename Pages>
+constexpr std::size_t page_shared_bytes(int stages, int head_dim) {
+  return static_cast<std::size_t>(stages * Pages::stage_bytes(head_dim)) + sizeof(PageRoom<typename Pages::Shape>);
 }
 
-/// Two stages, so that three blocks on a multiprocessor hide each other's start and end; three where there are not so
-/// many blocks, or where they end with their third page. Of short pieces no more than they need: the next kernel's
-/// first weights want room, too.
-template <typename Shape>
+/// Of short pieces no more than they need: the next kernel's first weights want room, too.
+template <typename Pages>
 std::int32_t page_stages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  constexpr int kTokens = Pages::Shape::kTokens;
   if (rows.pieces != nullptr) {
     const bool few = std::int64_t{rows.decode_count} * work.kv_heads <= 2LL * context.multiprocessors;
-    return few && rows.max_context <= 4 * Shape::kTokens ? 3 : 2;
+    return Pages::stages_of_list(few && rows.max_context <= 4 * kTokens);
   }
-  return static_cast<std::int32_t>(std::min<std::int64_t>(Shape::kStages, ceil_div(rows.piece_tokens, Shape::kTokens)));
+  return static_cast<std::int32_t>(std::min<std::int64_t>(Pages::Shape::kStages, ceil_div(rows.piece_tokens, kTokens)));
 }
 
 /// Of few rows, whose blocks do not take all multiprocessors, a block asks for half of one, whatever it needs: else
 /// those of the next kernel, one for each multiprocessor, would crowd where there is none of these. (NVIDIA H200, one
 /// row of 192 tokens: 22 us of a step of 1,093.)
-template <typename T, typename Shape>
+template <typename Pages>
 std::size_t page_bytes_asked(const AttentionWork& work, const AttentionRows& rows) {
-  const std::size_t needed = page_shared_bytes<T, Shape>(rows.stages, work.head_dim);
+  const std::size_t needed = page_shared_bytes<Pages>(rows.stages, work.head_dim);
   return rows.pieces == nullptr ? std::max<std::size_t>(needed, kSpreadBytes) : needed;
 }
 
-template <typename T, typename Shape>
+template <typename Pages>
 cudaError_t launch_pages_in(const KernelContext& context, const AttentionWork& work, AttentionRows rows) {
-  rows.stages = page_stages<Shape>(context, work, rows);
+  rows.stages = page_stages<Pages>(context, work, rows);
   dim3 grid(static_cast<unsigned>(rows.decode_count), static_cast<unsigned>(work.kv_heads),
             static_cast<unsigned>(rows.partials));
   if (rows.pieces != nullptr)
     grid = dim3(static_cast<unsigned>(work.kv_heads), static_cast<unsigned>(rows.piece_count));
-  return launch_clusters(context, attend_pages<T, Shape>, grid, Shape::kThreads, page_bytes_asked<T, Shape>(work, rows),
-                         rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
+  return launch_clusters(context, attend_pages<Pages>, grid, Pages::Shape::kThreads,
+                         page_bytes_asked<Pages>(work, rows), rows.together ? dim3(1, 1, grid.z) : dim3(1), work, rows);
 }
 
-template <typename T, int kHeads, int kVectors>
+template <template <typename> typename Pages, int kHeads, int kVectors>
 cudaError_t launch_pages(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  return work.head_dim == 64 * kVectors ? launch_pages_in<T, PageShape<kHeads, kVectors, true>>(context, work, rows)
-                                        : launch_pages_in<T, PageShape<kHeads, kVectors, false>>(context, work, rows);
+  return work.head_dim == 64 * kVectors
+             ? launch_pages_in<Pages<PageShape<kHeads, kVectors, true>>>(context, work, rows)
+             : launch_pages_in<Pages<PageShape<kHeads, kVectors, false>>>(context, work, rows);
 }
 
-template <typename T, int kVectors>
+template <template <typename> typename Pages, int kVectors>
 cudaError_t launch_pages_of_heads(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  return work.heads / work.kv_heads <= 2 ? launch_pages<T, 2, kVectors>(context, work, rows)
-                                         : launch_pages<T, kProductHeads, kVectors>(context, work, rows);
+  return work.heads / work.kv_heads <= 2 ? launch_pages<Pages, 2, kVectors>(context, work, rows)
+                                         : launch_pages<Pages, kProductHeads, kVectors>(context, work, rows);
 }
 
-template <typename T>
-cudaError_t launch_pages_of_type(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  return work.head_dim <= 64 ? launch_pages_of_heads<T, 1>(context, work, rows)
-                             : launch_pages_of_heads<T, 2>(context, work, rows);
+/// Pages: HalfPages of a type, or CodePages (attention_code_pages.cuh), by the shape.
+template <template <typename> typename Pages>
+cudaError_t launch_pages_of(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
+  return work.head_dim <= 64 ? launch_pages_of_heads<Pages, 1>(context, work, rows)
+                             : launch_pages_of_heads<Pages, 2>(context, work, rows);
 }
 
-template <typename T, typename Shape>
+template <typename Pages>
 cudaError_t prepare_pages_in() {
-  static_assert(page_shared_bytes<T, Shape>(Shape::kStages, Shape::kDims) <= kPagesSharedBytes &&
+  static_assert(page_shared_bytes<Pages>(Pages::Shape::kStages, Pages::Shape::kDims) <= kPagesSharedBytes &&
                 kSpreadBytes <= kPagesSharedBytes);
-  return cudaFuncSetAttribute(attend_pages<T, Shape>, cudaFuncAttributeMaxDynamicSharedMemorySize, kPagesSharedBytes);
+  return cudaFuncSetAttribute(attend_pages<Pages>, cudaFuncAttributeMaxDynamicSharedMemorySize, kPagesSharedBytes);
 }
 
-template <typename T, int kVectors>
+template <template <typename> typename Pages, int kVectors>
 cudaError_t prepare_pages_of_size() {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, PageShape<2, kVectors, false>>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, PageShape<2, kVectors, true>>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<T, PageShape<kProductHeads, kVectors, false>>()));
-  return prepare_pages_in<T, PageShape<kProductHeads, kVectors, true>>();
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<Pages<PageShape<2, kVectors, false>>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<Pages<PageShape<2, kVectors, true>>>()));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_in<Pages<PageShape<kProductHeads, kVectors, false>>>()));
+  return prepare_pages_in<Pages<PageShape<kProductHeads, kVectors, true>>>();
 }
 
-template <typename T>
-cudaError_t prepare_pages_of_type() {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_of_size<T, 1>()));
-  return prepare_pages_of_size<T, 2>();
+template <template <typename> typename Pages>
+cudaError_t prepare_pages_of() {
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_pages_of_size<Pages, 1>()));
+  return prepare_pages_of_size<Pages, 2>();
 }
 
 }  // namespace lanner::ops::cuda

@@ -3,11 +3,17 @@
 #include "ops/cuda/attention_pages.cuh"
 
 namespace lanner::ops::cuda {
+namespace {
+
+template <typename Shape>
+using Pages = HalfPages<__half, Shape>;
+
+}  // namespace
 
 cudaError_t attend_pages_float16(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {
-  return launch_pages_of_type<__half>(context, work, rows);
+  return launch_pages_of<Pages>(context, work, rows);
 }
 
-cudaError_t prepare_pages_float16() { return prepare_pages_of_type<__half>(); }
+cudaError_t prepare_pages_float16() { return prepare_pages_of<Pages>(); }
 
 }  // namespace lanner::ops::cuda

@@ -12,9 +12,12 @@
 // each leaves (largest score, sum, values), and those are added up in ascending order: by the blocks of a cluster, out
 // of each other's shared memory, or by merge_pieces(). Tokens that the query does not see are not read: what lies there
 // may be anything. What the previous kernel does not write is on its way to the second-level cache before it has ended.
+//
+// A cache in codes is read as the numbers that its codes stand for, in fp32.
 
 #include "ops/cuda/attention.h"
 #include "ops/cuda/device.cuh"
+#include "ops/cuda/kv_codes.cuh"
 
 namespace lanner::ops::cuda {
 
@@ -75,6 +78,40 @@ __device__ __forceinline__ void load_vector<float>(const float* place, float (&o
   out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
 
+/// A key (row 0 to 63 of a block) or value (64 to 127) of one token and head, kept as T: a number's type, or CodesOf.
+template <typename T>
+struct CachedRow {
+  const T* elements;
+  __device__ __forceinline__ CachedRow(const std::byte* head, int row, int head_dim, bool /*there*/)
+      : elements(reinterpret_cast<const T*>(head) + row * head_dim) {}
+  __device__ __forceinline__ void load(int element, float (&out)[kVector]) const {
+    load_vector(elements + element, out);
+  }
+};
+
+template <KvCodes kCodes>
+struct CodesOf {};
+template <KvCodes kCodes>
+struct CachedRow<CodesOf<kCodes>> {
+  const std::byte* codes;
+  float2 pair = {0, 0};  // scale and min
+  /// there: whether the row may be read.
+  __device__ __forceinline__ CachedRow(const std::byte* head, int row, int head_dim, bool there)
+      : codes(head + row * code_bytes(kCodes, head_dim)) {
+    if (there) pair = widen_word<__half>(load_fresh(code_pair_place(head, row, code_bytes(kCodes, head_dim))));
+  }
+  __device__ __forceinline__ void load(int element, float (&out)[kVector]) const {
+    CodeWords<kCodes, kVector> words;
+    words.load(codes + code_bytes(kCodes, element));
+#pragma unroll
+    for (int i = 0; i < kVector / 2; ++i) {
+      const float2 counts = widen_word<__half>(words.pair(i));
+      out[2 * i] = fmaf(counts.x, pair.x, pair.y);
+      out[2 * i + 1] = fmaf(counts.y, pair.x, pair.y);
+    }
+  }
+};
+
 template <int kHeads, int kVectors>
 struct RowRoom {
   static constexpr int kDims = 64 * kVectors;  // room for the head's elements
@@ -102,13 +139,13 @@ __device__ void score_chunk(const AttentionWork& work, const RowContext& context
     float score[kHeads] = {};
     const int position = chunk + token;
     const bool seen = position >= context.first_key && position < end;
-    const T* key = reinterpret_cast<const T*>(room.heads[token / kBlockTokens]) + token % kBlockTokens * work.head_dim;
+    const CachedRow<T> key(room.heads[token / kBlockTokens], token % kBlockTokens, work.head_dim, seen);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int element = (v * 8 + part) * kVector;
       if (!seen || element >= work.head_dim) continue;
       float k[kVector];
-      load_vector(key + element, k);
+      key.load(element, k);
 #pragma unroll
       for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
@@ -179,9 +216,9 @@ __device__ void add_values(const AttentionWork& work, int begin, int end, const 
   const int first = begin / kGroups * kGroups + group;
 #pragma unroll 4
   for (int token = first < begin ? first + kGroups : first; token < end; token += kGroups) {
-    const T* head = reinterpret_cast<const T*>(room.heads[token / kBlockTokens]);
+    const CachedRow<T> row(room.heads[token / kBlockTokens], kBlockTokens + token % kBlockTokens, work.head_dim, true);
     float value[kVector];
-    load_vector(head + (kBlockTokens + token % kBlockTokens) * work.head_dim + element, value);
+    row.load(element, value);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       const float weight = room.scores[token][h];
@@ -271,13 +308,13 @@ __device__ void write_together(const AttentionWork& work, const AttentionRows& r
 /// Asks for the keys and values of the block's first chunk: into the second-level cache, where what the previous kernel
 /// is about to write appears, too.
 __device__ __forceinline__ void prefetch_chunk(const AttentionWork& work, const RowContext& context, int kv_head,
-                                               int begin, int end, int element_bytes) {
+                                               int begin, int end) {
   constexpr int kLine = 128;
   const int last = min(end, begin + kChunk);
-  const int lines = kBlockTokens * work.head_dim * element_bytes / kLine;  // of a block's keys, and of its values
+  const int lines = static_cast<int>(work.head_bytes / kLine);
   for (int block = begin / kBlockTokens; block * kBlockTokens < last; ++block) {
     const std::byte* head = work.cache + context.blocks[block] * work.block_bytes + kv_head * work.head_bytes;
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * lines; i += kRowThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < lines; i += kRowThreads) {
       prefetch(head + static_cast<std::int64_t>(i) * kLine);
     }
   }
@@ -303,7 +340,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks<kHeads>)
   const int begin = context.base + static_cast<int>(blockIdx.z) * rows.piece_tokens;
   const int end = rows.partials == 1 ? context.tokens : min(context.tokens, begin + rows.piece_tokens);
   // What comes so far is the batch, which is there before a step's first kernel.
-  if (begin < end) prefetch_chunk(work, context, kv_head, begin, end, static_cast<int>(sizeof(T)));
+  if (begin < end) prefetch_chunk(work, context, kv_head, begin, end);
   wait_for_previous();
   let_next_start();
   if (begin >= end && !rows.together) return;

@@ -1,5 +1,5 @@
-// The epilogues of large products: bias, then norm and rotation of heads and the writing of the cache; scale, norm and
-// residual; the gate; the logits' scale and cap.
+// The epilogues of large products: bias, then norm and rotation of heads and the writing of the cache, in codes, too;
+// scale, norm and residual; the gate; the logits' scale and cap.
 //
 // Bound: the product's fp32 bytes, read once, and what is written. A warp takes a head, so that a head's norm needs no
 // barrier; a block takes a row where the norm is over the whole row; elsewhere a block takes 1024 columns of a row,
@@ -8,6 +8,7 @@
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/finish.h"
 #include "ops/cuda/heads.cuh"
+#include "ops/cuda/kv_codes.cuh"
 
 namespace lanner::ops::cuda {
 namespace {
@@ -66,7 +67,24 @@ struct QkvFinish {
   std::int64_t first_row;
 };
 
-/// A warp takes one head of one row, brings it through the norm into shared memory and writes it in pairs.
+/// Turns a key or value, (head_dim) in the warp's shared memory, where it is, and writes it in codes.
+__device__ __forceinline__ void write_head_codes(const HeadsOut& heads, const CachePlace& place, std::int64_t row,
+                                                 int part, int head, float* own, int lane) {
+  if (place.block == nullptr) return;
+  for (int i = lane; part == 1 && i < heads.rotary_dim / 2; i += kWarp) {
+    const int2 pair = head_pair(heads, i);
+    const float2 turn = load_turn(heads, row, part, pair.x);
+    const float2 turned = turned_pair(own[pair.x], own[pair.y], turn);
+    own[pair.x] = turned.x;
+    own[pair.y] = turned.y;
+  }
+  __syncwarp();
+  store_codes(heads.codes, place.block + head * heads.head_bytes, part,
+              static_cast<int>(place.first_element / heads.head_dim), heads.head_dim, own);
+}
+
+/// A warp takes one head of one row, brings it through the norm into shared memory and writes it in pairs, or, of a
+/// cache in codes, whole.
 __global__ void __launch_bounds__(kThreads) write_heads(const __grid_constant__ QkvFinish args) {
   extern __shared__ float room[];  // (warps, head_dim)
   wait_for_previous();
@@ -100,6 +118,10 @@ __global__ void __launch_bounds__(kThreads) write_heads(const __grid_constant__ 
   }
   __syncwarp();
   const CachePlace place = find_cache_place(heads, args.first_row + row);
+  if (part > 0 && heads.codes != KvCodes::kNone) {
+    write_head_codes(heads, place, args.first_row + row, part, head, own, lane);
+    return;
+  }
   for (int i = lane; i < heads.head_dim / 2; i += kWarp) {
     const int2 pair = head_pair(heads, i);
     write_head_pair(heads, place, args.first_row + row, part, head, pair.x, pair.y, own[pair.x], own[pair.y],
@@ -287,8 +309,9 @@ dim3 grid_for(std::int64_t rows, std::int64_t width) {
 /// Whether write_head_vectors() can write these heads.
 bool writes_vectors(const QkvFinish& args) {
   const HeadsOut& heads = args.heads;
-  return args.q_norm.gain == nullptr && args.k_norm.gain == nullptr && heads.head_dim % 8 == 0 &&
-         (heads.rotary_dim == 0 || heads.rotary_dim == heads.head_dim) && args.product.stride % 4 == 0;
+  return heads.codes == KvCodes::kNone && args.q_norm.gain == nullptr && args.k_norm.gain == nullptr &&
+         heads.head_dim % 8 == 0 && (heads.rotary_dim == 0 || heads.rotary_dim == heads.head_dim) &&
+         args.product.stride % 4 == 0;
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ struct HeadsOut {
   std::int32_t heads;
   std::int32_t kv_heads;
   DType dtype;
+  KvCodes codes;  // not kNone: keys and values are finish_qkv()'s to write
 };
 
 /// One launch. All parts have one format, group and format of scales.

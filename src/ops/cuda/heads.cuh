@@ -41,14 +41,20 @@ __device__ __forceinline__ float2 load_turn(const HeadsOut& out, std::int64_t ro
   return {load_fresh(angles + first), load_fresh(angles + half + first)};
 }
 
-/// Elements `first` and `second` of one head of q (part 0), k (1) or v (2); both lie on one side of the rotation.
+/// Two partners of the rotation, turned.
+__device__ __forceinline__ float2 turned_pair(float a, float b, float2 turn) {
+  return {a * turn.x - b * turn.y, b * turn.x + a * turn.y};
+}
+
+/// Elements `first` and `second` of one head of q (part 0), k (1) or v (2); both lie on one side of the rotation. Of a
+/// cache in codes queries alone.
 __device__ __forceinline__ void write_head_pair(const HeadsOut& out, const CachePlace& place, std::int64_t row,
                                                 int part, int head, int first, int second, float a, float b,
                                                 float2 turn) {
   if (part < 2 && first < out.rotary_dim / 2) {
-    const float turned = a * turn.x - b * turn.y;
-    b = b * turn.x + a * turn.y;
-    a = turned;
+    const float2 turned = turned_pair(a, b, turn);
+    a = turned.x;
+    b = turned.y;
   }
   if (part == 0) {
     float* q = out.q + (row * out.heads + head) * out.head_dim;

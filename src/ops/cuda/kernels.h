@@ -30,7 +30,8 @@
 // `code` is what WeightSource means by it: -128..127 for int8, 0..15 for int4.
 // A quantized weight whose group does not suit is packed as dense fp16, or as fp32 for Arithmetic::kExact.
 //
-// KV block, one layer and head (KvCacheView::head): keys (64, head_dim), then values (64, head_dim), row major.
+// KV block, one layer and head (KvCacheView::head): keys (64, head_dim), then values (64, head_dim), row major. In
+// codes as kv_codes.cuh has it.
 //
 // Every pointer is 16-byte aligned: those of activations, vectors and angles, too.
 //
@@ -44,8 +45,11 @@
 // linear operations of more rows, weights kF16, kInt8, kInt4: the normed input is rounded to fp16 (and held within
 //     +-65504), quantized weights are rounded to fp16; kBF16: the input is rounded to bf16. What is handed over is
 //     rounded so when it is written.
-// attention by tiles (see AttentionPlan): queries and the weights of softmax (relative to the largest of the tile) are
-//     rounded to the cache's 16-bit type. Otherwise everything is fp32 beside the cache itself.
+// attention by tiles (see AttentionPlan) and, on Hopper, of decoding rows: queries and the weights of softmax (relative
+//     to the largest of the tile) are rounded to the cache's 16-bit type. Otherwise everything is fp32 beside the cache
+//     itself.
+// A cache in codes has a 16-bit type, too, to which tiles round the numbers that the codes stand for. Decoding rows on
+//     Hopper round queries and weights to fp16 whatever it is, and codes not at all (code_page_warp.cuh).
 //
 // DETERMINISM. No floating-point atomics: the same calls give the same bits. In deterministic mode a row's result does
 // not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused

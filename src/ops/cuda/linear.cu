@@ -2,12 +2,12 @@
 //
 // Up to kFusedRows rows (two, where the tiles of Hopper take more), and all of them in deterministic mode in slabs of
 // as many: one fused kernel for each kind of weight among the parts (fused_linear.h; ring_linear.h and panel_linear.h
-// for what fits them). What a fused kernel cannot finish (norms over heads or over the product, a gate whose parts
-// differ in kind) it leaves in memory, for finish.h. More rows: the normed input in the weights' 16-bit type, a product
-// for each part by the library or gemm.h, quantized weights widened one by one, unless they have copies, then finish.h;
-// on Hopper, 16-bit parts that lie one behind the other in one launch that finishes them, too (tile_linear.h), unless
-// the library is faster, which then adds to the output by itself (library_is_faster()) or has finish.h behind it
-// (product_by_library()).
+// for what fits them). What a fused kernel cannot finish (norms over heads or over the product, a cache in codes, a
+// gate whose parts differ in kind) it leaves in memory, for finish.h. More rows: the normed input in the weights'
+// 16-bit type, a product for each part by the library or gemm.h, quantized weights widened one by one, unless they have
+// copies, then finish.h; on Hopper, 16-bit parts that lie one behind the other in one launch that finishes them, too
+// (tile_linear.h), unless the library is faster, which then adds to the output by itself (library_is_faster()) or has
+// finish.h behind it (product_by_library()).
 
 #include <algorithm>
 
@@ -121,6 +121,8 @@ Finish fused_finish(const Call& call) {
       if (linear.part_count == 1) return Finish::kGateAlone;
       return one_kind(linear) ? Finish::kGate : Finish::kStore;
     case Finish::kQkv:
+      // Codes count from the smallest number of a head, of which these kernels have a pair at a time.
+      if (call.heads.codes != KvCodes::kNone) return Finish::kStore;
       return call.q_norm.gain == nullptr && call.k_norm.gain == nullptr ? Finish::kQkv : Finish::kStore;
     default: return call.finish;
   }
@@ -493,7 +495,8 @@ HeadsOut heads_of(const DeviceNormQkv& args, const DeviceBatch& batch, const KvC
           .head_dim = static_cast<std::int32_t>(layout.head_dim),
           .heads = static_cast<std::int32_t>(args.heads),
           .kv_heads = static_cast<std::int32_t>(layout.kv_heads),
-          .dtype = layout.dtype};
+          .dtype = layout.dtype,
+          .codes = layout.codes};
 }
 
 }  // namespace

@@ -28,6 +28,9 @@ struct TileContext {
   int first_key;  // positions first_key..end - 1 are seen
   int end;
   int tokens;  // of the row's context
+
+  __device__ __forceinline__ bool sees(int token) const { return first + token >= first_key && first + token < end; }
+  __device__ __forceinline__ bool is_whole() const { return first >= first_key && first + kWarpTokens <= end; }
 };
 
 __device__ __forceinline__ std::uint32_t transposed(std::uint32_t word) {
@@ -41,19 +44,100 @@ __device__ __forceinline__ std::uint32_t pair_of(std::uint32_t a, std::uint32_t 
   return __byte_perm(a, b, upper ? 0x7632 : 0x5410);
 }
 
-/// kVectors: of 64 elements, for the head; kWhole: there are as many elements as fit.
+/// The running softmax of a warp's tokens, and its sums of weighted values. kVectors: of 64 elements, for the head.
 /// A lane holds heads 2 * (lane % 4) and the next, of tokens or of elements by lane / 4.
-template <typename T, int kVectors, bool kWhole>
-struct PageWarp {
+template <int kVectors>
+struct PageSums {
   static constexpr int kDims = 64 * kVectors;
-  static constexpr int kSpans = kDims / 32;  // of 32 elements: two steps of the product with the keys
   static constexpr int kTiles = kDims / 16;  // of elements
-  std::uint32_t q[kSpans][4];
   float sum[kTiles][4] = {};
   float origin[2] = {kNoScore, kNoScore};  // times log2(e)
   float total[2] = {0, 0};                 // of this lane's weights
   int row = static_cast<int>(threadIdx.x) % kWarp / 4;
   int column = static_cast<int>(threadIdx.x) % 4;
+
+  /// Scale, cap and slope, and the logarithm's base.
+  __device__ __forceinline__ void shape(const AttentionWork& work, const TileContext& tile, int first_head, int heads,
+                                        float (&scores)[4]) const {
+    const bool plain = work.soft_cap == 0 && work.slopes == nullptr;
+    const float factor = plain ? work.scale * kLog2E : work.scale;
+#pragma unroll
+    for (float& score : scores) score *= factor;
+    if (plain) return;
+    if (work.soft_cap != 0) each_in_turn(scores, [&](float score) { return capped(score, work.soft_cap); });
+    if (work.slopes != nullptr) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int head = 2 * column + i % 2;
+        const auto distance = static_cast<float>(tile.first + row + i / 2 * 8 - tile.tokens + 1);
+        if (head < heads) scores[i] = fmaf(__ldg(work.slopes + first_head + head), distance, scores[i]);
+      }
+    }
+#pragma unroll
+    for (float& score : scores) score *= kLog2E;
+  }
+
+  __device__ __forceinline__ void hide_unseen(const TileContext& tile, float (&scores)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (!tile.sees(row + i / 2 * 8)) scores[i] = -INFINITY;
+    }
+  }
+
+  /// From scores to weights. raised(head, factor): what is relative to the score of this lane's head has to be brought
+  /// along.
+  template <typename Raised>
+  __device__ __forceinline__ void weigh(float (&scores)[4], const Raised& raised) {
+    bool beyond = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) beyond = beyond || scores[i] > origin[i % 2] + kSlack;
+    if (__any_sync(kAllLanes, beyond)) raise_origin(scores, raised);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      scores[i] = exp2f(scores[i] - origin[i % 2]);
+      total[i % 2] += scores[i];
+    }
+  }
+
+  /// The sum over the lanes of a head.
+  static __device__ __forceinline__ float over_rows(float value) {
+#pragma unroll
+    for (int offset = 4; offset < kWarp; offset *= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
+    return value;
+  }
+
+ private:
+  template <typename Raised>
+  __device__ __forceinline__ void raise_origin(const float (&scores)[4], const Raised& raised) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float most = fmaxf(origin[h], fmaxf(scores[h], scores[h + 2]));
+#pragma unroll
+      for (int offset = 4; offset < kWarp; offset *= 2) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, offset));
+      const float factor = exp2f(origin[h] - most);
+      origin[h] = most;
+      total[h] *= factor;
+      raised(h, factor);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        sum[tile][h] *= factor;
+        sum[tile][h + 2] *= factor;
+      }
+    }
+  }
+};
+
+/// Of keys and values in 16 bits. kWhole: there are as many elements as fit.
+template <typename T, int kVectors, bool kWhole>
+struct PageWarp : PageSums<kVectors> {
+  using Sums = PageSums<kVectors>;
+  using Sums::column;
+  using Sums::kDims;
+  using Sums::kTiles;
+  using Sums::row;
+  using Sums::sum;
+  static constexpr int kSpans = kDims / 32;  // of 32 elements: two steps of the product with the keys
+  std::uint32_t q[kSpans][4];
   int given_dim;
 
   __device__ __forceinline__ int head_dim() const { return kWhole ? kDims : given_dim; }
@@ -86,22 +170,24 @@ struct PageWarp {
   /// keys, values: of the tile's first token.
   __device__ __forceinline__ void take(const AttentionWork& work, const TileContext& tile, const T* keys, T* values,
                                        int first_head, int heads) {
-    const bool whole = tile.first >= tile.first_key && tile.first + kWarpTokens <= tile.end;
+    const bool whole = tile.is_whole();
     float scores[4];
     multiply_keys(keys, scores);
-    shape(work, tile, first_head, heads, scores);
+    this->shape(work, tile, first_head, heads, scores);
     if (!whole) [[unlikely]] {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int position = tile.first + row + i / 2 * 8;
-        if (position < tile.first_key || position >= tile.end) scores[i] = -INFINITY;
-      }
+      this->hide_unseen(tile, scores);
       clear_unseen(tile, values);
     }
-    weigh(scores);
+    this->weigh(scores, [](int, float) {});
     const std::uint32_t first = transposed(rounded_word<T>(scores[0], scores[1]));
     const std::uint32_t second = transposed(rounded_word<T>(scores[2], scores[3]));
     add_values(values, first, second);
+  }
+
+  /// In the end: every lane has its heads' totals.
+  __device__ __forceinline__ void finish() {
+#pragma unroll
+    for (float& each : this->total) each = Sums::over_rows(each);
   }
 
  private:
@@ -124,67 +210,15 @@ struct PageWarp {
     for (int i = 0; i < 4; ++i) scores[i] = even[i] + odd[i];
   }
 
-  /// Scale, cap and slope, and the logarithm's base.
-  __device__ __forceinline__ void shape(const AttentionWork& work, const TileContext& tile, int first_head, int heads,
-                                        float (&scores)[4]) const {
-    const bool plain = work.soft_cap == 0 && work.slopes == nullptr;
-    const float factor = plain ? work.scale * kLog2E : work.scale;
-#pragma unroll
-    for (float& score : scores) score *= factor;
-    if (plain) return;
-    if (work.soft_cap != 0) each_in_turn(scores, [&](float score) { return capped(score, work.soft_cap); });
-    if (work.slopes != nullptr) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int head = 2 * column + i % 2;
-        const auto distance = static_cast<float>(tile.first + row + i / 2 * 8 - tile.tokens + 1);
-        if (head < heads) scores[i] = fmaf(__ldg(work.slopes + first_head + head), distance, scores[i]);
-      }
-    }
-#pragma unroll
-    for (float& score : scores) score *= kLog2E;
-  }
-
   /// A weight of zero does not help against what is not a number.
   __device__ __forceinline__ void clear_unseen(const TileContext& tile, T* values) const {
     const int vectors = head_dim() / kVector;
     for (int i = static_cast<int>(threadIdx.x) % kWarp; i < kWarpTokens * vectors; i += kWarp) {
-      const int position = tile.first + i / vectors;
-      if (position >= tile.first_key && position < tile.end) continue;
+      if (tile.sees(i / vectors)) continue;
       *reinterpret_cast<uint4*>(values + i * kVector) = make_uint4(0, 0, 0, 0);
     }
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // the next page is copied here
     __syncwarp();
-  }
-
-  /// From scores to weights.
-  __device__ __forceinline__ void weigh(float (&scores)[4]) {
-    bool beyond = false;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) beyond = beyond || scores[i] > origin[i % 2] + kSlack;
-    if (__any_sync(kAllLanes, beyond)) raise_origin(scores);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      scores[i] = exp2f(scores[i] - origin[i % 2]);
-      total[i % 2] += scores[i];
-    }
-  }
-
-  __device__ __forceinline__ void raise_origin(const float (&scores)[4]) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float most = fmaxf(origin[h], fmaxf(scores[h], scores[h + 2]));
-#pragma unroll
-      for (int offset = 4; offset < kWarp; offset *= 2) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, offset));
-      const float factor = exp2f(origin[h] - most);
-      origin[h] = most;
-      total[h] *= factor;
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        sum[tile][h] *= factor;
-        sum[tile][h + 2] *= factor;
-      }
-    }
   }
 
   /// weights of tokens 0 to 7 and 8 to 15.

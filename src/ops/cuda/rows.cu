@@ -6,6 +6,7 @@
 // norm reads it once.
 
 #include "ops/cuda/device.cuh"
+#include "ops/cuda/kv_codes.cuh"
 #include "ops/cuda/rows.h"
 
 namespace lanner::ops::cuda {
@@ -208,6 +209,29 @@ __global__ void __launch_bounds__(kThreads)
   (i < count ? keys[i] : values[i - count]) = value;
 }
 
+/// The same of a head in codes.
+__global__ void __launch_bounds__(kThreads)
+    widen_codes(const std::byte* head, KvCodes codes, int head_dim, float* keys, float* values) {
+  wait_for_previous();
+  let_next_start();
+  const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (i >= kKvRows * head_dim) return;
+  const int row = i / head_dim;
+  const int row_bytes = code_bytes(codes, head_dim);
+  const int element = i % head_dim;
+  const std::byte* place = head + row * row_bytes;
+  std::uint32_t code = 0;
+  if (codes == KvCodes::kInt8) {
+    code = load_fresh(reinterpret_cast<const std::uint8_t*>(place) + element);
+  } else {
+    code =
+        load_fresh(reinterpret_cast<const std::uint32_t*>(place) + element / 8) >> 4 * nibble_place(element % 8) & 15U;
+  }
+  const float2 pair = widen_word<__half>(load_fresh(code_pair_place(head, row, row_bytes)));
+  const float value = fmaf(static_cast<float>(code), pair.x, pair.y);
+  (row < kKvRows / 2 ? keys[i] : values[i - kKvRows / 2 * head_dim]) = value;
+}
+
 dim3 grid_of(std::int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); }
 
 template <typename T>
@@ -262,9 +286,13 @@ cudaError_t rope_angles(const KernelContext& context, const float* inverse_frequ
 cudaError_t read_kv(const KernelContext& context, const KvCacheView& cache, std::int64_t block, std::int64_t layer,
                     std::int64_t kv_head, float* keys, float* values) {
   const std::int64_t count = kKvBlockTokens * cache.layout.head_dim;
-  return launch(context, widen_cached, grid_of(ceil_div(2 * count, kThreads)), kThreads, 0,
-                static_cast<const std::byte*>(cache.head(block, layer, kv_head)), cache.layout.dtype, count, keys,
-                values);
+  const dim3 grid = grid_of(ceil_div(2 * count, kThreads));
+  const std::byte* head = cache.head(block, layer, kv_head);
+  if (cache.layout.codes != KvCodes::kNone) {
+    return launch(context, widen_codes, grid, kThreads, 0, head, cache.layout.codes,
+                  static_cast<int>(cache.layout.head_dim), keys, values);
+  }
+  return launch(context, widen_cached, grid, kThreads, 0, head, cache.layout.dtype, count, keys, values);
 }
 
 }  // namespace lanner::ops::cuda

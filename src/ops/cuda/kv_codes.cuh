@@ -1,0 +1,134 @@
+#pragma once
+// Keys and values in codes of 8 or 4 bits (ops/kv_cache.h): where they lie in a block, and how they become numbers.
+//
+// A row is one token's key or value of a head: rows 0 to 63 of a block are its keys, 64 to 127 its values. Codes of 8
+// bits lie in the order of the elements. Of 4 bits eight lie in each 32-bit word, in the order of int4_nibble(). Each
+// row's scale and min, a pair of fp16, lie behind all codes, in the order of the rows.
+
+#include "ops/cuda/device.cuh"
+
+namespace lanner::ops::cuda {
+
+inline constexpr int kKvRows = 2 * static_cast<int>(kKvBlockTokens);                // of a block, of one head
+inline constexpr int kKvPairBytes = kKvRows * static_cast<int>(kKvParameterBytes);  // of their scales and mins
+
+template <KvCodes kCodes>
+inline constexpr int kCodeBits = kCodes == KvCodes::kInt8 ? 8 : 4;
+
+/// What `count` codes take, a multiple of 8.
+__device__ constexpr int code_bytes(KvCodes codes, int count) { return codes == KvCodes::kInt8 ? count : count / 2; }
+
+/// kCount codes as they lie in memory, at a multiple of kCount codes.
+template <KvCodes kCodes, int kCount>
+struct CodeWords {
+  static constexpr int kWords = kCount * kCodeBits<kCodes> / 32;
+  static_assert(kWords == 1 || kWords == 2 || kWords == 4);
+  std::uint32_t word[kWords];
+
+  /// From shared memory.
+  __device__ __forceinline__ void read(const std::byte* place) {
+    if constexpr (kWords == 4) {
+      set(*reinterpret_cast<const uint4*>(place));
+    } else if constexpr (kWords == 2) {
+      set(*reinterpret_cast<const uint2*>(place));
+    } else {
+      word[0] = *reinterpret_cast<const std::uint32_t*>(place);
+    }
+  }
+  /// From the device's memory.
+  __device__ __forceinline__ void load(const std::byte* place) {
+    if constexpr (kWords == 4) {
+      set(load_fresh(reinterpret_cast<const uint4*>(place)));
+    } else if constexpr (kWords == 2) {
+      set(load_fresh(reinterpret_cast<const uint2*>(place)));
+    } else {
+      word[0] = load_fresh(reinterpret_cast<const std::uint32_t*>(place));
+    }
+  }
+
+  /// Codes 2 * i and the next as a pair of fp16, which holds them exactly.
+  __device__ __forceinline__ std::uint32_t pair(int i) const {
+    if constexpr (kCodes == KvCodes::kInt8) {
+      return counted(__byte_perm(word[i / 2], kThousands, i % 2 == 0 ? 0x4140 : 0x4342));
+    } else {
+      return counted((word[i / 4] >> 4 * (i % 4) & 0x000F000FU) | kPairThousands);
+    }
+  }
+
+  /// Code i here and there.
+  __device__ __forceinline__ std::uint32_t pair_with(const CodeWords& there, int i) const {
+    if constexpr (kCodes == KvCodes::kInt8) {
+      const std::uint32_t both = __byte_perm(word[i / 4], there.word[i / 4], i % 4 < 2 ? 0x5140 : 0x7362);
+      return counted(__byte_perm(both, kThousands, i % 2 == 0 ? 0x4140 : 0x4342));
+    } else {
+      const std::uint32_t both = __byte_perm(word[i / 8], there.word[i / 8], i % 2 == 0 ? 0x5410 : 0x7632);
+      return counted((both >> 4 * (i % 8 / 2) & 0x000F000FU) | kPairThousands);
+    }
+  }
+
+ private:
+  // The upper byte of 1024 in fp16, whose last place is 1: with a code below it stands for 1024 + code.
+  static constexpr std::uint32_t kThousands = 0x64646464U;
+  static constexpr std::uint32_t kPairThousands = 0x64006400U;
+
+  static __device__ __forceinline__ std::uint32_t counted(std::uint32_t thousands_more) {
+    const __half2 thousand = __float2half2_rn(1024.0F);
+    const __half2 counts = __hsub2(*reinterpret_cast<const __half2*>(&thousands_more), thousand);
+    return *reinterpret_cast<const std::uint32_t*>(&counts);
+  }
+  __device__ __forceinline__ void set(uint4 v) { word[0] = v.x, word[1] = v.y, word[2] = v.z, word[3] = v.w; }
+  __device__ __forceinline__ void set(uint2 v) { word[0] = v.x, word[1] = v.y; }
+};
+
+/// Scale and min of a row, as they lie there.
+__device__ __forceinline__ const std::uint32_t* code_pair_place(const std::byte* head, int row, int row_bytes) {
+  return reinterpret_cast<const std::uint32_t*>(head + static_cast<std::int64_t>(kKvRows) * row_bytes) + row;
+}
+
+/// Writes a key (part 1) or value (part 2) of one token in codes. A warp does it together; x (head_dim), a multiple of
+/// 8, is the warp's own shared memory.
+__device__ __forceinline__ void store_codes(KvCodes codes, std::byte* head, int part, int slot, int head_dim,
+                                            const float* x) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float smallest = INFINITY;
+  float largest = -INFINITY;
+  bool finite = true;
+  for (int i = lane; i < head_dim; i += kWarp) {
+    smallest = fminf(smallest, x[i]);
+    largest = fmaxf(largest, x[i]);
+    finite = finite && fabsf(x[i]) < INFINITY;
+  }
+  smallest = -warp_max(-smallest);
+  largest = warp_max(largest);
+  finite = __all_sync(kAllLanes, finite);
+  const float levels = codes == KvCodes::kInt8 ? 255.0F : 15.0F;
+  const float step = finite ? __fdiv_rn(__fsub_rn(largest, smallest), levels) : NAN;
+  const __half2 pair = __floats2half2_rn(step, smallest);
+  const float scale = __low2float(pair);
+  const float min = __high2float(pair);
+  const int row = part == 2 ? slot + static_cast<int>(kKvBlockTokens) : slot;
+  const int row_bytes = code_bytes(codes, head_dim);
+  std::byte* place = head + row * row_bytes;
+  for (int i = lane; i < head_dim / 8; i += kWarp) {
+    std::uint32_t code[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const float count = scale > 0 ? rintf(__fdiv_rn(__fsub_rn(x[i * 8 + j], min), scale)) : 0.0F;
+      code[j] = static_cast<std::uint32_t>(fminf(fmaxf(count, 0.0F), levels));
+    }
+    if (codes == KvCodes::kInt8) {
+      *reinterpret_cast<uint2*>(place + i * 8) = make_uint2(code[0] | code[1] << 8 | code[2] << 16 | code[3] << 24,
+                                                            code[4] | code[5] << 8 | code[6] << 16 | code[7] << 24);
+    } else {
+      std::uint32_t word = 0;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) word |= code[j] << 4 * nibble_place(j);
+      *reinterpret_cast<std::uint32_t*>(place + i * 4) = word;
+    }
+  }
+  if (lane == 0) {
+    *const_cast<std::uint32_t*>(code_pair_place(head, row, row_bytes)) = *reinterpret_cast<const std::uint32_t*>(&pair);
+  }
+}
+
+}  // namespace lanner::ops::cuda

@@ -19,7 +19,6 @@
 #include "eval/line_chart.h"
 #include "eval/memory_benchmark.h"
 #include "eval/report.h"
-#include "ops/backend.h"
 
 namespace lanner::cli {
 namespace {
@@ -28,7 +27,7 @@ struct MemoryFlags {
   BenchmarkFlags subject;
   std::optional<int> max_batch_size;
   std::vector<double> ratios = eval::MemoryBenchmarkOptions{}.ratios;
-  std::vector<std::string> policies;  // empty: all that the device has
+  std::vector<std::string> policies = {"0", "8", "4"};
   std::vector<std::string> plots;
   bool fill = false;
 };
@@ -74,12 +73,7 @@ Result<eval::MemoryBenchmarkOptions> memory_options(const MemoryFlags& flags) {
   for (const double ratio : flags.ratios) {
     if (ratio <= 0 || ratio >= 1) return invalid_argument("--ratios must be between 0 and 1, both excluded");
   }
-  std::vector<std::string> policies = flags.policies;
-  if (policies.empty()) {
-    const bool may_be_cuda = ops::cuda_is_built() && engine.device != "cpu";
-    policies = may_be_cuda ? std::vector<std::string>{"0"} : std::vector<std::string>{"0", "8", "4"};
-  }
-  for (const std::string& policy : policies) {
+  for (const std::string& policy : flags.policies) {
     engine.quant_policy = policy == "4" ? "int4" : policy;  // what 4 once meant need not be told here
     LANNER_ASSIGN_OR_RETURN(const PipelineOptions checked, pipeline_options(engine));
     options.engine = checked.engine;
@@ -120,8 +114,7 @@ void add_benchmark_memory(CLI::App& group, Run& run) {
   auto flags = std::make_shared<MemoryFlags>();
   CLI::App* verb = group.add_subcommand("memory", "What a model takes, by the KV cache's share and how it is kept");
   verb->add_option("--ratios", flags->ratios, "Values of --cache-max-entry-count, each tried");
-  verb->add_option("--quant-policies", flags->policies, "Values of --quant-policy, each tried at each ratio")
-      ->default_str("0 8 4; where CUDA may be, 0");
+  verb->add_option("--quant-policies", flags->policies, "Values of --quant-policy, each tried at each ratio");
   verb->add_flag("--fill", flags->fill, "Write to the whole KV cache, so that what is resident is what it can become");
   limit(verb->add_option("--max-batch-size", flags->max_batch_size, "Sequences that run at once")
             ->default_str("128; on CUDA up to 1024, by the device"),

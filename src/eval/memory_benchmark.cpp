@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/open_engine.h"
+#include "ops/backend.h"
 
 namespace lanner::eval {
 
@@ -43,9 +44,14 @@ Result<MemoryFigures> measure_memory(const std::shared_ptr<const model::Checkpoi
       engine.quant_policy = policy;
       engine.cache_max_entry_count = ratio;
       trim_heap();
+      const std::int64_t free_before = engine.device == Device::kCpu ? 0 : ops::cuda_free_bytes(0);
       LANNER_ASSIGN_OR_RETURN(const OpenedEngine opened, open_engine(checkpoint, engine, nullptr));
       MemoryUse use{.ratio = ratio, .plan = opened.engine->memory_plan(), .resident_bytes = {}};
-      if (opened.ran_on == Device::kCpu) use.resident_bytes = resident_bytes();
+      if (opened.ran_on == Device::kCpu) {
+        use.resident_bytes = resident_bytes();
+      } else if (free_before > 0) {
+        use.resident_bytes = free_before - ops::cuda_free_bytes(0);
+      }
       figures.uses.push_back(std::move(use));
       figures.architecture = opened.architecture;
       figures.device = opened.device;

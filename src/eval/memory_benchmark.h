@@ -28,7 +28,7 @@ struct MemoryUse {
   double ratio = 0;
   MemoryPlan plan;
   /// Of the process, where its kernel tells: all that it has in memory while the engine is open, but for pages of
-  /// files.
+  /// files. On CUDA what is free on the device less than before: without the driver's own.
   std::optional<std::int64_t> resident_bytes;
 
   std::int64_t planned_bytes() const {

@@ -128,7 +128,7 @@ def test_cuda_is_refused_where_the_program_has_none(run, tmp_path):
 
 def test_harmless_flags_are_accepted(run, tmp_path):
     # The missing model is reported, so the flags before it went through.
-    done = run("chat", tmp_path / "none", "--tp", "1", "--quant-policy", "0", "--model-format", "hf", "--device", "cpu",
+    done = run("chat", tmp_path / "none", "--tp", "1", "--quant-policy", "0", "--w4-prefill-copy", "off", "--model-format", "hf", "--device", "cpu",
                "--async", "0", "--communicator", "native", "--trust-remote-code", "--backend", "pytorch", "--eager-mode",
                "--enable-prefix-caching", "--language-model-only", "--revision", "main", "--download-dir", "x")
     assert done.returncode == 1

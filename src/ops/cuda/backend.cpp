@@ -165,7 +165,7 @@ Result<std::shared_ptr<const PackedWeight>> CudaBackend::pack(WeightSource sourc
   enter();
   const PackOptions how = {
       .dense = options_.dense, .panels = !options_.deterministic, .copies = options_.copies && !options_.deterministic};
-  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(std::move(source), arithmetic, how, *packer_));
+  LANNER_ASSIGN_OR_RETURN(auto weight, pack_weight(source, arithmetic, how, *packer_));
   copy_bytes_ += static_cast<const CudaWeight&>(*weight).copy_bytes();
   graphs_.clear();  // they may hold the address of a weight that was in its place
   widened_bytes_ = std::max(widened_bytes_, widened_bytes(view_of(*weight)));

@@ -282,7 +282,7 @@ Status add_copy(const WeightSource& source, DeviceWeight& view, Packer& packer,
 
 }  // namespace
 
-Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
+Result<std::shared_ptr<const PackedWeight>> pack_weight(const WeightSource& source, Arithmetic arithmetic,
                                                         const PackOptions& options, Packer& packer) {
   LANNER_CHECK(source.input_order.empty());
   if (source.packed != nullptr) {

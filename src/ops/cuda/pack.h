@@ -57,7 +57,7 @@ struct Packer {
 
 /// Quantized weights keep their codes; Arithmetic::kExact makes all weights fp32. kUnsupported for numbers that the
 /// type cannot hold, kResourceExhausted for want of device memory.
-Result<std::shared_ptr<const PackedWeight>> pack_weight(WeightSource source, Arithmetic arithmetic,
+Result<std::shared_ptr<const PackedWeight>> pack_weight(const WeightSource& source, Arithmetic arithmetic,
                                                         const PackOptions& options, Packer& packer);
 
 }  // namespace lanner::ops::cuda

@@ -5,6 +5,7 @@
 #include "ops/cuda/attention.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/tensor_map.h"
@@ -47,10 +48,7 @@ __global__ void merge_pieces(const __grid_constant__ AttentionWork work, const _
 bool has_tiles(const KernelContext& context, const KvLayout& layout) {
   if (context.deterministic || layout.dtype == DType::kF32) return false;
   if (layout.codes != KvCodes::kNone && code_tile_shared_bytes(layout.head_dim) > context.shared_bytes) return false;
-  for (const std::int64_t head_dim : {64, 80, 96, 128, 256}) {
-    if (layout.head_dim == head_dim) return true;
-  }
-  return false;
+  return std::ranges::find(kTileHeadDims, layout.head_dim) != std::end(kTileHeadDims);
 }
 
 cudaError_t attend_rows(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows) {

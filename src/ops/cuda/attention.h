@@ -54,7 +54,10 @@ cudaError_t attend_rows_bfloat16(const KernelContext& context, const AttentionWo
 cudaError_t attend_rows_int8(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_rows_int4(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 
-/// Caches of fp16 and bf16 with head_dim 64, 80, 96, 128 or 256.
+/// Head sizes that have tiles of query rows.
+inline constexpr std::int64_t kTileHeadDims[] = {64, 80, 96, 128, 256};
+
+/// Caches of fp16 and bf16 with a head_dim of kTileHeadDims.
 cudaError_t attend_tiles_float16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
                                  std::int32_t count);
 cudaError_t attend_tiles_bfloat16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,

@@ -137,14 +137,8 @@ cudaError_t launch_code_tiles_of_size(const KernelContext& context, const Attent
 template <typename T>
 cudaError_t launch_code_tiles_of_type(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
                                       std::int32_t count) {
-  switch (work.head_dim) {
-    case 64: return launch_code_tiles_of_size<T, 64>(context, work, tiles, count);
-    case 80: return launch_code_tiles_of_size<T, 80>(context, work, tiles, count);
-    case 96: return launch_code_tiles_of_size<T, 96>(context, work, tiles, count);
-    case 128: return launch_code_tiles_of_size<T, 128>(context, work, tiles, count);
-    case 256: return launch_code_tiles_of_size<T, 256>(context, work, tiles, count);
-    default: return cudaErrorInvalidValue;
-  }
+  return with_tile_head_dim(
+      work.head_dim, [&]<int kDim>() { return launch_code_tiles_of_size<T, kDim>(context, work, tiles, count); });
 }
 
 template <typename T, int kDim, KvCodes kCodes>
@@ -163,11 +157,11 @@ cudaError_t prepare_code_tiles_of_size(const KernelContext& context) {
 
 template <typename T>
 cudaError_t prepare_code_tiles_of_type(const KernelContext& context) {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_code_tiles_of_size<T, 64>(context)));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_code_tiles_of_size<T, 80>(context)));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_code_tiles_of_size<T, 96>(context)));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_code_tiles_of_size<T, 128>(context)));
-  return prepare_code_tiles_of_size<T, 256>(context);
+  for (const std::int64_t head_dim : kTileHeadDims) {
+    LANNER_RETURN_IF_CUDA_ERROR(
+        with_tile_head_dim(head_dim, [&]<int kDim>() { return prepare_code_tiles_of_size<T, kDim>(context); }));
+  }
+  return cudaSuccess;
 }
 
 }  // namespace lanner::ops::cuda

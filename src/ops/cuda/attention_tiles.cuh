@@ -275,17 +275,24 @@ cudaError_t launch_tiles(const KernelContext& context, const AttentionWork& work
   return launch(context, attend_tile<T, kDim>, grid, kTileThreads, sizeof(TileRoom<T, kDim>), work, tiles);
 }
 
+/// visit.operator()<head_dim>(), of kTileHeadDims.
+template <typename Visit>
+cudaError_t with_tile_head_dim(std::int64_t head_dim, const Visit& visit) {
+  switch (head_dim) {
+    case 64: return visit.template operator()<64>();
+    case 80: return visit.template operator()<80>();
+    case 96: return visit.template operator()<96>();
+    case 128: return visit.template operator()<128>();
+    case 256: return visit.template operator()<256>();
+    default: return cudaErrorInvalidValue;
+  }
+}
+
 template <typename T>
 cudaError_t launch_tiles_of_type(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
                                  std::int32_t count) {
-  switch (work.head_dim) {
-    case 64: return launch_tiles<T, 64>(context, work, tiles, count);
-    case 80: return launch_tiles<T, 80>(context, work, tiles, count);
-    case 96: return launch_tiles<T, 96>(context, work, tiles, count);
-    case 128: return launch_tiles<T, 128>(context, work, tiles, count);
-    case 256: return launch_tiles<T, 256>(context, work, tiles, count);
-    default: return cudaErrorInvalidValue;
-  }
+  return with_tile_head_dim(work.head_dim,
+                            [&]<int kDim>() { return launch_tiles<T, kDim>(context, work, tiles, count); });
 }
 
 template <typename T, int kDim>
@@ -296,11 +303,10 @@ cudaError_t prepare_tile() {
 
 template <typename T>
 cudaError_t prepare_tiles_of_type() {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_tile<T, 64>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_tile<T, 80>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_tile<T, 96>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_tile<T, 128>()));
-  return prepare_tile<T, 256>();
+  for (const std::int64_t head_dim : kTileHeadDims) {
+    LANNER_RETURN_IF_CUDA_ERROR(with_tile_head_dim(head_dim, [&]<int kDim>() { return prepare_tile<T, kDim>(); }));
+  }
+  return cudaSuccess;
 }
 
 }  // namespace lanner::ops::cuda

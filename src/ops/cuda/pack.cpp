@@ -132,17 +132,29 @@ std::optional<float> half_zero(float scale, float offset) {
   return std::nullopt;
 }
 
-ScaleFormat scale_format(const WeightSource& source) {
+/// How a weight's scales are kept.
+struct ScaleKind {
+  ScaleFormat format = ScaleFormat::kFloat;
+  bool whole_zeros = false;  // kHalfZero: all are whole numbers of 0 to 63
+};
+
+ScaleKind scale_kind(const WeightSource& source) {
+  constexpr float kMostZero = 63;
   bool plain = true;
   bool zeros = true;
+  bool whole = true;
   for (std::size_t group = 0; group < source.scales.size(); ++group) {
-    if (!half_holds(source.scales[group])) return ScaleFormat::kFloat;
+    if (!half_holds(source.scales[group])) return {};
     const float offset = offset_of(source, group);
     plain = plain && half_holds(offset);
-    zeros = zeros && half_zero(source.scales[group], offset).has_value();
-    if (!plain && !zeros) return ScaleFormat::kFloat;
+    if (zeros) {
+      const std::optional<float> zero = half_zero(source.scales[group], offset);
+      zeros = zero.has_value();
+      whole = whole && zeros && *zero >= 0 && *zero <= kMostZero && *zero == std::floor(*zero);
+    }
+    if (!plain && !zeros) return {};
   }
-  return plain ? ScaleFormat::kHalf : ScaleFormat::kHalfZero;
+  return {.format = plain ? ScaleFormat::kHalf : ScaleFormat::kHalfZero, .whole_zeros = whole};
 }
 
 void store_half_pair(const WeightSource& source, ScaleFormat format, std::size_t group, std::byte* out) {
@@ -177,16 +189,10 @@ void fill_panel_scales(const WeightSource& source, ScaleFormat format, std::int6
 }
 
 /// Whether the weight can lie in panels: see kernels.h.
-bool suits_panels(const WeightSource& source, ScaleFormat format) {
-  constexpr float kMostZero = 63;
-  if (source.format != WeightFormat::kInt4 || format == ScaleFormat::kFloat) return false;
-  if (source.rows % kPanelHeight != 0 || source.cols % kPanelColumns != 0) return false;
-  if (format == ScaleFormat::kHalf) return true;
-  for (std::size_t group = 0; group < source.scales.size(); ++group) {
-    const float zero = *half_zero(source.scales[group], offset_of(source, group));
-    if (!(zero >= 0 && zero <= kMostZero && zero == std::floor(zero))) return false;
-  }
-  return true;
+bool suits_panels(const WeightSource& source, const ScaleKind& scales) {
+  const bool whole = source.rows % kPanelHeight == 0 && source.cols % kPanelColumns == 0;
+  return source.format == WeightFormat::kInt4 && whole &&
+         (scales.format == ScaleFormat::kHalf || (scales.format == ScaleFormat::kHalfZero && scales.whole_zeros));
 }
 
 Result<std::shared_ptr<const DeviceBuffer>> allocate_weight(std::int64_t bytes) {
@@ -297,8 +303,9 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(const WeightSource& sour
   DeviceBuffer scales;
   if (is_quantized(view.format)) {
     view.group = static_cast<std::int32_t>(source.group);
-    view.scale_format = scale_format(source);
-    view.panels = options.panels && suits_panels(source, view.scale_format);
+    const ScaleKind kind = scale_kind(source);
+    view.scale_format = kind.format;
+    view.panels = options.panels && suits_panels(source, kind);
     LANNER_RETURN_IF_ERROR(copy_codes(source, view, packer.staging, data));
     LANNER_RETURN_IF_ERROR(copy_scales(source, view, packer.staging, scales));
     if (options.copies) LANNER_RETURN_IF_ERROR(add_copy(source, view, packer, copy));

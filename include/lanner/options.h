@@ -42,7 +42,7 @@ enum class NumaPolicy : std::uint8_t {
 /// sequences at once. Without copies each step widens them again, one after the other.
 enum class WeightCopy : std::uint8_t {
   kAuto,  // where the copies take at most a quarter of what the KV cache may take
-  kOn,    // as far as memory goes
+  kOn,    // all of them; the model is not opened where they do not fit beside the weights
   kOff,
 };
 

@@ -102,13 +102,22 @@ std::int64_t weight_elements(const model::DecoderSpec& spec) {
 }
 
 /// Whether weights of few bits get copies: decided before the first of them is packed, by what all weights would take
-/// at most.
-bool wants_copies(const EngineOptions& options, const model::Checkpoint& checkpoint, const model::DecoderSpec& spec) {
+/// at most. Copies that were asked for and do not fit are an error: they would take the room of weights.
+Result<bool> wants_copies(const EngineOptions& options, const model::Checkpoint& checkpoint,
+                          const model::DecoderSpec& spec) {
   constexpr std::int64_t kCacheShare = 4;
-  if (options.w4_prefill_copy != WeightCopy::kAuto) return options.w4_prefill_copy == WeightCopy::kOn;
+  const std::int64_t copies = weight_elements(spec) * 2;
+  if (options.w4_prefill_copy == WeightCopy::kOff || checkpoint.tensor_bytes() >= copies) return false;
   const std::int64_t left = std::max<std::int64_t>(0, ops::cuda_free_bytes(0) - checkpoint.tensor_bytes());
+  if (options.w4_prefill_copy == WeightCopy::kOn) {
+    if (copies <= left) return true;
+    return resource_exhausted(
+        fmt::format("{}: its weights once more in fp16 (--w4-prefill-copy on) need up to {}, but {} are free beside "
+                    "them; auto takes copies only where there is room",
+                    checkpoint.path(), mebibytes(copies), mebibytes(left)));
+  }
   const auto cache = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
-  return weight_elements(spec) * 2 <= cache / kCacheShare;
+  return copies <= cache / kCacheShare;
 }
 
 struct ChosenDevice {
@@ -133,11 +142,12 @@ Result<ChosenDevice> open_cuda(const EngineOptions& options, const model::Checkp
     return unsupported(fmt::format("{}: a vocabulary of {} tokens; CUDA samples from up to {}", checkpoint.path(),
                                    spec.vocab, ops::kCudaMaxVocabulary));
   }
+  LANNER_ASSIGN_OR_RETURN(const bool copies, wants_copies(options, checkpoint, spec));
   ChosenDevice chosen{.numbers = numbers_on_cuda(options.dtype, checkpoint), .cuda = true};
   LANNER_ASSIGN_OR_RETURN(chosen.backend, ops::make_cuda_backend({.deterministic = options.deterministic,
                                                                   .dense = chosen.numbers.dense,
                                                                   .threads = options.threads,
-                                                                  .copies = wants_copies(options, checkpoint, spec)}));
+                                                                  .copies = copies}));
   return chosen;
 }
 

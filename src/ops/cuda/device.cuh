@@ -248,6 +248,9 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");
 }
+__device__ __forceinline__ void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+}
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
 __device__ __forceinline__ void wait_for_copies() {
@@ -330,8 +333,8 @@ __device__ __forceinline__ float2 scale_and_offset(ScaleFormat format, uint2 raw
 __device__ __forceinline__ const std::uint32_t* int4_word(const DeviceWeight& weight, std::int64_t row,
                                                           std::int64_t col) {
   const auto* bytes = static_cast<const std::uint8_t*>(weight.data);
-  bytes += weight.panels ? panel_vector(weight.cols, row, col / 32) : row * weight.stride + col / 32 * 16;
-  return reinterpret_cast<const std::uint32_t*>(bytes) + col % 32 / 8;
+  bytes += weight.panels ? panel_word(weight.cols, row, col) : row * weight.stride + col / 8 * 4;
+  return reinterpret_cast<const std::uint32_t*>(bytes);
 }
 
 /// Of the pair of a column's group.

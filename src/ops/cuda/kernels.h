@@ -16,11 +16,11 @@
 // 8w+i lies at bit 4 * int4_nibble(i) of its word, so that one mask and one OR make a pair of fp16 numbers of two
 // neighbouring columns. `stride` as for kInt8.
 //
-// kInt4 in panels (DeviceWeight::panels): the same 16-byte vectors of 32 columns, in the order in which the lanes of a
-// warp take them as the left side of mma.m16n8k16. A panel is 16 rows, a tile of it 128 columns, 1024 bytes: vector v
-// of row r of a panel lies at (v / 4) * 1024 + (r / 8) * 512 + (r % 8 * 4 + v % 4) * 16. Scales: kHalf, or kHalfZero
-// with whole zeros of 0 to 63; for each panel and group the pairs of its 16 rows. `rows` is a multiple of 16, `cols` of
-// 128.
+// kInt4 in panels (DeviceWeight::panels): the same words of 8 columns, in the order in which the lanes of a warp take
+// them as the left side of mma.m16n8k16. A panel is 16 rows, a tile of it 128 columns, 1024 bytes: of a tile's columns
+// 8w to 8w+7 row r has its word at (r / 8) * 512 + (r % 8 * 4 + w % 4) * 16 + w / 4 * 4, so that a lane's 16 bytes are
+// eight columns of each 32. Scales: kHalf, or kHalfZero with whole zeros of 0 to 63; for each panel and group the pairs
+// of its 16 rows. `rows` is a multiple of 16, `cols` of 128, `group` a power of two or all of a row.
 //
 // Scales of any other quantized weight: one pair for each row and group, (rows, cols / group), row major, without gaps:
 //     ScaleFormat::kFloat      float2 (scale, offset):  w = scale * code + offset
@@ -94,10 +94,11 @@ struct DeviceWeight {
 inline constexpr std::int64_t kPanelHeight = 16;    // rows
 inline constexpr std::int64_t kPanelColumns = 128;  // of a tile
 inline constexpr std::int64_t kPanelTileBytes = 1024;
-/// Where vector `vector` of a row begins in a weight in panels, and the index of its pair of group `group`.
-__host__ __device__ constexpr std::int64_t panel_vector(std::int64_t cols, std::int64_t row, std::int64_t vector) {
-  return (row / kPanelHeight * (cols / kPanelColumns) + vector / 4) * kPanelTileBytes + row % kPanelHeight / 8 * 512 +
-         (row % 8 * 4 + vector % 4) * 16;
+/// Where the word of columns col..col + 7 lies in a weight in panels, and the index of a row's pair of group `group`.
+__host__ __device__ constexpr std::int64_t panel_word(std::int64_t cols, std::int64_t row, std::int64_t col) {
+  const std::int64_t word = col % kPanelColumns / 8;
+  return (row / kPanelHeight * (cols / kPanelColumns) + col / kPanelColumns) * kPanelTileBytes +
+         row % kPanelHeight / 8 * 512 + (row % 8 * 4 + word % 4) * 16 + word / 4 * 4;
 }
 __host__ __device__ constexpr std::int64_t panel_pair(std::int64_t groups, std::int64_t row, std::int64_t group) {
   return (row / kPanelHeight * groups + group) * kPanelHeight + row % kPanelHeight;

@@ -227,7 +227,7 @@ cudaError_t run_panels(const KernelContext& context, const Call& call, std::int6
                        const FusedLinear& launch) {
   PanelLinear args = {.linear = launch, .input = nullptr, .input_stride = 0};
   if (launch.finish != Finish::kStore) args.linear.out_format = call.out_format;
-  if (call.x_format != WeightFormat::kF32 || !panels_take_input(context, launch)) {
+  if (call.x_format != WeightFormat::kF32 || !panels_take_input(launch)) {
     args.input_stride = round_up(call.cols(), kOperandMultiple);
     const void* input = nullptr;
     LANNER_RETURN_IF_CUDA_ERROR(prepare_input(context, call, first, rows, WeightFormat::kF16, &input));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -94,11 +95,17 @@ void fill_int8_row(const WeightSource& source, std::int64_t row, std::byte* out)
   std::memset(out + source.cols, 0, static_cast<std::size_t>(aligned(source.cols) - source.cols));
 }
 
+/// Eight codes as a word.
+std::uint32_t int4_word(const std::uint8_t* codes) {
+  std::uint32_t word = 0;
+  for (int i = 0; i < 8; ++i) word |= std::uint32_t{codes[i]} << (4 * int4_nibble(i));
+  return word;
+}
+
 void fill_int4_row(const WeightSource& source, std::int64_t row, std::byte* out) {
   const std::uint8_t* codes = source.codes.data() + row * source.cols;
   for (std::int64_t first = 0; first < source.cols; first += 8) {
-    std::uint32_t word = 0;
-    for (int i = 0; i < 8; ++i) word |= std::uint32_t{codes[first + i]} << (4 * int4_nibble(i));
+    const std::uint32_t word = int4_word(codes + first);
     std::memcpy(out + first / 2, &word, sizeof(word));
   }
   std::memset(out + source.cols / 2, 0, static_cast<std::size_t>(aligned(source.cols / 2) - source.cols / 2));
@@ -106,13 +113,11 @@ void fill_int4_row(const WeightSource& source, std::int64_t row, std::byte* out)
 
 /// Panel `panel` of a weight in panels.
 void fill_int4_panel(const WeightSource& source, std::int64_t panel, std::byte* out) {
-  constexpr std::int64_t kVectorColumns = 32;
   for (std::int64_t row = 0; row < kPanelHeight; ++row) {
     const std::uint8_t* codes = source.codes.data() + (panel * kPanelHeight + row) * source.cols;
-    for (std::int64_t vector = 0; vector < source.cols / kVectorColumns; ++vector, codes += kVectorColumns) {
-      std::uint32_t words[4] = {};
-      for (int i = 0; i < kVectorColumns; ++i) words[i / 8] |= std::uint32_t{codes[i]} << (4 * int4_nibble(i % 8));
-      std::memcpy(out + panel_vector(source.cols, row, vector), words, sizeof(words));
+    for (std::int64_t col = 0; col < source.cols; col += 8) {
+      const std::uint32_t word = int4_word(codes + col);
+      std::memcpy(out + panel_word(source.cols, row, col), &word, sizeof(word));
     }
   }
 }
@@ -191,7 +196,8 @@ void fill_panel_scales(const WeightSource& source, ScaleFormat format, std::int6
 /// Whether the weight can lie in panels: see kernels.h.
 bool suits_panels(const WeightSource& source, const ScaleKind& scales) {
   const bool whole = source.rows % kPanelHeight == 0 && source.cols % kPanelColumns == 0;
-  return source.format == WeightFormat::kInt4 && whole &&
+  const bool doubled = std::has_single_bit(static_cast<std::uint64_t>(source.group)) || source.group == source.cols;
+  return source.format == WeightFormat::kInt4 && whole && doubled &&
          (scales.format == ScaleFormat::kHalf || (scales.format == ScaleFormat::kHalfZero && scales.whole_zeros));
 }
 

@@ -1,20 +1,18 @@
 // The door of the kernels of weights in panels: what they take.
 
+#include "ops/cuda/panel_linear.h"
+
 #include "ops/cuda/device.cuh"
-#include "ops/cuda/panel_linear.cuh"
 
 namespace lanner::ops::cuda {
 
 bool panels_turn_heads(const HeadsOut& heads) {
-  return heads.rotary_dim == heads.head_dim && heads.head_dim / 2 % kPanelHeight == 0;
+  return heads.rotary_dim == heads.head_dim && heads.head_dim / 2 % kPanelHeight == 0 &&
+         heads.heads * heads.head_dim / 2 / kPanelHeight <= kMostTurnedTasks;
 }
 
-bool panels_take_input(const KernelContext& context, const FusedLinear& linear) {
-  if (linear.input_order != nullptr) return false;
-  if (linear.norm.gain == nullptr) return true;
-  std::int64_t rows = 1;
-  while (rows < linear.rows) rows *= 2;
-  return linear.norm.kind == NormKind::kRms && panel_bytes(rows, 2, linear.cols, true) <= context.shared_bytes - 1024;
+bool panels_take_input(const FusedLinear& linear) {
+  return linear.input_order == nullptr && linear.norm.gain != nullptr && linear.norm.kind == NormKind::kRms;
 }
 
 cudaError_t run_panel_linear(const KernelContext& context, const PanelLinear& args) {

@@ -2,494 +2,397 @@
 // y = W · norm(x) and what follows, for 1 to 8 rows of x and int4 weights in panels, by the tensor cores: decode of few
 // sequences.
 //
-// Bound: the bytes of W, read once, and behind them the instructions that make fp16 numbers of codes: three for two of
-// them (a mask under an exponent, less what that exponent adds, times the scale), for any number of rows, since eight
-// rows are what mma.m16n8k16 takes on its right side in any case.
+// Bound: the bytes of W, read once, and behind them instructions: a mask makes fp16 numbers of two codes, of the
+// smallest that there are, and the tensor core takes them as they are (a code times 2^-24, or 2^-20 for every other
+// pair of columns), so that scale and zero are done to sums of 32 or 128 columns. That is so for any number of rows,
+// since eight rows are what mma.m16n8k16 takes on its right side in any case. A step of a small model is many such
+// kernels, each as long as the way to memory and back a few times: what counts besides is that a kernel has few
+// instructions, since most run once, and that its weights are on their way before the previous kernel has ended. Loops
+// are therefore not unrolled beyond two tiles, and nothing is divided.
 //
-// Weights are the left side. A panel is 16 of their rows; a lane's 16 bytes of a tile (128 columns) are 32 columns of
-// one row, that is four of each of eight products: which columns meet in a product does not matter as long as both
-// sides agree, so that nothing has to be moved between lanes. x lies in shared memory in fp16, normed, in the order in
-// which lanes take it: 16 bytes are a lane's part of two products.
+// Weights are the left side. A panel is 16 of their rows; a lane's 16 bytes of a tile (128 columns) are eight columns
+// of each 32 of one row, four of each of eight products: which columns meet in a product does not matter as long as
+// both sides agree, so that nothing has to be moved between lanes. x lies in shared memory in fp16, normed, beside the
+// sums of its columns, by which a weight's zero is taken off (panel_input.cuh):
+//     sum of scale * (code - zero) * x = scale * (sum of code * x - zero * sum of x).
 //
-// A block is eight warps. A *task* is one panel, or two whose rows belong together: partners of the rotation, gate and
-// up. Warps share a task's columns, every eighth tile each; their sums meet in shared memory, in fixed order. A warp
-// has kDepth tiles in registers on their way, the first of them asked for before the previous kernel has ended.
+// A block is sixteen warps, one block for each multiprocessor and room for one of the next kernel's beside it. A *task*
+// is one panel, or two whose rows belong together: partners of the rotation, gate and up. The warps form one, two or
+// four *teams*, each with a task of its own at a time; warps of a team share the task's columns, every so many-th tile
+// each, and their sums meet in shared memory, in fixed order. Each warp copies what it will read into a ring of slots
+// of its own (cp.async), so that no warp waits for another one's weights.
 //
-// Order of summation of one output: that of the tensor core within 16 columns, a warp's products ascending in two sums,
-// then the warps. It follows from the shape of the weights alone.
+// Order of summation of one output: that of the tensor core within 16 columns, the products of a group's 32 or 128
+// columns ascending in two sums, the groups of a warp, then the warps of a team. It follows from the shape of the
+// weights and the number of multiprocessors alone.
 
 #include <algorithm>
 
-#include "ops/cuda/fused_finish.cuh"
-#include "ops/cuda/fused_input.cuh"
+#include "ops/cuda/panel_input.cuh"
 #include "ops/cuda/panel_linear.h"
+#include "ops/cuda/warpgroup.cuh"
 
 namespace lanner::ops::cuda {
 
-inline constexpr int kPanelWarps = 8;
-inline constexpr int kPanelThreads = kPanelWarps * kWarp;
-inline constexpr int kPanelVectors = static_cast<int>(kPanelTileBytes) / 16;  // of a tile
-inline constexpr int kTilePieces = static_cast<int>(kPanelColumns) / 8;       // of x that 16 bytes of fp16 hold
-
-template <int kPanels>
-inline constexpr int kPanelDepth = kPanels == 1 ? 8 : 2;
-template <int kPanels>
-inline constexpr int kPanelPairs = 8 * kPanels;  // of a task
-
-/// What the kernels are told.
-struct PanelWork {
-  FusedLinear linear;
-  const std::uint16_t* input;
-  std::int64_t input_stride;
-  std::int32_t tiles;  // of a panel
-  std::int32_t steps;  // tiles of a panel that a warp takes at most
-  std::int32_t tasks;
-  std::int32_t group_vectors;  // 16-byte vectors of a group
-  std::int32_t group_shift;    // log2 of them, or -1
-};
-
-template <int kRows, int kPanels>
-struct PanelRoom {
-  uint4* input;        // (tiles, 4, kRows, 4): the 8 columns c * 32 + j * 8 of a tile at j, row, c
-  float* partials;     // (2, warps, kPanels, 4, 32)
-  float* squares;      // (warps)
-  CachePlace* places;  // (kRows): for kQkv
-  float4* raw;         // (kRows, cols / 4): x before its norm
-
-  __device__ PanelRoom(std::byte* base, int tiles) {
-    input = reinterpret_cast<uint4*>(base);
-    partials = reinterpret_cast<float*>(input + tiles * kTilePieces * kRows);
-    squares = partials + 2 * kPanelWarps * kPanels * 4 * kWarp;
-    places = reinterpret_cast<CachePlace*>(squares + kPanelWarps);
-    raw = reinterpret_cast<float4*>(places + kRows);
+/// Adds the sums of codes times x of 32 or 128 columns, each of them in two parts, to those of weights.
+template <bool kZeros, int kRows>
+__device__ __forceinline__ void add_group(const float (&first)[4], const float (&second)[4], const std::uint32_t* pairs,
+                                          const float* sums, float (&result)[4]) {
+  constexpr float kOne = 16777216.0F;  // 2^24
+  const int column = static_cast<int>(threadIdx.x) % 4 * 2;
+  float2 of_x = {0, 0};
+  if constexpr (kRows == 1) {
+    of_x.x = sums[0];
+  } else if (column < kRows) {
+    of_x = *reinterpret_cast<const float2*>(sums + column);
   }
-};
-
-/// Bytes of a block's PanelRoom.
-constexpr std::int64_t panel_bytes(std::int64_t rows, std::int64_t panels, std::int64_t cols, bool norm) {
-  return rows * cols * 2 + 4 * (2 * kPanelWarps * panels * 4 * kWarp + kPanelWarps) +
-         rows * static_cast<std::int64_t>(sizeof(CachePlace)) + (norm ? rows * cols * 4 : 0);
-}
-
-// --- the input
-
-__device__ __forceinline__ uint4 rounded_piece(float4 a, float4 b) {
-  return make_uint4(operand_word<__half>(a.x, a.y), operand_word<__half>(a.z, a.w), operand_word<__half>(b.x, b.y),
-                    operand_word<__half>(b.z, b.w));
-}
-
-/// Where the i-th piece of a row comes from and goes to: neighbouring pieces lie side by side in shared memory.
-struct PiecePlace {
-  int column;
-  int index;  // of row 0
-};
-template <int kRows>
-__device__ __forceinline__ PiecePlace piece_place(int i) {
-  const int c = i % 4;
-  const int j = i / 4 % 4;
-  const int tile = i / kTilePieces;
-  return {tile * static_cast<int>(kPanelColumns) + c * 32 + j * 8, (tile * 4 + j) * kRows * 4 + c};
-}
-
-/// Rows are staged side by side, each by a team of so many warps.
-template <int kRows>
-inline constexpr int kTeamWarps = kPanelWarps / kRows;
-
-template <int kRows>
-struct TeamPlace {
-  static constexpr int kThreads = kTeamWarps<kRows> * kWarp;
-  int row = static_cast<int>(threadIdx.x) / kThreads;
-  int first = static_cast<int>(threadIdx.x) % kThreads;
-};
-
-/// x as it is, or prepared; a few pieces at once.
-template <int kRows, int kPanels>
-__device__ __forceinline__ void stage_plain(const PanelWork& work, const PanelRoom<kRows, kPanels>& room) {
-  constexpr int kAtOnce = 4;
-  constexpr int kThreads = TeamPlace<kRows>::kThreads;
-  const TeamPlace<kRows> team;
-  const int pieces = work.tiles * kTilePieces;
-  const bool exists = team.row < work.linear.rows;
-  const float* x = exists && work.input == nullptr ? input_row(work.linear, team.row) : nullptr;
-  const std::uint16_t* prepared = exists && work.input != nullptr ? work.input + team.row * work.input_stride : nullptr;
-  for (int first = team.first; first < pieces; first += kAtOnce * kThreads) {
-    uint4 piece[kAtOnce];
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int i = first + k * kThreads;
-      piece[k] = make_uint4(0, 0, 0, 0);
-      if (i >= pieces) continue;
-      const int column = piece_place<kRows>(i).column;
-      if (prepared != nullptr) piece[k] = load_fresh(reinterpret_cast<const uint4*>(prepared + column));
-      if (x != nullptr) {
-        const auto* place = reinterpret_cast<const float4*>(x + column);
-        piece[k] = rounded_piece(load_fresh(place), load_fresh(place + 1));
-      }
-    }
+  for (int half = 0; half < 2; ++half) {
+    const float2 pair = widen_word<__half>(pairs[half * 8]);
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int i = first + k * kThreads;
-      if (i < pieces) room.input[piece_place<kRows>(i).index + team.row * 4] = piece[k];
+    for (int c = 0; c < (kRows == 1 ? 1 : 2); ++c) {
+      const int i = half * 2 + c;
+      const float codes = fmaf(first[i], kOne, second[i] * (kOne / 16));
+      const float x = c == 0 ? of_x.x : of_x.y;
+      result[i] =
+          kZeros ? fmaf(pair.x, fmaf(-pair.y, x, codes), result[i]) : fmaf(pair.x, codes, fmaf(pair.y, x, result[i]));
     }
   }
 }
 
-__device__ __forceinline__ float squares_of(float4 v, float sum) {
-  return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
-}
-__device__ __forceinline__ float4 product_of(float4 a, float4 b) {
-  return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
-}
-__device__ __forceinline__ float4 product_of(float4 a, float b) { return product_of(a, make_float4(b, b, b, b)); }
-
-/// x times gain times 1 / rms. Every thread finds again in shared memory what it put there itself.
-template <int kRows, int kPanels>
-__device__ __forceinline__ void stage_normed(const PanelWork& work, const PanelRoom<kRows, kPanels>& room) {
-  constexpr int kAtOnce = 2;
-  constexpr int kThreads = TeamPlace<kRows>::kThreads;
-  const FusedLinear& args = work.linear;
-  const TeamPlace<kRows> team;
-  const int pieces = work.tiles * kTilePieces;
-  const bool exists = team.row < args.rows;
-  float4* raw = room.raw + team.row * 2 * pieces;
-  float square = 0;
-  if (exists) {
-    const float* x = input_row(args, team.row);
-    for (int first = team.first; first < pieces; first += kAtOnce * kThreads) {
-      float4 value[kAtOnce][2];
-      float4 gain[kAtOnce][2];
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-        const int i = min(first + k * kThreads, pieces - 1);
-        const int column = piece_place<kRows>(i).column;
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          value[k][half] = load_fresh(reinterpret_cast<const float4*>(x + column) + half);
-          gain[k][half] = __ldg(reinterpret_cast<const float4*>(args.norm.gain + column) + half);
-        }
-      }
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) {
-        const int i = first + k * kThreads;
-        if (i >= pieces) break;
-        square = squares_of(value[k][1], squares_of(value[k][0], square));
-        raw[i] = product_of(value[k][0], gain[k][0]);
-        raw[pieces + i] = product_of(value[k][1], gain[k][1]);
-      }
-    }
-  }
-  square = warp_sum(square);
-  if constexpr (kTeamWarps<kRows> > 1) {
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
-    if (threadIdx.x % kWarp == 0) room.squares[warp] = square;
-    __syncthreads();
-    square = 0;
-#pragma unroll
-    for (int i = 0; i < kTeamWarps<kRows>; ++i) square += room.squares[team.row * kTeamWarps<kRows> + i];
-  }
-  const float factor = 1.0F / sqrtf(square / static_cast<float>(args.cols) + args.norm.eps);
-  for (int i = team.first; i < pieces; i += kThreads) {
-    uint4 piece = make_uint4(0, 0, 0, 0);
-    if (exists) piece = rounded_piece(product_of(raw[i], factor), product_of(raw[pieces + i], factor));
-    room.input[piece_place<kRows>(i).index + team.row * 4] = piece;
-  }
-}
-
-/// All of x, into shared memory; ends with a barrier.
-template <int kRows, int kPanels>
-__device__ __forceinline__ void stage_panel_input(const PanelWork& work, const PanelRoom<kRows, kPanels>& room) {
-  if (work.input == nullptr && work.linear.norm.gain != nullptr) {
-    stage_normed(work, room);
-  } else {
-    stage_plain(work, room);
-  }
-  __syncthreads();
-}
-
-// --- the stream of weights
-
-/// What one lane has in flight: kDepth tiles of kPanels panels, of each row lane / 4 and the one eight below it.
-template <int kPanels>
-struct PanelStream {
-  static constexpr int kDepth = kPanelDepth<kPanels>;
-  const PanelWork& work;
-  std::uint64_t policy;
-  int lane;
-  bool exists;
-  const uint4* codes[kPanels];           // the lane's first of the panel
-  const std::uint32_t* scales[kPanels];  // of its row
-  uint4 vectors[kDepth][kPanels][2];
-  std::uint32_t pairs[kDepth][kPanels][2];
-
-  __device__ explicit PanelStream(const PanelWork& launch)
-      : work(launch), policy(streaming_policy()), lane(static_cast<int>(threadIdx.x) % kWarp) {}
-
-  /// Loads come from this task from now on.
-  __device__ __forceinline__ void turn_to(int task) {
-    exists = task < work.tasks;
-    if (!exists) return;
-    const PairRows rows = locate_pair(work.linear, task * kPanelPairs<kPanels>);
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      const FusedPart& part = work.linear.parts[rows.part[p]];
-      const std::int64_t panel = rows.row[p] / kPanelHeight;
-      const std::int64_t groups = work.linear.cols / work.linear.group;
-      codes[p] = reinterpret_cast<const uint4*>(part.data) + panel * work.tiles * kPanelVectors + lane;
-      scales[p] = static_cast<const std::uint32_t*>(part.scales) + panel * groups * kPanelHeight + lane / 4;
-    }
-  }
-
-  __device__ __forceinline__ void load(int place, int tile) {
-    if (!exists || tile >= work.tiles) return;
-    const int vector = tile * 4 + lane % 4;
-    const int group = work.group_shift >= 0 ? vector >> work.group_shift : vector / work.group_vectors;
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        vectors[place][p][half] = load_streaming(codes[p] + tile * kPanelVectors + half * kWarp, policy);
-        pairs[place][p][half] = __ldg(scales[p] + group * static_cast<int>(kPanelHeight) + half * 8);
-      }
-    }
-  }
-};
-
-// --- the product
-
-/// A group's pair, as the codes of a lane's row need it.
-template <bool kZeros>
-struct PanelScale {
-  __half2 low;   // what comes off numbers under 1024's exponent
-  __half2 high;  // and under 64's
-  __half2 scale;
-  __half2 offset;
-
-  __device__ explicit PanelScale(std::uint32_t pair) {
-    const __half2 both = *reinterpret_cast<const __half2*>(&pair);
-    const __half2 second = __high2half2(both);
-    scale = __low2half2(both);
-    low = __float2half2_rn(1024.0F);
-    high = __float2half2_rn(64.0F);
-    if constexpr (kZeros) {
-      low = __hadd2(low, second);  // exact: zeros are whole
-      high = __hadd2(high, second);
-    }
-    offset = second;
-  }
-  __device__ __forceinline__ std::uint32_t number(std::uint32_t bits, __half2 less) const {
-    const __half2 code = __hsub2(*reinterpret_cast<const __half2*>(&bits), less);
-    const __half2 result = kZeros ? __hmul2(code, scale) : __hfma2(code, scale, offset);
-    return *reinterpret_cast<const std::uint32_t*>(&result);
-  }
-  /// Columns 0 and 1 of four codes, as fused_input.cuh's Decoder has them, and columns 2 and 3.
-  __device__ __forceinline__ std::uint32_t first(std::uint32_t codes) const {
-    return number((codes & 0x000F000FU) | 0x64006400U, low);
-  }
-  __device__ __forceinline__ std::uint32_t second(std::uint32_t codes) const {
-    return number((codes & 0x00F000F0U) | 0x54005400U, high);
-  }
-};
-
-/// Adds the products of the tile at `place` of the stream; sum: even and odd products of each panel.
-template <bool kZeros, int kRows, int kPanels>
-__device__ __forceinline__ void multiply_tile(const PanelStream<kPanels>& stream, int place,
-                                              const PanelRoom<kRows, kPanels>& room, int tile,
-                                              float (&sum)[kPanels][2][4]) {
-  const uint4* input = room.input + tile * 4 * kRows * 4 + stream.lane;
+/// A tile's products. slot: the tile and its pairs; input, sums: x's; kWhole: the tile lies in one group.
+template <bool kZeros, bool kWhole, int kRows>
+__device__ __forceinline__ void multiply_tile(const PanelWork& work, const std::byte* slot, const uint4* input,
+                                              const float* sums, float (&result)[4]) {
+  constexpr std::uint32_t kFirst = 0x000F000FU;  // columns 0 and 1 of four, as int4_nibble() has them
+  constexpr std::uint32_t kSecond = 0x00F000F0U;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const auto* codes = reinterpret_cast<const uint4*>(slot) + lane;
+  const auto* pairs = reinterpret_cast<const std::uint32_t*>(slot + kTileBytes) + lane / 4;
+  const uint4 v = codes[0];
+  const uint4 w = codes[kWarp];
+  float first[4] = {};
+  float second[4] = {};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     uint4 x = make_uint4(0, 0, 0, 0);
-    if (kRows == 8 || stream.lane < kRows * 4) x = input[j * kRows * 4];
+    if (kRows == 8 || lane < kRows * 4) x = input[j * kRows * 4 + lane];
+    const std::uint32_t a = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
+    const std::uint32_t b = j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w;
+    const std::uint32_t c = a >> 8;
+    const std::uint32_t d = b >> 8;
+    const std::uint32_t low[4] = {a & kFirst, b & kFirst, c & kFirst, d & kFirst};
+    multiply_add<__half>(first, low, x.x, x.z);
+    const std::uint32_t high[4] = {a & kSecond, b & kSecond, c & kSecond, d & kSecond};
+    multiply_add<__half>(second, high, x.y, x.w);
+    if constexpr (!kWhole) {
+      const int group = j >> work.group_shift;  // of the tile's
+      add_group<kZeros, kRows>(first, second, pairs + group * static_cast<int>(kPanelHeight), sums + j * kRows, result);
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      const PanelScale<kZeros> above(stream.pairs[place][p][0]);
-      const PanelScale<kZeros> below(stream.pairs[place][p][1]);
-      const uint4 v = stream.vectors[place][p][0];
-      const uint4 w = stream.vectors[place][p][1];
-      const std::uint32_t a = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
-      const std::uint32_t b = j == 0 ? w.x : j == 1 ? w.y : j == 2 ? w.z : w.w;
-      const std::uint32_t even[4] = {above.first(a), below.first(b), above.second(a), below.second(b)};
-      multiply_add<__half>(sum[p][0], even, x.x, x.y);
-      const std::uint32_t odd[4] = {above.first(a >> 8), below.first(b >> 8), above.second(a >> 8),
-                                    below.second(b >> 8)};
-      multiply_add<__half>(sum[p][1], odd, x.z, x.w);
+      for (int i = 0; i < 4; ++i) first[i] = second[i] = 0;
     }
+  }
+  if constexpr (kWhole) add_group<kZeros, kRows>(first, second, pairs, sums, result);
+}
+
+/// Adds the products of a step's tiles to the results of the task's panels.
+template <bool kZeros, bool kWhole, typename Shape>
+__device__ __forceinline__ void multiply_step(const PanelWork& work, const TaskCursor& cursor, const std::byte* slot,
+                                              int tile_bytes, const PanelRoom<Shape>& room,
+                                              float (&result)[Shape::kPanels][4]) {
+  const auto multiply = [&](int i, float(&into)[4]) {
+    const int tile = cursor.tile_of_step<Shape>(work, i);
+    multiply_tile<kZeros, kWhole, Shape::kRows>(work, slot + i * tile_bytes,
+                                                room.input + tile * kTileVectors * Shape::kRows,
+                                                room.sums + tile * (kWhole ? 1 : 4) * Shape::kRows, into);
+  };
+  if constexpr (!Shape::kIsAlone) {
+    multiply(0, result[0]);
+    multiply(1, result[1]);
+  } else if (Shape::kStepTiles == 1 || cursor.tile_of_step<Shape>(work, 1) >= work.tiles) {
+    multiply(0, result[0]);
+  } else {
+    float other[4] = {};
+    multiply(0, result[0]);
+    multiply(1, other);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) result[0][i] += other[i];
   }
 }
 
 // --- what becomes of it
 
-/// The pair of a task and the row of x that a thread finishes; row -1: none.
-template <int kPanels>
-struct PanelResult {
-  int pair = static_cast<int>(threadIdx.x) % kPanelPairs<kPanels>;
-  int row = static_cast<int>(threadIdx.x) / kPanelPairs<kPanels>;
-  PairRows rows;
-  float2 ahead = {0, 0};
+/// The pair of a task and the row of x that a thread of a team finishes.
+template <typename Shape>
+struct PairPlace {
+  int pair;
+  int row;
+  __device__ __forceinline__ explicit PairPlace(int team_thread)
+      : pair(team_thread % Shape::kPairs), row(team_thread / Shape::kPairs) {}
 
-  __device__ __forceinline__ PanelResult(const FusedLinear& args, int task) {
-    if (row >= args.rows) row = -1;
-    if (row < 0) return;
-    rows = locate_pair(args, task * kPanelPairs<kPanels> + pair);
-    ahead = load_ahead(args, row, rows);
+  __device__ __forceinline__ PairRows rows(const TaskPlace<Shape>& place) const {
+    constexpr int kHeight = static_cast<int>(kPanelHeight);
+    if constexpr (Shape::kIsAlone) {
+      const int first = place.panel[0] * kHeight + 2 * pair;
+      return {{place.part[0], place.part[0]}, {first, first + 1}};
+    } else {
+      return {{place.part[0], place.part[1]}, {place.panel[0] * kHeight + pair, place.panel[1] * kHeight + pair}};
+    }
   }
 };
 
-/// A result of the panel's row `height` and row `row` of x, added up over the warps.
-template <int kPanels>
-__device__ __forceinline__ float panel_result(const float* partials, int panel, int height, int row) {
-  const int element = height / 8 * 2 + row % 2;
-  const int lane = height % 8 * 4 + row / 2;
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < kPanelWarps; ++warp) {
-    sum += partials[((warp * kPanels + panel) * 4 + element) * kWarp + lane];
+/// What will be needed to finish a pair, asked for while it is computed.
+template <typename Shape>
+__device__ __forceinline__ float2 load_ahead_of(const PanelWork& work, int task, const PairPlace<Shape>& own) {
+  const FusedLinear& args = work.linear;
+  if (own.row >= args.rows || Shape::kKind == PanelKind::kGated) return {0, 0};
+  const TaskPlace<Shape> place(work, task);
+  if constexpr (Shape::kKind == PanelKind::kTurned) {
+    return load_turn(args.heads, args.first_row + own.row, args.parts[place.part[0]].index, place.element + own.pair);
   }
-  return sum;
+  return load_ahead(args, own.row, own.rows(place));
 }
 
 /// One row's products of a pair. What the next product reads in fp16 is handed over so.
-__device__ __forceinline__ void finish_panel_pair(const FusedLinear& args, const CachePlace* places, int row,
-                                                  const PairRows& rows, float a, float b, float2 ahead) {
-  if (args.out_format == WeightFormat::kF32) return finish_pair(args, places, row, rows, a, b, ahead);
+template <typename Shape>
+__device__ __forceinline__ void finish_panel_pair(const PanelWork& work, int task, const CachePlace* places,
+                                                  const PairPlace<Shape>& own, float a, float b, float2 ahead) {
+  const FusedLinear& args = work.linear;
+  const TaskPlace<Shape> place(work, task);
+  const PairRows rows = own.rows(place);
   const FusedPart& first = args.parts[rows.part[0]];
   const FusedPart& second = args.parts[rows.part[1]];
+  if (Shape::kIsAlone && args.out_format == WeightFormat::kF32) {
+    return finish_pair(args, places, own.row, rows, a, b, ahead);
+  }
   if (first.bias != nullptr) a += __ldg(first.bias + rows.row[0]);
   if (second.bias != nullptr) b += __ldg(second.bias + rows.row[1]);
-  auto* out = reinterpret_cast<__half*>(args.out) + row * args.out_stride + first.first_output + rows.row[0];
-  if (args.finish == Finish::kGate) {
-    out[0] = narrow_operand<__half>(gated(args.gate, a) * b);
-  } else {  // kGateAlone
-    out[0] = narrow_operand<__half>(gated(args.gate, a));
-    out[1] = narrow_operand<__half>(gated(args.gate, b));
+  if constexpr (Shape::kKind == PanelKind::kTurned) {
+    const int element = place.element + own.pair;
+    write_head_pair(args.heads, places[own.row], args.first_row + own.row, first.index, place.head, element,
+                    element + args.heads.head_dim / 2, a, b, ahead);
+  } else {
+    const std::int64_t at = own.row * args.out_stride + first.first_output + rows.row[0];
+    if constexpr (Shape::kKind == PanelKind::kGated) {
+      store_operand(args.out_format, args.out, at, gated(args.gate, a) * b);
+    } else {  // kGateAlone
+      store_operand_pair(args.out_format, args.out, at, gated(args.gate, a), gated(args.gate, b));
+    }
   }
 }
 
-template <bool kZeros, int kRows, int kPanels>
+template <bool kZeros, bool kWhole, typename Shape>
 __global__ void __launch_bounds__(kPanelThreads, 2) panel_linear(const __grid_constant__ PanelWork work) {
-  constexpr int kDepth = kPanelDepth<kPanels>;
+  constexpr int kRows = Shape::kRows;
   extern __shared__ __align__(128) std::byte shared[];
   const FusedLinear& args = work.linear;
-  const PanelRoom<kRows, kPanels> room(shared, work.tiles);
+  const PanelRoom<Shape> room(shared, work);
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarp;
-  const int warp = thread / kWarp;
-  int task = static_cast<int>(blockIdx.x);
-  PanelStream<kPanels> stream(work);
-  stream.turn_to(task);
-#pragma unroll
-  for (int place = 0; place < kDepth; ++place) stream.load(place, warp + place * kPanelWarps);
-  if (args.finish == Finish::kQkv && thread < args.rows) {
+  PanelStream<Shape> stream(work, room);
+#pragma unroll 1
+  for (int slot = 0; slot < kSlots; ++slot) stream.ask(slot);
+  if (Shape::kKind == PanelKind::kTurned && thread < args.rows) {
     room.places[thread] = find_cache_place(args.heads, args.first_row + thread);
   }
-  if (work.input == nullptr && args.norm.gain != nullptr) {
-    for (int i = thread * kWarp; i < args.cols; i += kPanelThreads * kWarp) prefetch(args.norm.gain + i);
+  float4 gain = {0, 0, 0, 0};
+  if (work.input == nullptr && 4 * thread < args.cols) {
+    gain = __ldg(reinterpret_cast<const float4*>(args.norm.gain) + thread);
   }
+  if constexpr (Shape::kLetsInEarly) let_next_start();  // which waits all the same
   wait_for_previous();
-  let_next_start();
-  stage_panel_input(work, room);
-  for (int turn = 0; task < work.tasks; ++turn) {
-    const PanelResult<kPanels> result(args, task);
-    float sum[kPanels][2][4] = {};
-    const int next = task + static_cast<int>(gridDim.x);
-    for (int step = 0; step < work.steps; step += kDepth) {
-      const bool last = step + kDepth >= work.steps;
-      if (last) stream.turn_to(next);
-#pragma unroll
-      for (int place = 0; place < kDepth; ++place) {
-        const int tile = warp + (step + place) * kPanelWarps;
-        if (tile < work.tiles) multiply_tile<kZeros>(stream, place, room, tile, sum);
-        stream.load(place, last ? warp + place * kPanelWarps : tile + kDepth * kPanelWarps);
-      }
+  if constexpr (!Shape::kLetsInEarly) let_next_start();
+  if (work.input != nullptr) {
+    take_input<kWhole>(work, room);
+  } else {
+    norm_input<kWhole>(work, room, gain);
+  }
+  __syncthreads();
+  const int team_threads = kWarp << work.team_shift;
+  const int team_thread = thread & (team_threads - 1);
+  const PairPlace<Shape> own(team_thread);
+  int slot = 0;
+  int turn = 0;
+#pragma unroll 1
+  for (TaskCursor cursor(work); cursor.task < work.tasks; cursor.next_task(work), turn ^= 1) {
+    const float2 ahead = load_ahead_of(work, cursor.task, own);
+    float sum[Shape::kPanels][4] = {};
+#pragma unroll 1
+    for (; cursor.tile < work.tiles; cursor.next_step<Shape>(work)) {
+      wait_for_copies<kSlots - 1>();
+      __syncwarp();  // a tile's pairs are copied by some lanes for all
+      multiply_step<kZeros, kWhole>(work, cursor, stream.slot(slot), stream.tile_bytes, room, sum);
+      __syncwarp();
+      stream.ask(slot);
+      slot = slot + 1 == kSlots ? 0 : slot + 1;
     }
-    float* partials = room.partials + turn % 2 * (kPanelWarps * kPanels * 4 * kWarp);
+    float* partials = room.partials + (turn * kPanelWarps + TaskCursor::warp()) * Shape::kSums;
+    const int column = lane % 4 * 2;
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
+    for (int p = 0; p < Shape::kPanels; ++p) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        partials[((warp * kPanels + p) * 4 + i) * kWarp + lane] = sum[p][0][i] + sum[p][1][i];
+        const int height = p * static_cast<int>(kPanelHeight) + i / 2 * 8 + lane / 4;
+        if (column + i % 2 < kRows) partials[height * kRows + column + i % 2] = sum[p][i];
       }
     }
-    __syncthreads();
-    if (result.row >= 0) {
-      const float a = panel_result<kPanels>(partials, 0, kPanels == 2 ? result.pair : 2 * result.pair, result.row);
-      const float b =
-          panel_result<kPanels>(partials, kPanels - 1, kPanels == 2 ? result.pair : 2 * result.pair + 1, result.row);
-      finish_panel_pair(args, room.places, result.row, result.rows, a, b, result.ahead);
+    named_barrier(1 + TaskCursor::team(work), team_threads);
+    if (own.row >= args.rows || TaskCursor::is_shadow(work)) continue;
+    const int above = Shape::kIsAlone ? 2 * own.pair : own.pair;
+    const int below = Shape::kIsAlone ? 2 * own.pair + 1 : own.pair + static_cast<int>(kPanelHeight);
+    const float* of_team = partials - TaskCursor::team_warp(work) * Shape::kSums + own.row;
+    float a = 0;
+    float b = 0;
+#pragma unroll 4
+    for (int warp = 0; warp < 1 << work.team_shift; ++warp, of_team += Shape::kSums) {
+      a += of_team[above * kRows];
+      b += of_team[below * kRows];
     }
-    task = next;
+    finish_panel_pair(work, cursor.task, room.places, own, a, b, ahead);
   }
 }
 
 // --- the launch
 
-template <bool kZeros, int kRows, int kPanels>
+/// Bytes of a block's PanelRoom.
+template <typename Shape>
+std::int64_t panel_bytes(std::int64_t cols, std::int64_t slots, std::int64_t pairs_bytes) {
+  const std::int64_t input = Shape::kRows * (cols * 2 + cols / kPanelColumns * 16);
+  const std::int64_t ring = kPanelWarps * slots * Shape::kStepTiles * (kPanelTileBytes + pairs_bytes);
+  const std::int64_t floats = 2 * kPanelWarps * Shape::kSums + Shape::kRows * kPanelWarps;
+  return input + ring + floats * 4 + kPanelWarps * Shape::kPanels * static_cast<std::int64_t>(sizeof(PanelSource)) +
+         Shape::kRows * static_cast<std::int64_t>(sizeof(CachePlace));
+}
+
+/// Bytes of pairs that a tile has at most.
+inline constexpr std::int64_t kMostPairsBytes = 4 * kPairsBytes;
+
+/// Cuts the tasks: as many teams as keep the multiprocessors evenly busy, rather more of them than turns.
+template <typename Shape>
+void cut_tasks(const KernelContext& context, PanelWork* work) {
+  std::int64_t least = 0;
+  for (std::int64_t teams = 1; teams <= kMostTeams; teams *= 2) {
+    const std::int64_t turns = ceil_div(work->tasks, teams * context.multiprocessors);
+    if (teams > 1 && turns * teams > least) continue;
+    least = turns * teams;
+    work->team_shift = teams == 1 ? 4 : teams == 2 ? 3 : 2;
+    const std::int64_t steps = turns * ceil_div(work->tiles, kPanelWarps / teams * Shape::kStepColumns);
+    work->slots = static_cast<std::int32_t>(std::min<std::int64_t>(kSlots, steps));
+  }
+}
+
+/// One for each multiprocessor where there are nearly as many tasks: where one were left without, the blocks of the
+/// next kernel, which come while these are here, would crowd on it and end later than all others.
+inline std::int64_t blocks_of(const KernelContext& context, std::int64_t tasks) {
+  const std::int64_t all = context.multiprocessors;
+  return tasks * 8 >= all * 7 ? all : tasks;
+}
+
+/// Shared memory is asked for so that a multiprocessor takes one block of a kernel and one of the next, but not two of
+/// the same: of two neighbours in a layer, attention among them, one asks for a little more than half and the other for
+/// a little less.
+template <typename Shape>
+std::int64_t bytes_asked(const KernelContext& context, std::int64_t needed) {
+  if (!context.dependent_launch) return needed;
+  constexpr std::int64_t kReserved = 1024;  // by the system, of each block
+  const std::int64_t half = (context.shared_bytes + kReserved) / 2 - kReserved;
+  return std::max(needed, Shape::kIsAlone ? half + kReserved : half - kReserved);
+}
+
+template <bool kZeros, bool kWhole, typename Shape>
 cudaError_t launch_panels(const KernelContext& context, PanelWork work) {
-  work.tasks = work.linear.pairs / kPanelPairs<kPanels>;
-  const std::int64_t iterations = ceil_div(work.tasks, 2LL * context.multiprocessors);
-  const std::int64_t blocks = ceil_div(work.tasks, iterations);
-  const bool norm = work.input == nullptr && work.linear.norm.gain != nullptr;
-  const std::int64_t bytes = panel_bytes(kRows, kPanels, work.linear.cols, norm);
-  return launch(context, panel_linear<kZeros, kRows, kPanels>, dim3(static_cast<unsigned>(blocks)), kPanelThreads,
+  work.tasks = work.linear.pairs / Shape::kPairs;
+  cut_tasks<Shape>(context, &work);
+  const std::int64_t blocks = blocks_of(context, work.tasks);
+  const std::int64_t bytes =
+      bytes_asked<Shape>(context, panel_bytes<Shape>(work.linear.cols, work.slots, work.pairs_bytes));
+  return launch(context, panel_linear<kZeros, kWhole, Shape>, dim3(static_cast<unsigned>(blocks)), kPanelThreads,
                 static_cast<std::size_t>(bytes), work);
 }
 
-template <bool kZeros, int kPanels>
+template <bool kZeros, bool kWhole, PanelKind kKind>
 cudaError_t run_panel_rows(const KernelContext& context, const PanelWork& work) {
-  if (work.linear.rows <= 1) return launch_panels<kZeros, 1, kPanels>(context, work);
-  if (work.linear.rows <= 2) return launch_panels<kZeros, 2, kPanels>(context, work);
-  if (work.linear.rows <= 4) return launch_panels<kZeros, 4, kPanels>(context, work);
-  return launch_panels<kZeros, 8, kPanels>(context, work);
+  if (work.linear.rows <= 1) return launch_panels<kZeros, kWhole, PanelShape<kKind, 1>>(context, work);
+  if (work.linear.rows <= 2) return launch_panels<kZeros, kWhole, PanelShape<kKind, 2>>(context, work);
+  if (work.linear.rows <= 4) return launch_panels<kZeros, kWhole, PanelShape<kKind, 4>>(context, work);
+  return launch_panels<kZeros, kWhole, PanelShape<kKind, 8>>(context, work);
+}
+
+/// How many rows have room in shared memory.
+template <PanelKind kKind>
+std::int32_t rows_at_once(const KernelContext& context, std::int64_t cols) {
+  const std::int64_t room = context.shared_bytes - 1024;
+  if (panel_bytes<PanelShape<kKind, 8>>(cols, kSlots, kMostPairsBytes) <= room) return 8;
+  if (panel_bytes<PanelShape<kKind, 4>>(cols, kSlots, kMostPairsBytes) <= room) return 4;
+  return panel_bytes<PanelShape<kKind, 2>>(cols, kSlots, kMostPairsBytes) <= room ? 2 : 1;
 }
 
 /// In as many launches as the input's room in shared memory asks for.
-template <bool kZeros>
-cudaError_t run_panels_of(const KernelContext& context, const PanelLinear& args) {
-  PanelWork work = {.linear = args.linear, .input = args.input, .input_stride = args.input_stride};
+template <bool kZeros, PanelKind kKind>
+cudaError_t run_panels_of_kind(const KernelContext& context, PanelWork work) {
   FusedLinear& linear = work.linear;
-  work.tiles = linear.cols / static_cast<std::int32_t>(kPanelColumns);
-  work.steps = static_cast<std::int32_t>(ceil_div(work.tiles, kPanelWarps));
-  work.group_vectors = linear.group / 32;
-  work.group_shift = -1;
-  for (int shift = 0; shift < 20; ++shift) {
-    if (work.group_vectors == 1 << shift) work.group_shift = shift;
-  }
-  const bool two = linear.finish == Finish::kQkv || linear.finish == Finish::kGate;
-  const bool norm = args.input == nullptr && linear.norm.gain != nullptr;
-  const std::int32_t all = linear.rows;
-  std::int32_t most = static_cast<std::int32_t>(kFusedRows);
-  while (most > 1 && panel_bytes(most, two ? 2 : 1, linear.cols, norm) > context.shared_bytes - 1024) most /= 2;
-  for (std::int32_t first = 0; first < all; first += most) {
-    linear.rows = std::min(most, all - first);
-    linear.first_row = args.linear.first_row + first;
-    const std::int64_t element = linear.out_format == WeightFormat::kF32 ? 4 : 2;
-    linear.out =
-        reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args.linear.out) + first * linear.out_stride * element);
-    if (args.input != nullptr) work.input = args.input + first * args.input_stride;
-    if (args.linear.row_index != nullptr) {
-      linear.row_index = args.linear.row_index + first;
+  const FusedLinear whole = linear;
+  const std::uint16_t* input = work.input;
+  const std::int32_t most = rows_at_once<kKind>(context, linear.cols);
+  for (std::int32_t first = 0; first < whole.rows; first += most) {
+    linear.rows = std::min(most, whole.rows - first);
+    linear.first_row = whole.first_row + first;
+    const std::int64_t element = whole.out_format == WeightFormat::kF32 ? 4 : 2;
+    linear.out = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(whole.out) + first * whole.out_stride * element);
+    if (input != nullptr) {
+      work.input = input + first * work.input_stride;
+    } else if (whole.row_index != nullptr) {
+      linear.row_index = whole.row_index + first;
     } else {
-      linear.x = args.linear.x + static_cast<std::int64_t>(first) * linear.cols;
+      linear.x = whole.x + static_cast<std::int64_t>(first) * whole.cols;
     }
-    LANNER_RETURN_IF_CUDA_ERROR(
-        (two ? run_panel_rows<kZeros, 2>(context, work) : run_panel_rows<kZeros, 1>(context, work)));
+    LANNER_RETURN_IF_CUDA_ERROR((work.group_shift < 2 ? run_panel_rows<kZeros, false, kKind>(context, work)
+                                                      : run_panel_rows<kZeros, true, kKind>(context, work)));
   }
   return cudaSuccess;
 }
 
-template <bool kZeros, int kPanels>
+template <bool kZeros>
+cudaError_t run_panels_of(const KernelContext& context, const PanelLinear& args) {
+  const FusedLinear& linear = args.linear;
+  PanelWork work = {.linear = linear, .input = args.input, .input_stride = args.input_stride};
+  work.inverse_cols = 1.0F / static_cast<float>(linear.cols);
+  work.tiles = linear.cols / static_cast<std::int32_t>(kPanelColumns);
+  work.groups = linear.cols / linear.group;
+  work.group_shift = 31;
+  for (std::int32_t shift = 0; work.groups > 1 && shift < 31; ++shift) {
+    if (linear.group == 32 << shift) work.group_shift = shift;
+  }
+  work.pairs_bytes = kPairsBytes * std::max(1, static_cast<std::int32_t>(kPanelColumns) / linear.group);
+  if (linear.finish == Finish::kGate) return run_panels_of_kind<kZeros, PanelKind::kGated>(context, work);
+  if (linear.finish != Finish::kQkv) return run_panels_of_kind<kZeros, PanelKind::kAlone>(context, work);
+  work.head_tasks = linear.heads.head_dim / 2 / static_cast<std::int32_t>(kPanelHeight);
+  work.head_inverse = ((1 << kInverseShift) + work.head_tasks - 1) / work.head_tasks;
+  return run_panels_of_kind<kZeros, PanelKind::kTurned>(context, work);
+}
+
+template <bool kZeros, bool kWhole, PanelKind kKind>
 cudaError_t prepare_panel_rows(int shared_bytes) {
-  constexpr cudaFuncAttribute kAttribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  LANNER_RETURN_IF_CUDA_ERROR((cudaFuncSetAttribute(panel_linear<kZeros, 1, kPanels>, kAttribute, shared_bytes)));
-  LANNER_RETURN_IF_CUDA_ERROR((cudaFuncSetAttribute(panel_linear<kZeros, 2, kPanels>, kAttribute, shared_bytes)));
-  LANNER_RETURN_IF_CUDA_ERROR((cudaFuncSetAttribute(panel_linear<kZeros, 4, kPanels>, kAttribute, shared_bytes)));
-  return cudaFuncSetAttribute(panel_linear<kZeros, 8, kPanels>, kAttribute, shared_bytes);
+  for (auto* kernel :
+       {panel_linear<kZeros, kWhole, PanelShape<kKind, 1>>, panel_linear<kZeros, kWhole, PanelShape<kKind, 2>>,
+        panel_linear<kZeros, kWhole, PanelShape<kKind, 4>>, panel_linear<kZeros, kWhole, PanelShape<kKind, 8>>}) {
+    LANNER_RETURN_IF_CUDA_ERROR(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  }
+  return cudaSuccess;
+}
+
+template <bool kZeros, PanelKind kKind>
+cudaError_t prepare_panels_of_kind(int shared_bytes) {
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_panel_rows<kZeros, false, kKind>(shared_bytes)));
+  return prepare_panel_rows<kZeros, true, kKind>(shared_bytes);
 }
 
 template <bool kZeros>
 cudaError_t prepare_panels_of(int shared_bytes) {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_panel_rows<kZeros, 1>(shared_bytes)));
-  return prepare_panel_rows<kZeros, 2>(shared_bytes);
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_panels_of_kind<kZeros, PanelKind::kAlone>(shared_bytes)));
+  LANNER_RETURN_IF_CUDA_ERROR((prepare_panels_of_kind<kZeros, PanelKind::kGated>(shared_bytes)));
+  return prepare_panels_of_kind<kZeros, PanelKind::kTurned>(shared_bytes);
 }
 
 }  // namespace lanner::ops::cuda

@@ -13,10 +13,11 @@ struct PanelLinear {
   std::int64_t input_stride;   // elements, a multiple of 8
 };
 
+inline constexpr std::int64_t kMostTurnedTasks = 2048;  // of a part
 /// Whether kQkv's pairs lie in panels of their own, sixteen side by side; else the product has to be stored.
 bool panels_turn_heads(const HeadsOut& heads);
-/// Whether the kernels norm linear.x themselves: the gain of an RMS norm, no order, and not too long for shared memory.
-bool panels_take_input(const KernelContext& context, const FusedLinear& linear);
+/// Whether the kernels norm linear.x themselves: the gain of an RMS norm, and no order.
+bool panels_take_input(const FusedLinear& linear);
 cudaError_t run_panel_linear(const KernelContext& context, const PanelLinear& args);
 
 /// Allows the kernels the device's shared memory.

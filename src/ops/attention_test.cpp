@@ -491,6 +491,51 @@ TEST(AttentionOfCodes, WithEveryHeadSizeAndGroupingIsNearTheReference) {
   }
 }
 
+// Tiles of several prompts, whole and cut, behind prefixes that are in the cache, among rows that decode.
+TEST(AttentionOfCodes, OfPromptsBehindPrefixesIsNearTheReference) {
+  Random random(76);
+  const std::vector<Step::Sequence> sequences = {{130, 70}, {5, 1}, {0, 65}, {200, 3}, {63, 66}, {310, 9}};
+  std::size_t turn = 0;
+  for (const KvCodes codes : kCodes) {
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      for (const std::int64_t head_dim : {64, 80, 96, 128}) {
+        Shape shape{.group = 1 + static_cast<std::int64_t>((turn + turn / 4) % 3),
+                    .kv_heads = 2,
+                    .head_dim = head_dim,
+                    .dtype = dtype,
+                    .threads = 1 + static_cast<int>(turn % kMaxThreads)};
+        shape.codes = codes;
+        if (turn % 3 == 1) shape.window = 100;  // the first blocks of the last slice are not seen any more
+        if (turn % 4 == 2) shape.soft_cap = 2.0F;
+        if (turn % 5 == 3) shape.slopes = slopes_for(shape.heads());
+        check_attention_against_reference(shape, sequences, random);
+        if (::testing::Test::HasFatalFailure()) return;
+        ++turn;
+      }
+    }
+  }
+}
+
+// As many prompts as CUDA's scratch has room for in 16 bits, and more.
+TEST(AttentionOfCodes, OfPromptsOnBothSidesOfTheScratchIsNearTheReference) {
+  Random random(77);
+  constexpr std::int64_t kScratchBytes = kScratchRows * 2 * kScratchCols * 4;
+  constexpr std::int32_t kContext = 1090;
+  std::size_t turn = 0;
+  for (const KvCodes codes : kCodes) {
+    Shape shape{.group = 1, .kv_heads = 2, .head_dim = 128, .dtype = kDTypes[1 + turn % 2], .threads = kMaxThreads};
+    shape.codes = codes;
+    const std::int64_t block_bytes = shape.kv_heads * 2 * kKvBlockTokens * shape.head_dim * 2;
+    const std::int64_t fitting = kScratchBytes / ((kContext + kKvBlockTokens - 1) / kKvBlockTokens * block_bytes);
+    for (const std::int64_t count : {fitting, fitting + 1}) {
+      const std::vector<Step::Sequence> sequences(static_cast<std::size_t>(count), {kContext - 10, 10});
+      check_attention_against_reference(shape, sequences, random);
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+    ++turn;
+  }
+}
+
 TEST(AttentionOfCodes, OfAnyStepIsNearTheReference) {
   Random random(72);
   for (std::size_t turn = 0; turn < 60; ++turn) {

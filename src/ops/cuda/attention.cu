@@ -9,6 +9,7 @@
 
 #include "ops/cuda/device.cuh"
 #include "ops/cuda/tensor_map.h"
+#include "ops/cuda/widen_kv.h"
 
 namespace lanner::ops::cuda {
 namespace {
@@ -107,8 +108,14 @@ AttentionWork work_of(const DeviceAttention& args, const DeviceBatch& batch, con
           .soft_cap = args.soft_cap};
 }
 
-bool has_groups(const KernelContext& context, const AttentionWork& work) {
-  return context.maps != nullptr && work.head_dim <= 128 && work.codes == KvCodes::kNone;  // of those that have tiles
+/// Of a block's keys and values of the layer.
+std::int64_t widened_block_bytes(const AttentionWork& work) { return work.kv_heads * widened_kv_bytes(work.head_dim); }
+
+/// Of those that have tiles. Codes are widened first, if what the step's prompts look at has room.
+bool has_groups(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch) {
+  if (context.maps == nullptr || work.head_dim > 128) return false;
+  return work.codes == KvCodes::kNone ||
+         batch.prefill_block_count * widened_block_bytes(work) <= context.scratch.product_bytes;
 }
 
 cudaError_t attend_tiles(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch) {
@@ -118,25 +125,37 @@ cudaError_t attend_tiles(const KernelContext& context, const AttentionWork& work
   return attend(context, work, batch.prefill_tiles, batch.prefill_count);
 }
 
+/// `bytes`: of the cache, from work.cache on.
 cudaError_t attend_groups(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch,
-                          const KvCacheView& cache) {
-  const KvLayout& layout = cache.layout;
-  const std::int64_t row_bytes = layout.head_dim * 2;
-  const std::int64_t behind = work.cache - cache.data;
+                          std::int64_t bytes) {
+  const std::int64_t row_bytes = work.head_dim * 2;
   GroupLaunch args = {
       .work = work, .tiles = batch.prefill_tiles, .count = batch.prefill_count, .cache = {}, .rows = {}};
   args.rows = {.of_block = static_cast<std::int32_t>(work.block_bytes / row_bytes),
                .of_head = static_cast<std::int32_t>(work.head_bytes / row_bytes)};
   BoxedMatrix matrix = {.place = work.cache,
-                        .format = layout.dtype == DType::kF16 ? WeightFormat::kF16 : WeightFormat::kBF16,
+                        .format = work.dtype == DType::kF16 ? WeightFormat::kF16 : WeightFormat::kBF16,
                         .dimensions = 2};
-  matrix.size[0] = static_cast<std::uint64_t>(layout.head_dim);
-  matrix.size[1] = static_cast<std::uint64_t>((cache.blocks * work.block_bytes - behind) / row_bytes);
+  matrix.size[0] = static_cast<std::uint64_t>(work.head_dim);
+  matrix.size[1] = static_cast<std::uint64_t>(bytes / row_bytes);
   matrix.stride[1] = static_cast<std::uint64_t>(row_bytes);
   matrix.box[0] = 64;
   matrix.box[1] = kKvBlockTokens;
   LANNER_RETURN_IF_CUDA_ERROR(context.maps->encode(matrix, &args.cache));
-  return layout.dtype == DType::kF16 ? attend_groups_float16(context, args) : attend_groups_bfloat16(context, args);
+  return work.dtype == DType::kF16 ? attend_groups_float16(context, args) : attend_groups_bfloat16(context, args);
+}
+
+/// The same over codes: what the prompts look at becomes a 16-bit cache of one layer, in the room of products, for
+/// which attention has no other use.
+cudaError_t attend_widened(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch) {
+  LANNER_RETURN_IF_CUDA_ERROR(widen_prompts(context, work, batch, context.scratch.product));
+  AttentionWork widened = work;
+  widened.cache = context.scratch.product;
+  widened.block_bytes = widened_block_bytes(work);
+  widened.head_bytes = widened_kv_bytes(work.head_dim);
+  widened.blocks = batch.prefill_places;
+  widened.codes = KvCodes::kNone;
+  return attend_groups(context, widened, batch, batch.prefill_block_count * widened.block_bytes);
 }
 
 }  // namespace
@@ -210,8 +229,9 @@ cudaError_t attention(const KernelContext& context, const DeviceAttention& args,
     return attend_rows(context, work,
                        {.prefill_tiles = batch.prefill_tiles, .prefill_count = batch.prefill_count, .partials = 1});
   }
-  if (has_groups(context, work)) return attend_groups(context, work, batch, cache);
-  return attend_tiles(context, work, batch);
+  if (!has_groups(context, work, batch)) return attend_tiles(context, work, batch);
+  if (work.codes != KvCodes::kNone) return attend_widened(context, work, batch);
+  return attend_groups(context, work, batch, cache.data + cache.blocks * work.block_bytes - work.cache);
 }
 
 cudaError_t prepare_attention(const KernelContext& context) {

@@ -5,9 +5,7 @@
 //
 // The codes of a KV block are copied into shared memory while the products before are computed, and become numbers in
 // the type that queries are rounded to before the products that read them. So no other copy of the cache is needed,
-// however long contexts are. For lack of a body of their own the warpgroups of Hopper go this way, too.
-
-#include <type_traits>
+// however long contexts are. Hopper goes this way where widen_kv.h has no room for all prompts of a step.
 
 #include "ops/cuda/attention_tiles.cuh"
 #include "ops/cuda/kv_codes.cuh"
@@ -35,20 +33,6 @@ __device__ __forceinline__ void copy_codes(const std::byte* head, int part, Code
   if (thread * 16 < kPairs) {
     copy_async(reinterpret_cast<std::byte*>(room.pairs[part]) + thread * 16,
                head + 2 * kBytes + part * kPairs + thread * 16, true);
-  }
-}
-
-/// Two numbers of a token.
-template <typename T>
-__device__ __forceinline__ std::uint32_t number_pair(std::uint32_t codes, std::uint32_t scale_and_min) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = *reinterpret_cast<const __half2*>(&scale_and_min);
-    const __half2 numbers = __hfma2(*reinterpret_cast<const __half2*>(&codes), __low2half2(pair), __high2half2(pair));
-    return *reinterpret_cast<const std::uint32_t*>(&numbers);
-  } else {
-    const float2 counts = widen_word<__half>(codes);
-    const float2 pair = widen_word<__half>(scale_and_min);
-    return rounded_word<T>(fmaf(counts.x, pair.x, pair.y), fmaf(counts.y, pair.x, pair.y));
   }
 }
 

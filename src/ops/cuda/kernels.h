@@ -48,8 +48,9 @@
 // attention by tiles (see AttentionPlan) and, on Hopper, of decoding rows: queries and the weights of softmax (relative
 //     to the largest of the tile) are rounded to the cache's 16-bit type. Otherwise everything is fp32 beside the cache
 //     itself.
-// A cache in codes has a 16-bit type, too, to which tiles round the numbers that the codes stand for. Decoding rows on
-//     Hopper round queries and weights to fp16 whatever it is, and codes not at all (code_page_warp.cuh).
+// A cache in codes has a 16-bit type, too, to which the numbers that the codes stand for are rounded for tiles: in them
+//     (attention_code_tiles.cuh), or once for all tiles that look at them (widen_kv.h). Decoding rows on Hopper round
+//     queries and weights to fp16 whatever it is, and codes not at all (code_page_warp.cuh).
 //
 // DETERMINISM. No floating-point atomics: the same calls give the same bits. In deterministic mode a row's result does
 // not depend on the other rows of the call: linear operations run in slabs of kFusedRows rows through the fused
@@ -160,6 +161,12 @@ struct PrefillTile {
   std::int32_t first_row;
 };
 
+/// Block `index` of a slice's context.
+struct PrefillBlock {
+  std::int32_t slice;
+  std::int32_t index;
+};
+
 /// ops::Batch on the device. The counts on the host decide how much is launched; everything else that differs from step
 /// to step is read on the device, so a captured graph may be replayed after new contents were copied to the same
 /// places.
@@ -180,7 +187,10 @@ struct DeviceBatch {
   std::int32_t piece_count = 0;
   const PrefillTile* prefill_tiles = nullptr;  // (prefill_count), slice -1: nothing
   std::int32_t prefill_count = 0;
-  std::int32_t max_context = 0;  // at least first_position + rows of every slice
+  const PrefillBlock* prefill_blocks = nullptr;  // (prefill_block_count): the contexts of all slices that have tiles
+  std::int32_t prefill_block_count = 0;
+  const std::int32_t* prefill_places = nullptr;  // for each of `blocks` that is among prefill_blocks, its place there
+  std::int32_t max_context = 0;                  // at least first_position + rows of every slice
 };
 
 /// Where kernels keep what does not outlive an operation. Every pointer is 256-byte aligned; null with 0 bytes is
@@ -188,10 +198,11 @@ struct DeviceBatch {
 struct Scratch {
   std::byte* input = nullptr;  // normed input in 16 bits or fp32: rows * round_up(max_cols, 16) * 4 bytes
   std::int64_t input_bytes = 0;
-  std::byte* product =
-      nullptr;  // products before their epilogue, fp32: the more rows fit, the fewer launches; at least
-  std::int64_t product_bytes = 0;  // one row of all parts of any norm_qkv, linear_add or norm_gated_up
-  std::byte* widened = nullptr;    // the largest quantized weight in fp16: rows * round_up(cols, 16) * 2 bytes
+  // Products before their epilogue, fp32: the more rows fit, the fewer launches; at least one row of all parts of any
+  // norm_qkv, linear_add or norm_gated_up. In attention, 16-bit numbers of a cache in codes: what prompts look at.
+  std::byte* product = nullptr;
+  std::int64_t product_bytes = 0;
+  std::byte* widened = nullptr;  // the largest quantized weight in fp16: rows * round_up(cols, 16) * 2 bytes
   std::int64_t widened_bytes = 0;
   std::byte* partials = nullptr;  // see attention_partial_bytes()
   std::int64_t partial_bytes = 0;

@@ -5,6 +5,8 @@
 // bits lie in the order of the elements. Of 4 bits eight lie in each 32-bit word, in the order of int4_nibble(). Each
 // row's scale and min, a pair of fp16, lie behind all codes, in the order of the rows.
 
+#include <type_traits>
+
 #include "ops/cuda/device.cuh"
 
 namespace lanner::ops::cuda {
@@ -79,6 +81,20 @@ struct CodeWords {
   __device__ __forceinline__ void set(uint4 v) { word[0] = v.x, word[1] = v.y, word[2] = v.z, word[3] = v.w; }
   __device__ __forceinline__ void set(uint2 v) { word[0] = v.x, word[1] = v.y; }
 };
+
+/// Two numbers of a token, rounded to T, of a pair of codes in fp16.
+template <typename T>
+__device__ __forceinline__ std::uint32_t number_pair(std::uint32_t codes, std::uint32_t scale_and_min) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = *reinterpret_cast<const __half2*>(&scale_and_min);
+    const __half2 numbers = __hfma2(*reinterpret_cast<const __half2*>(&codes), __low2half2(pair), __high2half2(pair));
+    return *reinterpret_cast<const std::uint32_t*>(&numbers);
+  } else {
+    const float2 counts = widen_word<__half>(codes);
+    const float2 pair = widen_word<__half>(scale_and_min);
+    return rounded_word<T>(fmaf(counts.x, pair.x, pair.y), fmaf(counts.y, pair.x, pair.y));
+  }
+}
 
 /// Scale and min of a row, as they lie there.
 __device__ __forceinline__ const std::uint32_t* code_pair_place(const std::byte* head, int row, int row_bytes) {

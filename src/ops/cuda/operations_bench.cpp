@@ -1,11 +1,11 @@
 // How long each operation of a decoder step takes on the device, without the host: every figure is that of a graph.
 //
-//   operations_bench [w4] [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...
+//   operations_bench [w4] [kv8 | kv4] [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...
 //
 // The shape is that of InternLM2-1.8B in fp16 with random weights, 24 layers, so that no layer's weights are found in
-// the second-level cache; behind `w4` the layers' matrices are int4 in panels, in groups of 128. `step` is all
-// operations in their order, the others one kind of operation on all layers; the rest is what only shows together.
-// Times are medians of 20 replays in microseconds.
+// the second-level cache. Behind `w4` the layers' matrices are int4 in panels, in groups of 128; behind `kv8` or `kv4`
+// keys and values are in codes. `step` is all operations in their order, the others one kind of operation on all
+// layers; the rest is what only shows together. Times are medians of 20 replays in microseconds.
 
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
@@ -122,6 +122,7 @@ class Bench {
  public:
   Bench();
   void turn_to_int4();
+  void turn_cache_to(KvCodes codes);
   void decode(std::int32_t rows, std::int32_t context);
   void ragged(std::int32_t rows, std::int32_t context);
   void prefill(std::int32_t rows);
@@ -231,6 +232,31 @@ void Bench::turn_to_int4() {
     turn_to_panels(layer.gate_up_linear, layer.gate_up, layer.scales);
     turn_to_panels(layer.down_linear, layer.down, layer.scales);
   }
+}
+
+/// All blocks alike: any codes, of numbers from -2 to 2.
+void Bench::turn_cache_to(KvCodes codes) {
+  cache_.layout.codes = codes;
+  const KvLayout& layout = cache_.layout;
+  LANNER_CHECK(kBlocks * layout.block_bytes() <= cache_memory_.bytes());
+  std::mt19937 engine(3);
+  std::vector<std::uint16_t> block(static_cast<std::size_t>(layout.block_bytes() / 2));
+  for (std::uint16_t& pair_of_codes : block) pair_of_codes = static_cast<std::uint16_t>(engine());
+  const std::uint16_t scale = to_half(codes == KvCodes::kInt8 ? 4.0F / 255 : 4.0F / 15).bits;
+  const std::uint16_t min = to_half(-2.0F).bits;
+  const std::int64_t head = layout.head_bytes() / 2;
+  for (std::int64_t first = 0; first < kLayers * kKvHeads * head; first += head) {
+    for (std::int64_t i = first + layout.numbers_bytes(); i < first + head; i += 2) {
+      block[static_cast<std::size_t>(i)] = scale;
+      block[static_cast<std::size_t>(i + 1)] = min;
+    }
+  }
+  const auto bytes = static_cast<std::size_t>(layout.block_bytes());
+  LANNER_CUDA_CHECK(cudaMemcpy(cache_.data, block.data(), bytes, cudaMemcpyHostToDevice));
+  for (std::int64_t i = 1; i < kBlocks; ++i) {
+    LANNER_CUDA_CHECK(cudaMemcpy(cache_.head(i, 0, 0), cache_.data, bytes, cudaMemcpyDeviceToDevice));
+  }
+  LANNER_CUDA_CHECK(cudaDeviceSynchronize());
 }
 
 /// Slices of `rows` rows each, one for each of `first_positions`.
@@ -396,6 +422,8 @@ int run(std::span<char* const> arguments) {
     const auto number = [&] { return i + 1 < arguments.size() ? std::atoi(arguments[++i]) : 0; };
     if (verb == "w4") {
       bench.turn_to_int4();
+    } else if (verb == "kv8" || verb == "kv4") {
+      bench.turn_cache_to(verb == "kv8" ? KvCodes::kInt8 : KvCodes::kInt4);
     } else if (verb == "decode") {
       const int rows = number();
       bench.decode(rows, number());
@@ -405,7 +433,9 @@ int run(std::span<char* const> arguments) {
     } else if (verb == "prefill") {
       bench.prefill(number());
     } else {
-      fmt::print("usage: operations_bench [w4] [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... [prefill ROWS]...\n");
+      fmt::print(
+          "usage: operations_bench [w4] [kv8 | kv4] [decode ROWS CONTEXT]... [ragged ROWS CONTEXT]... "
+          "[prefill ROWS]...\n");
       return 2;
     }
   }

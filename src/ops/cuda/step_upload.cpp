@@ -33,9 +33,16 @@ struct Counts {
   std::int64_t blocks = 0;
   std::int64_t decode_rows = 0;
   std::int64_t prefill_tiles = 0;
+  std::int64_t prefill_blocks = 0;
 };
 
 bool decodes(const SequenceSlice& slice) { return slice.rows <= kFusedRows; }
+
+/// Blocks of what its last row sees; there may be more.
+std::int32_t context_blocks(const SequenceSlice& slice) {
+  constexpr auto kTokens = static_cast<std::int32_t>(kKvBlockTokens);
+  return (slice.first_position + slice.rows + kTokens - 1) / kTokens;
+}
 
 Counts count(const Batch& batch) {
   Counts counts;
@@ -45,6 +52,7 @@ Counts count(const Batch& batch) {
       counts.decode_rows += slice.rows;
     } else {
       counts.prefill_tiles += (slice.rows + kPrefillRows - 1) / kPrefillRows;
+      counts.prefill_blocks += context_blocks(slice);
     }
   }
   return counts;
@@ -96,13 +104,14 @@ std::int32_t longest_context(const Batch& batch) {
 namespace {
 
 /// Of the lists of the largest batch, generously: a row's token, position and slice; for one that decodes also what
-/// attention is told; blocks.
+/// attention is told; blocks, and where those of prompts are widened to.
 std::int64_t batch_bytes(const StepRoom& room) {
   constexpr std::int64_t kRowBytes = 64;
   constexpr std::int64_t kDecodeRowBytes = 192;
+  constexpr std::int64_t kBlockBytes = 16;
   const std::int64_t rows = std::max(room.rows, room.slices);
   const std::int64_t decode_rows = std::min(rows, room.slices * kFusedRows);
-  return rows * kRowBytes + decode_rows * kDecodeRowBytes + room.blocks * 4 + kLeastBytes;
+  return rows * kRowBytes + decode_rows * kDecodeRowBytes + room.blocks * kBlockBytes + kLeastBytes;
 }
 
 std::int64_t wanted_bytes(const StepRoom& room) {
@@ -134,6 +143,8 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   const std::int64_t decode_at = layout.add<DecodeRow>(decode_count);
   const std::int64_t pieces_at = layout.add<DecodePiece>(piece_room(decode_count));
   const std::int64_t tiles_at = layout.add<PrefillTile>(counts.prefill_tiles);
+  const std::int64_t prefill_blocks_at = layout.add<PrefillBlock>(counts.prefill_blocks);
+  const std::int64_t places_at = layout.add<std::int32_t>(counts.prefill_blocks > 0 ? counts.blocks : 0);
   const std::int64_t blocks_at = layout.add<std::int32_t>(counts.blocks);  // last: its size is no part of the places
   LANNER_ASSIGN_OR_RETURN(std::byte* const host, batch_.open(layout.bytes()));
 
@@ -145,6 +156,8 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   auto* const decode_rows = reinterpret_cast<DecodeRow*>(host + decode_at);
   DecodeRow* decode = decode_rows;
   auto* tile = reinterpret_cast<PrefillTile*>(host + tiles_at);
+  auto* const prefill_blocks = reinterpret_cast<PrefillBlock*>(host + prefill_blocks_at);
+  std::int32_t prefill_block_count = 0;
   std::int32_t* const first_block = ints_at(blocks_at);
   std::int32_t* block = first_block;
   for (std::int32_t index = 0; index < slices; ++index) {
@@ -158,6 +171,10 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
       }
     } else {
       for (std::int32_t row = 0; row < slice.rows; row += kPrefillRows) *tile++ = {index, slice.first_row + row};
+      for (std::int32_t i = 0; i < context_blocks(slice); ++i) {
+        ints_at(places_at)[own_block + i] = prefill_block_count;
+        prefill_blocks[prefill_block_count++] = {index, i};
+      }
     }
     block = std::ranges::copy(slice.blocks, block).out;
   }
@@ -181,6 +198,9 @@ Result<DeviceBatch> StepUpload::batch(const Batch& batch, const StepPlaces& plac
   result.piece_count = piece_room(decode_count);
   result.prefill_tiles = reinterpret_cast<const PrefillTile*>(device + tiles_at);
   result.prefill_count = static_cast<std::int32_t>(counts.prefill_tiles);
+  result.prefill_blocks = reinterpret_cast<const PrefillBlock*>(device + prefill_blocks_at);
+  result.prefill_block_count = prefill_block_count;
+  result.prefill_places = reinterpret_cast<const std::int32_t*>(device + places_at);
   result.max_context = places.max_context;
   return result;
 }

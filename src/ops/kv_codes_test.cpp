@@ -145,8 +145,9 @@ TEST(KvCodes, AreWithinHalfAStepAndThoseOfTheReference) {
 }
 
 /// Keys and values, (rows, kv_heads, head_dim) each, that norm_qkv writes of `rows` tokens from position 60 on, through
-/// a norm of the keys and a rotation.
-Read written_by_norm_qkv(const KvLayout& layout, std::int64_t rotary_dim, std::int32_t rows, std::uint32_t seed) {
+/// a norm of the keys, if it is asked for, and a rotation.
+Read written_by_norm_qkv(const KvLayout& layout, bool normed, std::int64_t rotary_dim, std::int32_t rows,
+                         std::uint32_t seed) {
   Random random(seed);
   Backend& backend = device(1);
   const std::int64_t width = layout.kv_heads * layout.head_dim;
@@ -154,7 +155,7 @@ Read written_by_norm_qkv(const KvLayout& layout, std::int64_t rotary_dim, std::i
       random_linear({.format = WeightFormat::kF32}, {.rows = {width, width, width}, .cols = 32}, random);
   const std::vector<float> x = random.vector(rows * 32);
   const std::vector<float> angles = random.vector(rows * std::max<std::int64_t>(rotary_dim, 1));
-  const HostNorm k_norm = random_norm(NormKind::kRms, false, layout.head_dim, random);
+  const HostNorm k_norm = normed ? random_norm(NormKind::kRms, false, layout.head_dim, random) : HostNorm{};
   constexpr std::int64_t kBlocks = 3;
   const Step step({{60, rows}}, kBlocks, random);
   const TestCache cache(layout, kBlocks);
@@ -183,57 +184,68 @@ Read written_by_norm_qkv(const KvLayout& layout, std::int64_t rotary_dim, std::i
   return read;
 }
 
-TEST(KvCodes, AreOfKeysThatWereNormedAndTurned) {
+class KvCodesOfTurnedKeys : public ::testing::TestWithParam<std::tuple<KvCodes, bool>> {};
+INSTANTIATE_TEST_SUITE_P(CodesNorms, KvCodesOfTurnedKeys,
+                         ::testing::Combine(::testing::Values(KvCodes::kInt8, KvCodes::kInt4), ::testing::Bool()));
+
+TEST_P(KvCodesOfTurnedKeys, AreNearThem) {
+  const auto [codes, normed] = GetParam();
   std::uint32_t seed = 75;
-  for (const KvCodes codes : {KvCodes::kInt8, KvCodes::kInt4}) {
-    for (const std::int64_t head_dim : {48, 64, 128}) {
-      for (const std::int64_t rotary_dim : {std::int64_t{0}, head_dim / 2, head_dim}) {
-        for (const std::int32_t rows : {1, 3, 20, 70}) {
-          SCOPED_TRACE(::testing::Message() << levels_of(codes) << " levels, heads of " << head_dim << ", "
-                                            << rotary_dim << " turned, " << rows << " rows");
-          const KvLayout layout = layout_of(codes, head_dim, 2);
-          KvLayout numbers = layout;
-          numbers.codes = KvCodes::kNone;
-          numbers.dtype = DType::kF32;
-          const Read written = written_by_norm_qkv(numbers, rotary_dim, rows, ++seed);
-          const Read read = written_by_norm_qkv(layout, rotary_dim, rows, seed);
-          expect_near(read.keys, written.keys, layout);
-          expect_near(read.values, written.values, layout);
-          if (::testing::Test::HasFatalFailure()) return;
-        }
+  for (const std::int64_t head_dim : {48, 64, 128, 256}) {
+    for (const std::int64_t rotary_dim : {std::int64_t{0}, head_dim / 2, head_dim}) {
+      for (const std::int32_t rows : {1, 3, 20, 70}) {
+        SCOPED_TRACE(::testing::Message() << levels_of(codes) << " levels, heads of " << head_dim << ", " << rotary_dim
+                                          << " turned, " << rows << (normed ? " rows, normed" : " rows"));
+        const KvLayout layout = layout_of(codes, head_dim, 2);
+        KvLayout numbers = layout;
+        numbers.codes = KvCodes::kNone;
+        numbers.dtype = DType::kF32;
+        const Read written = written_by_norm_qkv(numbers, normed, rotary_dim, rows, ++seed);
+        const Read read = written_by_norm_qkv(layout, normed, rotary_dim, rows, seed);
+        expect_near(read.keys, written.keys, layout);
+        expect_near(read.values, written.values, layout);
+        if (::testing::Test::HasFatalFailure()) return;
       }
     }
   }
 }
 
-TEST(KvCodes, OfWhatIsNoNumberAreNone) {
+/// Keys of which one number is none, and values that all are, of one token of a head.
+void expect_no_numbers(KvCodes codes, std::size_t head_dim, float poison) {
   Random random(74);
+  const auto size = static_cast<std::int64_t>(head_dim);
+  const KvLayout layout = layout_of(codes, size);
+  const std::vector<float> healthy = random.vector(size);
+  std::vector<float> sick = random.vector(size);
+  sick[20] = poison;
+  for (Backend* backend : {&device(1), &reference()}) {
+    const TestCache cache(layout, 1);
+    // Written as they are: a product would spread what is no number over the row.
+    std::vector<float> keys(64 * head_dim);
+    std::vector<float> values(64 * head_dim);
+    HostLinear host;
+    std::vector<float> column = random.vector(size);
+    host.weights = {dense_weight(column.data(), size, 1), dense_weight(sick.data(), size, 1),
+                    dense_weight(healthy.data(), size, 1)};
+    const std::vector<float> x = {1.0F};
+    const Step step({{5, 1}}, 1, random);
+    const Linear linear = host.on(*backend);
+    std::vector<float> q(head_dim);
+    backend->norm_qkv({.x = x.data(), .linear = &linear, .heads = 1, .q = q.data()}, step.batch(), cache.view());
+    backend->read_kv(cache.view(), 0, 0, 0, keys.data(), values.data());
+    for (std::size_t d = 0; d < head_dim; ++d) {
+      EXPECT_FALSE(std::isfinite(keys[5 * head_dim + d]));
+      EXPECT_TRUE(std::isfinite(values[5 * head_dim + d]));
+    }
+  }
+}
+
+TEST(KvCodes, OfWhatIsNoNumberAreNone) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   for (const KvCodes codes : {KvCodes::kInt8, KvCodes::kInt4}) {
-    for (const float poison : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity}) {
-      const KvLayout layout = layout_of(codes, 48);
-      const std::vector<float> healthy = random.vector(48);
-      std::vector<float> sick = random.vector(48);
-      sick[20] = poison;
-      for (Backend* backend : {&device(1), &reference()}) {
-        const TestCache cache(layout, 1);
-        // Written as they are: a product would spread what is no number over the row.
-        std::vector<float> keys(64 * 48);
-        std::vector<float> values(64 * 48);
-        HostLinear host;
-        std::vector<float> column = random.vector(48);
-        host.weights = {dense_weight(column.data(), 48, 1), dense_weight(sick.data(), 48, 1),
-                        dense_weight(healthy.data(), 48, 1)};
-        const std::vector<float> x = {1.0F};
-        const Step step({{5, 1}}, 1, random);
-        const Linear linear = host.on(*backend);
-        std::vector<float> q(48);
-        backend->norm_qkv({.x = x.data(), .linear = &linear, .heads = 1, .q = q.data()}, step.batch(), cache.view());
-        backend->read_kv(cache.view(), 0, 0, 0, keys.data(), values.data());
-        for (std::size_t d = 0; d < 48; ++d) {
-          EXPECT_FALSE(std::isfinite(keys[5 * 48 + d]));
-          EXPECT_TRUE(std::isfinite(values[5 * 48 + d]));
-        }
+    for (const std::size_t head_dim : {48, 64, 128}) {
+      for (const float poison : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity}) {
+        expect_no_numbers(codes, head_dim, poison);
       }
     }
   }

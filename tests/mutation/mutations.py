@@ -175,7 +175,7 @@ CACHE = [
              "(bits + 0x8000U) >> 16U", "NormQkv.*"),
 ]
 
-KV_CODES_TESTS = "KvCodes.*:AttentionOfCodes.*:NotANumber.*"
+KV_CODES_TESTS = "*KvCodes*:AttentionOfCodes.*:NotANumber.*"
 CACHED_CODES = [
     Mutation("kv codes: truncated", KV_CODES, "round(min(max(counted, zero()), set1(kLargest)))",
              "round(sub(min(max(counted, zero()), set1(kLargest)), set1(0.5F)))", KV_CODES_TESTS),

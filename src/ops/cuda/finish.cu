@@ -170,6 +170,7 @@ __device__ __forceinline__ float4 turned(float4 x, float4 y, float4 cosine, floa
 
 /// Heads without a norm that turn whole or not at all: see writes_vectors(). A block takes 2048 columns of a row, each
 /// thread four elements and their partners half a head behind.
+template <bool kCoded>
 __global__ void __launch_bounds__(kThreads) write_head_vectors(const __grid_constant__ QkvFinish args) {
   const HeadsOut& heads = args.heads;
   const std::int64_t row = blockIdx.x;
@@ -208,6 +209,11 @@ __global__ void __launch_bounds__(kThreads) write_head_vectors(const __grid_cons
     return;
   }
   if (place.block == nullptr) return;
+  if constexpr (kCoded) {
+    store_quad_codes(heads.codes, place.block + head * heads.head_bytes, part,
+                     static_cast<int>(place.first_element / heads.head_dim), heads.head_dim, element, x, y);
+    return;
+  }
   const std::int64_t size = heads.dtype == DType::kF32 ? 4 : 2;
   const std::int64_t at = place.first_element + (part == 2 ? kKvBlockTokens * heads.head_dim : 0) + element;
   std::byte* cached = place.block + head * heads.head_bytes + at * size;
@@ -309,9 +315,9 @@ dim3 grid_for(std::int64_t rows, std::int64_t width) {
 /// Whether write_head_vectors() can write these heads.
 bool writes_vectors(const QkvFinish& args) {
   const HeadsOut& heads = args.heads;
-  return heads.codes == KvCodes::kNone && args.q_norm.gain == nullptr && args.k_norm.gain == nullptr &&
-         heads.head_dim % 8 == 0 && (heads.rotary_dim == 0 || heads.rotary_dim == heads.head_dim) &&
-         args.product.stride % 4 == 0;
+  if (heads.codes != KvCodes::kNone && !quads_are_in_warp(heads.head_dim)) return false;
+  return args.q_norm.gain == nullptr && args.k_norm.gain == nullptr && heads.head_dim % 8 == 0 &&
+         (heads.rotary_dim == 0 || heads.rotary_dim == heads.head_dim) && args.product.stride % 4 == 0;
 }
 
 }  // namespace
@@ -324,7 +330,8 @@ cudaError_t finish_qkv(const KernelContext& context, const Product& product, std
   if (writes_vectors(args)) {
     const std::int64_t quads = args.product.width / 8;
     const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(ceil_div(quads, kThreads)));
-    return launch(context, write_head_vectors, grid, kThreads, 0, args);
+    const auto write = heads.codes == KvCodes::kNone ? write_head_vectors<false> : write_head_vectors<true>;
+    return launch(context, write, grid, kThreads, 0, args);
   }
   const std::int64_t warps = rows * (heads.heads + 2 * heads.kv_heads);
   return launch(context, write_heads, dim3(static_cast<unsigned>(ceil_div(warps * kWarp, kThreads))), kThreads,

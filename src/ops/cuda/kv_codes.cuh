@@ -101,6 +101,29 @@ __device__ __forceinline__ const std::uint32_t* code_pair_place(const std::byte*
   return reinterpret_cast<const std::uint32_t*>(head + static_cast<std::int64_t>(kKvRows) * row_bytes) + row;
 }
 
+/// Where a token's key (part 1) or value (part 2) lies among the rows of a head.
+__device__ __forceinline__ int code_row(int part, int slot) {
+  return part == 2 ? slot + static_cast<int>(kKvBlockTokens) : slot;
+}
+
+/// How the numbers of a row are counted.
+struct CodeSteps {
+  std::uint32_t pair;  // scale and min, as they are kept
+  float levels;
+
+  __device__ __forceinline__ CodeSteps(KvCodes codes, float smallest, float largest, bool finite)
+      : levels(codes == KvCodes::kInt8 ? 255.0F : 15.0F) {
+    const float step = finite ? __fdiv_rn(__fsub_rn(largest, smallest), levels) : NAN;
+    const __half2 kept = __floats2half2_rn(step, smallest);
+    pair = *reinterpret_cast<const std::uint32_t*>(&kept);
+  }
+  __device__ __forceinline__ std::uint32_t code(float x) const {
+    const float2 kept = widen_word<__half>(pair);
+    const float count = kept.x > 0 ? rintf(__fdiv_rn(__fsub_rn(x, kept.y), kept.x)) : 0.0F;
+    return static_cast<std::uint32_t>(fminf(fmaxf(count, 0.0F), levels));
+  }
+};
+
 /// Writes a key (part 1) or value (part 2) of one token in codes. A warp does it together; x (head_dim), a multiple of
 /// 8, is the warp's own shared memory.
 __device__ __forceinline__ void store_codes(KvCodes codes, std::byte* head, int part, int slot, int head_dim,
@@ -116,22 +139,14 @@ __device__ __forceinline__ void store_codes(KvCodes codes, std::byte* head, int 
   }
   smallest = -warp_max(-smallest);
   largest = warp_max(largest);
-  finite = __all_sync(kAllLanes, finite);
-  const float levels = codes == KvCodes::kInt8 ? 255.0F : 15.0F;
-  const float step = finite ? __fdiv_rn(__fsub_rn(largest, smallest), levels) : NAN;
-  const __half2 pair = __floats2half2_rn(step, smallest);
-  const float scale = __low2float(pair);
-  const float min = __high2float(pair);
-  const int row = part == 2 ? slot + static_cast<int>(kKvBlockTokens) : slot;
+  const CodeSteps steps(codes, smallest, largest, __all_sync(kAllLanes, finite));
+  const int row = code_row(part, slot);
   const int row_bytes = code_bytes(codes, head_dim);
   std::byte* place = head + row * row_bytes;
   for (int i = lane; i < head_dim / 8; i += kWarp) {
     std::uint32_t code[8];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const float count = scale > 0 ? rintf(__fdiv_rn(__fsub_rn(x[i * 8 + j], min), scale)) : 0.0F;
-      code[j] = static_cast<std::uint32_t>(fminf(fmaxf(count, 0.0F), levels));
-    }
+    for (int j = 0; j < 8; ++j) code[j] = steps.code(x[i * 8 + j]);
     if (codes == KvCodes::kInt8) {
       *reinterpret_cast<uint2*>(place + i * 8) = make_uint2(code[0] | code[1] << 8 | code[2] << 16 | code[3] << 24,
                                                             code[4] | code[5] << 8 | code[6] << 16 | code[7] << 24);
@@ -142,9 +157,57 @@ __device__ __forceinline__ void store_codes(KvCodes codes, std::byte* head, int 
       *reinterpret_cast<std::uint32_t*>(place + i * 4) = word;
     }
   }
-  if (lane == 0) {
-    *const_cast<std::uint32_t*>(code_pair_place(head, row, row_bytes)) = *reinterpret_cast<const std::uint32_t*>(&pair);
+  if (lane == 0) *const_cast<std::uint32_t*>(code_pair_place(head, row, row_bytes)) = steps.pair;
+}
+
+/// Four codes of elements from a multiple of four on: of 8 bits their word, of 4 bits what they are of it.
+__device__ __forceinline__ std::uint32_t four_codes(KvCodes codes, const CodeSteps& steps, int element, float4 v) {
+  const std::uint32_t code[4] = {steps.code(v.x), steps.code(v.y), steps.code(v.z), steps.code(v.w)};
+  if (codes == KvCodes::kInt8) return code[0] | code[1] << 8 | code[2] << 16 | code[3] << 24;
+  const std::uint32_t first = code[0] | code[1] << 16 | code[2] << 4 | code[3] << 20;  // as nibble_place() has it
+  return element % 8 == 0 ? first : first << 8;
+}
+
+__device__ __forceinline__ float smallest_of(float4 v) { return fminf(fminf(v.x, v.y), fminf(v.z, v.w)); }
+__device__ __forceinline__ float largest_of(float4 v) { return fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)); }
+__device__ __forceinline__ bool all_finite(float4 v) {
+  return fabsf(v.x) < INFINITY && fabsf(v.y) < INFINITY && fabsf(v.z) < INFINITY && fabsf(v.w) < INFINITY;
+}
+
+/// Whether store_quad_codes() can write heads of that size: neighbouring lanes of one warp hold one.
+constexpr bool quads_are_in_warp(std::int64_t head_dim) { return head_dim == 64 || head_dim == 128 || head_dim == 256; }
+
+/// What store_codes() writes, of numbers that head_dim / 8 neighbouring lanes hold, from a multiple of that on: x four
+/// of the first half, from `element` on, y their partners half a head behind; the next lane the next ones. They do it
+/// together.
+__device__ __forceinline__ void store_quad_codes(KvCodes codes, std::byte* head, int part, int slot, int head_dim,
+                                                 int element, float4 x, float4 y) {
+  const int lanes = head_dim / 8;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const unsigned own_lanes = kAllLanes >> (kWarp - lanes) << (lane / lanes * lanes);
+  float smallest = fminf(smallest_of(x), smallest_of(y));
+  float largest = all_finite(x) && all_finite(y) ? fmaxf(largest_of(x), largest_of(y)) : INFINITY;
+  for (int offset = lanes / 2; offset > 0; offset /= 2) {
+    smallest = fminf(smallest, __shfl_xor_sync(own_lanes, smallest, offset));
+    largest = fmaxf(largest, __shfl_xor_sync(own_lanes, largest, offset));
   }
+  const CodeSteps steps(codes, smallest, largest, largest < INFINITY);
+  const int row = code_row(part, slot);
+  const int row_bytes = code_bytes(codes, head_dim);
+  std::byte* place = head + row * row_bytes;
+  std::uint32_t first = four_codes(codes, steps, element, x);
+  std::uint32_t second = four_codes(codes, steps, element, y);
+  if (codes == KvCodes::kInt8) {
+    *reinterpret_cast<std::uint32_t*>(place + element) = first;
+    *reinterpret_cast<std::uint32_t*>(place + element + head_dim / 2) = second;
+  } else {  // two lanes have a word of each half: one writes the first, the other the second
+    first |= __shfl_xor_sync(own_lanes, first, 1);
+    second |= __shfl_xor_sync(own_lanes, second, 1);
+    const bool is_first = element % 8 == 0;
+    const int of_word = is_first ? element : element - 4 + head_dim / 2;
+    *reinterpret_cast<std::uint32_t*>(place + of_word / 2) = is_first ? first : second;
+  }
+  if (element == 0) *const_cast<std::uint32_t*>(code_pair_place(head, row, row_bytes)) = steps.pair;
 }
 
 }  // namespace lanner::ops::cuda

@@ -255,12 +255,15 @@ std::int32_t choose_batch_size(const EngineOptions& options, const ChosenDevice&
   return kOtherwise;
 }
 
-/// Prompt tokens of a step: as many as the options name, or as the device likes.
+/// Prompt tokens of a step: as many as the options name, or as the device likes; but who leaves the KV cache little
+/// wants a small program, not one whose steps take more than the cache.
 std::int64_t choose_prefill_tokens(const EngineOptions& options, const model::Decoder& decoder,
                                    const ChosenDevice& device) {
   if (options.max_prefill_token_num) return *options.max_prefill_token_num;
   if (!device.cuda) return kCpuPrefillTokens;
-  const std::int64_t most = device.backend->available_bytes() / kWorkspaceShare;
+  const std::int64_t left = device.backend->available_bytes();
+  const std::int64_t most = std::min(
+      left / kWorkspaceShare, static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count));
   std::int64_t tokens = kCudaPrefillTokens;
   while (tokens > kCpuPrefillTokens &&
          decoder.workspace_bytes(step_limits(options, limits_of(options, tokens))) > most) {

@@ -12,6 +12,7 @@
 #include "core/check.h"
 #include "core/float16.h"
 #include "ops/cuda/cuda_error.h"
+#include "ops/cuda/panel_linear.h"
 #include "ops/cuda/widen.h"
 
 namespace lanner::ops::cuda {
@@ -193,11 +194,11 @@ void fill_panel_scales(const WeightSource& source, ScaleFormat format, std::int6
   }
 }
 
-/// Whether the weight can lie in panels: see kernels.h.
-bool suits_panels(const WeightSource& source, const ScaleKind& scales) {
+/// Whether the weight can lie in panels: see kernels.h, and panels_fit().
+bool suits_panels(const WeightSource& source, const ScaleKind& scales, const KernelContext& context) {
   const bool whole = source.rows % kPanelHeight == 0 && source.cols % kPanelColumns == 0;
   const bool doubled = std::has_single_bit(static_cast<std::uint64_t>(source.group)) || source.group == source.cols;
-  return source.format == WeightFormat::kInt4 && whole && doubled &&
+  return source.format == WeightFormat::kInt4 && whole && doubled && panels_fit(context, source.cols, source.group) &&
          (scales.format == ScaleFormat::kHalf || (scales.format == ScaleFormat::kHalfZero && scales.whole_zeros));
 }
 
@@ -311,7 +312,7 @@ Result<std::shared_ptr<const PackedWeight>> pack_weight(const WeightSource& sour
     view.group = static_cast<std::int32_t>(source.group);
     const ScaleKind kind = scale_kind(source);
     view.scale_format = kind.format;
-    view.panels = options.panels && suits_panels(source, kind);
+    view.panels = options.panels && suits_panels(source, kind, packer.context);
     LANNER_RETURN_IF_ERROR(copy_codes(source, view, packer.staging, data));
     LANNER_RETURN_IF_ERROR(copy_scales(source, view, packer.staging, scales));
     if (options.copies) LANNER_RETURN_IF_ERROR(add_copy(source, view, packer, copy));

@@ -264,8 +264,13 @@ std::int64_t panel_bytes(std::int64_t cols, std::int64_t slots, std::int64_t pai
          Shape::kRows * static_cast<std::int64_t>(sizeof(CachePlace));
 }
 
-/// Bytes of pairs that a tile has at most.
-inline constexpr std::int64_t kMostPairsBytes = 4 * kPairsBytes;
+/// Bytes of the pairs that belong to a tile of a panel.
+inline std::int64_t pairs_bytes_of(std::int64_t group) {
+  return kPairsBytes * std::max<std::int64_t>(1, kPanelColumns / group);
+}
+
+/// Shared memory that a block may ask for.
+inline std::int64_t panel_room(const KernelContext& context) { return context.shared_bytes - 1024; }
 
 /// Cuts the tasks: as many teams as keep the multiprocessors evenly busy, rather more of them than turns.
 template <typename Shape>
@@ -318,13 +323,14 @@ cudaError_t run_panel_rows(const KernelContext& context, const PanelWork& work) 
   return launch_panels<kZeros, kWhole, PanelShape<kKind, 8>>(context, work);
 }
 
-/// How many rows have room in shared memory.
+/// How many rows have room in shared memory; one always has: see panels_fit().
 template <PanelKind kKind>
-std::int32_t rows_at_once(const KernelContext& context, std::int64_t cols) {
-  const std::int64_t room = context.shared_bytes - 1024;
-  if (panel_bytes<PanelShape<kKind, 8>>(cols, kSlots, kMostPairsBytes) <= room) return 8;
-  if (panel_bytes<PanelShape<kKind, 4>>(cols, kSlots, kMostPairsBytes) <= room) return 4;
-  return panel_bytes<PanelShape<kKind, 2>>(cols, kSlots, kMostPairsBytes) <= room ? 2 : 1;
+std::int32_t rows_at_once(const KernelContext& context, const PanelWork& work) {
+  const std::int64_t room = panel_room(context);
+  const std::int64_t cols = work.linear.cols;
+  if (panel_bytes<PanelShape<kKind, 8>>(cols, kSlots, work.pairs_bytes) <= room) return 8;
+  if (panel_bytes<PanelShape<kKind, 4>>(cols, kSlots, work.pairs_bytes) <= room) return 4;
+  return panel_bytes<PanelShape<kKind, 2>>(cols, kSlots, work.pairs_bytes) <= room ? 2 : 1;
 }
 
 /// In as many launches as the input's room in shared memory asks for.
@@ -333,7 +339,7 @@ cudaError_t run_panels_of_kind(const KernelContext& context, PanelWork work) {
   FusedLinear& linear = work.linear;
   const FusedLinear whole = linear;
   const std::uint16_t* input = work.input;
-  const std::int32_t most = rows_at_once<kKind>(context, linear.cols);
+  const std::int32_t most = rows_at_once<kKind>(context, work);
   for (std::int32_t first = 0; first < whole.rows; first += most) {
     linear.rows = std::min(most, whole.rows - first);
     linear.first_row = whole.first_row + first;
@@ -363,7 +369,7 @@ cudaError_t run_panels_of(const KernelContext& context, const PanelLinear& args)
   for (std::int32_t shift = 0; work.groups > 1 && shift < 31; ++shift) {
     if (linear.group == 32 << shift) work.group_shift = shift;
   }
-  work.pairs_bytes = kPairsBytes * std::max(1, static_cast<std::int32_t>(kPanelColumns) / linear.group);
+  work.pairs_bytes = static_cast<std::int32_t>(pairs_bytes_of(linear.group));
   if (linear.finish == Finish::kGate) return run_panels_of_kind<kZeros, PanelKind::kGated>(context, work);
   if (linear.finish != Finish::kQkv) return run_panels_of_kind<kZeros, PanelKind::kAlone>(context, work);
   work.head_tasks = linear.heads.head_dim / 2 / static_cast<std::int32_t>(kPanelHeight);

@@ -16,6 +16,8 @@ struct PanelLinear {
 inline constexpr std::int64_t kMostTurnedTasks = 2048;  // of a part
 /// Whether kQkv's pairs lie in panels of their own, sixteen side by side; else the product has to be stored.
 bool panels_turn_heads(const HeadsOut& heads);
+/// Whether the kernels have room in shared memory for one row of so many columns beside weights in such groups.
+bool panels_fit(const KernelContext& context, std::int64_t cols, std::int64_t group);
 /// Whether the kernels norm linear.x themselves: the gain of an RMS norm, and no order.
 bool panels_take_input(const FusedLinear& linear);
 cudaError_t run_panel_linear(const KernelContext& context, const PanelLinear& args);

@@ -91,8 +91,8 @@ std::string type_name(const ops::KvLayout& layout) {
   return std::string(dtype_name(layout.dtype));
 }
 
-std::int64_t weight_elements(const model::DecoderSpec& spec) {
-  std::int64_t elements = spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
+std::int64_t layer_elements(const model::DecoderSpec& spec) {
+  std::int64_t elements = 0;
   for (const model::LayerSpec& layer : spec.layers) {
     for (const auto* p : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
       elements += p->rows * p->cols;
@@ -101,23 +101,30 @@ std::int64_t weight_elements(const model::DecoderSpec& spec) {
   return elements;
 }
 
+std::int64_t weight_elements(const model::DecoderSpec& spec) {
+  return layer_elements(spec) + spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
+}
+
 /// Whether weights of few bits get copies: decided before the first of them is packed, by what all weights would take
-/// at most. Copies that were asked for and do not fit are an error: they would take the room of weights.
+/// at most. Copies that were asked for and do not fit are an error, since they would take the room of weights: those of
+/// the layers, which alone are quantized for sure, in a checkpoint that is smaller than all weights in 16 bits.
 Result<bool> wants_copies(const EngineOptions& options, const model::Checkpoint& checkpoint,
                           const model::DecoderSpec& spec) {
   constexpr std::int64_t kCacheShare = 4;
-  const std::int64_t copies = weight_elements(spec) * 2;
-  if (options.w4_prefill_copy == WeightCopy::kOff || checkpoint.tensor_bytes() >= copies) return false;
+  const bool useless = options.deterministic || options.dtype == ComputeType::kFloat32;
+  if (options.w4_prefill_copy == WeightCopy::kOff || useless) return false;
+  const std::int64_t most = weight_elements(spec) * 2;
   const std::int64_t left = std::max<std::int64_t>(0, ops::cuda_free_bytes(0) - checkpoint.tensor_bytes());
   if (options.w4_prefill_copy == WeightCopy::kOn) {
-    if (copies <= left) return true;
+    const std::int64_t copies = layer_elements(spec) * 2;
+    if (copies <= left || checkpoint.tensor_bytes() >= most) return true;
     return resource_exhausted(
-        fmt::format("{}: its weights once more in fp16 (--w4-prefill-copy on) need up to {}, but {} are free beside "
+        fmt::format("{}: its weights once more in fp16 (--w4-prefill-copy on) need {}, but {} are free beside "
                     "them; auto takes copies only where there is room",
                     checkpoint.path(), mebibytes(copies), mebibytes(left)));
   }
   const auto cache = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
-  return copies <= cache / kCacheShare;
+  return most <= cache / kCacheShare;
 }
 
 struct ChosenDevice {
@@ -255,8 +262,8 @@ std::int32_t choose_batch_size(const EngineOptions& options, const ChosenDevice&
   return kOtherwise;
 }
 
-/// Prompt tokens of a step: as many as the options name, or as the device likes; but who leaves the KV cache little
-/// wants a small program, not one whose steps take more than the cache.
+/// Prompt tokens of a step: as many as the options name, or as the device likes; but who leaves the KV cache less
+/// than an eighth wants a small program, not one whose steps take more than the cache.
 std::int64_t choose_prefill_tokens(const EngineOptions& options, const model::Decoder& decoder,
                                    const ChosenDevice& device) {
   if (options.max_prefill_token_num) return *options.max_prefill_token_num;

@@ -113,6 +113,17 @@ TEST(LinearAdd, OfWholePanelsIsNearTheReference) {
     check_linear_add(kinds_of_panels()[2], {.rows = {9024}, .cols = 256}, rows, 2, random);
     check_linear_add(kinds_of_panels()[5], {.rows = {32}, .cols = 9216, .norm = true}, rows, 2, random);
     check_linear_add(kinds_of_panels()[4], {.rows = {16}, .cols = 9216}, rows, 2, random);
+    // So many panels that on an NVIDIA H200 blocks without one help out, and that two and four share a block.
+    for (const std::int64_t panels : {120, 200, 500}) {
+      for (const std::int64_t cols : {128, 2304}) {
+        check_linear_add(kinds_of_panels()[cols == 128 ? 5 : 2],
+                         {.rows = {panels * 16}, .cols = cols, .norm = panels == 200}, rows, 2, random);
+      }
+    }
+    for (const std::int64_t group : {256, 768}) {
+      const WeightKind wide{.format = WeightFormat::kInt4, .group = group, .offsets = true, .zero_points = true};
+      check_linear_add(wide, {.rows = {48}, .cols = 768}, rows, 2, random);
+    }
   }
   ASSERT_TRUE(device(2).reserve({.rows = kScratchRows, .max_cols = kScratchCols}).ok());
 }

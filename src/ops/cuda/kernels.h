@@ -20,7 +20,7 @@
 // them as the left side of mma.m16n8k16. A panel is 16 rows, a tile of it 128 columns, 1024 bytes: of a tile's columns
 // 8w to 8w+7 row r has its word at (r / 8) * 512 + (r % 8 * 4 + w % 4) * 16 + w / 4 * 4, so that a lane's 16 bytes are
 // eight columns of each 32. Scales: kHalf, or kHalfZero with whole zeros of 0 to 63; for each panel and group the pairs
-// of its 16 rows. `rows` is a multiple of 16, `cols` of 128, `group` a power of two or all of a row.
+// of its 16 rows. `rows` is a multiple of 16, `cols` of 128, `group` a power of two from 32 on, or all of a row.
 //
 // Scales of any other quantized weight: one pair for each row and group, (rows, cols / group), row major, without gaps:
 //     ScaleFormat::kFloat      float2 (scale, offset):  w = scale * code + offset

@@ -97,7 +97,7 @@ void fill_int8_row(const WeightSource& source, std::int64_t row, std::byte* out)
 }
 
 /// Eight codes as a word.
-std::uint32_t int4_word(const std::uint8_t* codes) {
+std::uint32_t pack_codes(const std::uint8_t* codes) {
   std::uint32_t word = 0;
   for (int i = 0; i < 8; ++i) word |= std::uint32_t{codes[i]} << (4 * int4_nibble(i));
   return word;
@@ -106,7 +106,7 @@ std::uint32_t int4_word(const std::uint8_t* codes) {
 void fill_int4_row(const WeightSource& source, std::int64_t row, std::byte* out) {
   const std::uint8_t* codes = source.codes.data() + row * source.cols;
   for (std::int64_t first = 0; first < source.cols; first += 8) {
-    const std::uint32_t word = int4_word(codes + first);
+    const std::uint32_t word = pack_codes(codes + first);
     std::memcpy(out + first / 2, &word, sizeof(word));
   }
   std::memset(out + source.cols / 2, 0, static_cast<std::size_t>(aligned(source.cols / 2) - source.cols / 2));
@@ -117,7 +117,7 @@ void fill_int4_panel(const WeightSource& source, std::int64_t panel, std::byte* 
   for (std::int64_t row = 0; row < kPanelHeight; ++row) {
     const std::uint8_t* codes = source.codes.data() + (panel * kPanelHeight + row) * source.cols;
     for (std::int64_t col = 0; col < source.cols; col += 8) {
-      const std::uint32_t word = int4_word(codes + col);
+      const std::uint32_t word = pack_codes(codes + col);
       std::memcpy(out + panel_word(source.cols, row, col), &word, sizeof(word));
     }
   }

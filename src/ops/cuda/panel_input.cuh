@@ -1,6 +1,6 @@
 #pragma once
 // The input of the kernels of panel_linear.cuh, brought into shared memory in fp16, as handed over or normed, beside
-// the sums of its columns: of 128 where a group of the weights has as many, else of 32. kWhole says which.
+// the sums of its columns: of 128 where a group of the weights has as many or more, else of 32. kWhole says which.
 
 #include "ops/cuda/fused_input.cuh"
 #include "ops/cuda/panel_work.cuh"

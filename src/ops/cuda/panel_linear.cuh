@@ -24,9 +24,11 @@
 //
 // Order of summation of one output: that of the tensor core within 16 columns, the products of a group's 32 or 128
 // columns ascending in two sums, the groups of a warp, then the warps of a team. It follows from the shape of the
-// weights and the number of multiprocessors alone.
+// weights, the number of multiprocessors, and whether x has more than two rows. An infinity in x gives NaN: it is less
+// itself, by the sum of x.
 
 #include <algorithm>
+#include <bit>
 
 #include "ops/cuda/panel_input.cuh"
 #include "ops/cuda/panel_linear.h"
@@ -34,7 +36,8 @@
 
 namespace lanner::ops::cuda {
 
-/// Adds the sums of codes times x of 32 or 128 columns, each of them in two parts, to those of weights.
+/// Adds what 32 or 128 columns gave to the results. first, second: sums of code * x * 2^-24 and of code * x * 2^-20, of
+/// different columns; they are scaled, and lose the zero times the sum of x. pairs, sums: the group's.
 template <bool kZeros, int kRows>
 __device__ __forceinline__ void add_group(const float (&first)[4], const float (&second)[4], const std::uint32_t* pairs,
                                           const float* sums, float (&result)[4]) {
@@ -145,7 +148,7 @@ struct PairPlace {
 template <typename Shape>
 __device__ __forceinline__ float2 load_ahead_of(const PanelWork& work, int task, const PairPlace<Shape>& own) {
   const FusedLinear& args = work.linear;
-  if (own.row >= args.rows || Shape::kKind == PanelKind::kGated) return {0, 0};
+  if (own.row >= args.rows || Shape::kKind == PanelKind::kGated || TaskCursor::is_shadow(work)) return {0, 0};
   const TaskPlace<Shape> place(work, task);
   if constexpr (Shape::kKind == PanelKind::kTurned) {
     return load_turn(args.heads, args.first_row + own.row, args.parts[place.part[0]].index, place.element + own.pair);
@@ -175,20 +178,49 @@ __device__ __forceinline__ void finish_panel_pair(const PanelWork& work, int tas
     const std::int64_t at = own.row * args.out_stride + first.first_output + rows.row[0];
     if constexpr (Shape::kKind == PanelKind::kGated) {
       store_operand(args.out_format, args.out, at, gated(args.gate, a) * b);
-    } else {  // kGateAlone
+    } else {  // kGateAlone: of one panel no other finish writes 16 bits
       store_operand_pair(args.out_format, args.out, at, gated(args.gate, a), gated(args.gate, b));
     }
   }
 }
 
+/// Leaves a warp's results of a task for its team.
+template <typename Shape>
+__device__ __forceinline__ void leave_partials(const float (&sum)[Shape::kPanels][4], float* partials) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int column = lane % 4 * 2;
+#pragma unroll
+  for (int p = 0; p < Shape::kPanels; ++p) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int height = p * static_cast<int>(kPanelHeight) + i / 2 * 8 + lane / 4;
+      if (column + i % 2 < Shape::kRows) partials[height * Shape::kRows + column + i % 2] = sum[p][i];
+    }
+  }
+}
+
+/// The products of a pair, of what the warps of the team left from `of_team` on.
+template <typename Shape>
+__device__ __forceinline__ float2 sum_of_team(const PanelWork& work, const PairPlace<Shape>& own,
+                                              const float* of_team) {
+  const int above = Shape::kIsAlone ? 2 * own.pair : own.pair;
+  const int below = Shape::kIsAlone ? 2 * own.pair + 1 : own.pair + static_cast<int>(kPanelHeight);
+  of_team += own.row;
+  float2 sum = {0, 0};
+#pragma unroll 4
+  for (int warp = 0; warp < 1 << work.team_shift; ++warp, of_team += Shape::kSums) {
+    sum.x += of_team[above * Shape::kRows];
+    sum.y += of_team[below * Shape::kRows];
+  }
+  return sum;
+}
+
 template <bool kZeros, bool kWhole, typename Shape>
 __global__ void __launch_bounds__(kPanelThreads, 2) panel_linear(const __grid_constant__ PanelWork work) {
-  constexpr int kRows = Shape::kRows;
   extern __shared__ __align__(128) std::byte shared[];
   const FusedLinear& args = work.linear;
   const PanelRoom<Shape> room(shared, work);
   const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarp;
   PanelStream<Shape> stream(work, room);
 #pragma unroll 1
   for (int slot = 0; slot < kSlots; ++slot) stream.ask(slot);
@@ -227,28 +259,13 @@ __global__ void __launch_bounds__(kPanelThreads, 2) panel_linear(const __grid_co
       slot = slot + 1 == kSlots ? 0 : slot + 1;
     }
     float* partials = room.partials + (turn * kPanelWarps + TaskCursor::warp()) * Shape::kSums;
-    const int column = lane % 4 * 2;
-#pragma unroll
-    for (int p = 0; p < Shape::kPanels; ++p) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int height = p * static_cast<int>(kPanelHeight) + i / 2 * 8 + lane / 4;
-        if (column + i % 2 < kRows) partials[height * kRows + column + i % 2] = sum[p][i];
-      }
-    }
+    leave_partials<Shape>(sum, partials);
+    __syncwarp();  // the barrier is of whole warps
     named_barrier(1 + TaskCursor::team(work), team_threads);
-    if (own.row >= args.rows || TaskCursor::is_shadow(work)) continue;
-    const int above = Shape::kIsAlone ? 2 * own.pair : own.pair;
-    const int below = Shape::kIsAlone ? 2 * own.pair + 1 : own.pair + static_cast<int>(kPanelHeight);
-    const float* of_team = partials - TaskCursor::team_warp(work) * Shape::kSums + own.row;
-    float a = 0;
-    float b = 0;
-#pragma unroll 4
-    for (int warp = 0; warp < 1 << work.team_shift; ++warp, of_team += Shape::kSums) {
-      a += of_team[above * kRows];
-      b += of_team[below * kRows];
+    if (own.row < args.rows && !TaskCursor::is_shadow(work)) {
+      const float2 pair = sum_of_team<Shape>(work, own, partials - TaskCursor::team_warp(work) * Shape::kSums);
+      finish_panel_pair(work, cursor.task, room.places, own, pair.x, pair.y, ahead);
     }
-    finish_panel_pair(work, cursor.task, room.places, own, a, b, ahead);
   }
 }
 
@@ -269,15 +286,23 @@ inline std::int64_t pairs_bytes_of(std::int64_t group) {
   return kPairsBytes * std::max<std::int64_t>(1, kPanelColumns / group);
 }
 
-/// Shared memory that a block may ask for.
+/// Shared memory that a block may ask for, a margin aside.
 inline std::int64_t panel_room(const KernelContext& context) { return context.shared_bytes - 1024; }
 
-/// Cuts the tasks: as many teams as keep the multiprocessors evenly busy, rather more of them than turns.
+/// One block for each multiprocessor where there are nearly as many tasks: where one were left without, the blocks of
+/// the next kernel, which come while these are here, would crowd on it and end later than all others.
+inline std::int64_t blocks_of(const KernelContext& context, std::int64_t tasks) {
+  const std::int64_t all = context.multiprocessors;
+  return tasks * 8 >= all * 7 ? all : tasks;
+}
+
+/// Cuts the tasks for so many blocks: as many teams as keep them evenly busy, rather more of them than turns. A ring
+/// has one slot only where no warp has a second step.
 template <typename Shape>
-void cut_tasks(const KernelContext& context, PanelWork* work) {
+void cut_tasks(std::int64_t blocks, PanelWork* work) {
   std::int64_t least = 0;
   for (std::int64_t teams = 1; teams <= kMostTeams; teams *= 2) {
-    const std::int64_t turns = ceil_div(work->tasks, teams * context.multiprocessors);
+    const std::int64_t turns = ceil_div(work->tasks, teams * blocks);
     if (teams > 1 && turns * teams > least) continue;
     least = turns * teams;
     work->team_shift = teams == 1 ? 4 : teams == 2 ? 3 : 2;
@@ -286,29 +311,23 @@ void cut_tasks(const KernelContext& context, PanelWork* work) {
   }
 }
 
-/// One for each multiprocessor where there are nearly as many tasks: where one were left without, the blocks of the
-/// next kernel, which come while these are here, would crowd on it and end later than all others.
-inline std::int64_t blocks_of(const KernelContext& context, std::int64_t tasks) {
-  const std::int64_t all = context.multiprocessors;
-  return tasks * 8 >= all * 7 ? all : tasks;
-}
-
-/// Shared memory is asked for so that a multiprocessor takes one block of a kernel and one of the next, but not two of
-/// the same: of two neighbours in a layer, attention among them, one asks for a little more than half and the other for
-/// a little less.
+/// Shared memory is asked for so that a multiprocessor takes one block of a kernel and one of the next. Of two
+/// neighbours in a layer, attention among them, one asks for a little more than half and the other for a little less:
+/// two of kAlone never meet, and to two of the others the scheduler prefers one on each multiprocessor.
 template <typename Shape>
 std::int64_t bytes_asked(const KernelContext& context, std::int64_t needed) {
   if (!context.dependent_launch) return needed;
   constexpr std::int64_t kReserved = 1024;  // by the system, of each block
+  constexpr std::int64_t kLittle = 1024;
   const std::int64_t half = (context.shared_bytes + kReserved) / 2 - kReserved;
-  return std::max(needed, Shape::kIsAlone ? half + kReserved : half - kReserved);
+  return std::max(needed, Shape::kIsAlone ? half + kLittle : half - kLittle);
 }
 
 template <bool kZeros, bool kWhole, typename Shape>
 cudaError_t launch_panels(const KernelContext& context, PanelWork work) {
   work.tasks = work.linear.pairs / Shape::kPairs;
-  cut_tasks<Shape>(context, &work);
   const std::int64_t blocks = blocks_of(context, work.tasks);
+  cut_tasks<Shape>(blocks, &work);
   const std::int64_t bytes =
       bytes_asked<Shape>(context, panel_bytes<Shape>(work.linear.cols, work.slots, work.pairs_bytes));
   return launch(context, panel_linear<kZeros, kWhole, Shape>, dim3(static_cast<unsigned>(blocks)), kPanelThreads,
@@ -365,10 +384,7 @@ cudaError_t run_panels_of(const KernelContext& context, const PanelLinear& args)
   work.inverse_cols = 1.0F / static_cast<float>(linear.cols);
   work.tiles = linear.cols / static_cast<std::int32_t>(kPanelColumns);
   work.groups = linear.cols / linear.group;
-  work.group_shift = 31;
-  for (std::int32_t shift = 0; work.groups > 1 && shift < 31; ++shift) {
-    if (linear.group == 32 << shift) work.group_shift = shift;
-  }
+  work.group_shift = work.groups == 1 ? 31 : std::countr_zero(static_cast<std::uint32_t>(linear.group / 32));
   work.pairs_bytes = static_cast<std::int32_t>(pairs_bytes_of(linear.group));
   if (linear.finish == Finish::kGate) return run_panels_of_kind<kZeros, PanelKind::kGated>(context, work);
   if (linear.finish != Finish::kQkv) return run_panels_of_kind<kZeros, PanelKind::kAlone>(context, work);

@@ -161,7 +161,7 @@ struct TaskCursor {
 
 // --- the stream of weights
 
-/// A warp's ring, and what it asks for next.
+/// A warp's ring, and what it asks for next: exactly the steps that the kernel's own cursor takes, some slots ahead.
 template <typename Shape>
 struct PanelStream {
   const PanelWork& work;

@@ -105,6 +105,11 @@ std::int64_t weight_elements(const model::DecoderSpec& spec) {
   return layer_elements(spec) + spec.vocab * spec.hidden * (spec.head == spec.embedding ? 1 : 2);
 }
 
+/// Of the bytes that are left, those that the KV cache may take.
+std::int64_t cache_share(const EngineOptions& options, std::int64_t left) {
+  return static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
+}
+
 /// Whether weights of few bits get copies: decided before the first of them is packed, by what all weights would take
 /// at most. Copies that were asked for and do not fit are an error, since they would take the room of weights: those of
 /// the layers, which alone are quantized for sure, in a checkpoint that is smaller than all weights in 16 bits.
@@ -123,8 +128,7 @@ Result<bool> wants_copies(const EngineOptions& options, const model::Checkpoint&
                     "them; auto takes copies only where there is room",
                     checkpoint.path(), mebibytes(copies), mebibytes(left)));
   }
-  const auto cache = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
-  return most <= cache / kCacheShare;
+  return most <= cache_share(options, left) / kCacheShare;
 }
 
 struct ChosenDevice {
@@ -209,7 +213,7 @@ Result<MemoryPlan> plan_memory(const model::Decoder& decoder, const ops::KvLayou
   const std::int64_t session_blocks = KvBlocks::blocks_for(options.session_len);
   const std::int64_t most = session_blocks * *options.max_batch_size;
   const std::int64_t least = least_blocks(options);
-  const auto share = static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count);
+  const std::int64_t share = cache_share(options, left);
   set_blocks(options.kv_blocks > 0 ? options.kv_blocks : std::max(least, std::min(most, share / layout.block_bytes())),
              layout, plan);
   if (plan.kv_bytes > left) {
@@ -269,8 +273,7 @@ std::int64_t choose_prefill_tokens(const EngineOptions& options, const model::De
   if (options.max_prefill_token_num) return *options.max_prefill_token_num;
   if (!device.cuda) return kCpuPrefillTokens;
   const std::int64_t left = device.backend->available_bytes();
-  const std::int64_t most = std::min(
-      left / kWorkspaceShare, static_cast<std::int64_t>(static_cast<double>(left) * options.cache_max_entry_count));
+  const std::int64_t most = std::min(left / kWorkspaceShare, cache_share(options, left));
   std::int64_t tokens = kCudaPrefillTokens;
   while (tokens > kCpuPrefillTokens &&
          decoder.workspace_bytes(step_limits(options, limits_of(options, tokens))) > most) {

@@ -54,8 +54,26 @@ cudaError_t attend_rows_bfloat16(const KernelContext& context, const AttentionWo
 cudaError_t attend_rows_int8(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 cudaError_t attend_rows_int4(const KernelContext& context, const AttentionWork& work, const AttentionRows& rows);
 
-/// Head sizes that have tiles of query rows.
+/// Head sizes that have tiles of query rows, and those of them that the warpgroups of Hopper take.
 inline constexpr std::int64_t kTileHeadDims[] = {64, 80, 96, 128, 256};
+inline constexpr std::int64_t kGroupHeadDims[] = {64, 80, 96, 128};
+
+/// visit.operator()<head_dim>(), of kGroupHeadDims.
+template <typename Visit>
+cudaError_t with_group_head_dim(std::int64_t head_dim, const Visit& visit) {
+  switch (head_dim) {
+    case 64: return visit.template operator()<64>();
+    case 80: return visit.template operator()<80>();
+    case 96: return visit.template operator()<96>();
+    case 128: return visit.template operator()<128>();
+    default: return cudaErrorInvalidValue;
+  }
+}
+/// The same of kTileHeadDims.
+template <typename Visit>
+cudaError_t with_tile_head_dim(std::int64_t head_dim, const Visit& visit) {
+  return head_dim == 256 ? visit.template operator()<256>() : with_group_head_dim(head_dim, visit);
+}
 
 /// Caches of fp16 and bf16 with a head_dim of kTileHeadDims.
 cudaError_t attend_tiles_float16(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,

@@ -275,19 +275,6 @@ cudaError_t launch_tiles(const KernelContext& context, const AttentionWork& work
   return launch(context, attend_tile<T, kDim>, grid, kTileThreads, sizeof(TileRoom<T, kDim>), work, tiles);
 }
 
-/// visit.operator()<head_dim>(), of kTileHeadDims.
-template <typename Visit>
-cudaError_t with_tile_head_dim(std::int64_t head_dim, const Visit& visit) {
-  switch (head_dim) {
-    case 64: return visit.template operator()<64>();
-    case 80: return visit.template operator()<80>();
-    case 96: return visit.template operator()<96>();
-    case 128: return visit.template operator()<128>();
-    case 256: return visit.template operator()<256>();
-    default: return cudaErrorInvalidValue;
-  }
-}
-
 template <typename T>
 cudaError_t launch_tiles_of_type(const KernelContext& context, const AttentionWork& work, const PrefillTile* tiles,
                                  std::int32_t count) {

@@ -363,13 +363,8 @@ cudaError_t launch_group_of_heads(const KernelContext& context, const GroupLaunc
 
 template <typename T>
 cudaError_t launch_group_of_type(const KernelContext& context, const GroupLaunch& args) {
-  switch (args.work.head_dim) {
-    case 64: return launch_group_of_heads<T, 64>(context, args);
-    case 80: return launch_group_of_heads<T, 80>(context, args);
-    case 96: return launch_group_of_heads<T, 96>(context, args);
-    case 128: return launch_group_of_heads<T, 128>(context, args);
-    default: return cudaErrorInvalidValue;
-  }
+  return with_group_head_dim(args.work.head_dim,
+                             [&]<int kDim>() { return launch_group_of_heads<T, kDim>(context, args); });
 }
 
 template <typename T, int kDim>
@@ -381,10 +376,10 @@ cudaError_t prepare_group() {
 
 template <typename T>
 cudaError_t prepare_group_of_type() {
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_group<T, 64>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_group<T, 80>()));
-  LANNER_RETURN_IF_CUDA_ERROR((prepare_group<T, 96>()));
-  return prepare_group<T, 128>();
+  for (const std::int64_t head_dim : kGroupHeadDims) {
+    LANNER_RETURN_IF_CUDA_ERROR(with_group_head_dim(head_dim, [&]<int kDim>() { return prepare_group<T, kDim>(); }));
+  }
+  return cudaSuccess;
 }
 
 }  // namespace lanner::ops::cuda

@@ -10,8 +10,7 @@ inline constexpr int kPanelThreads = kPanelWarps * kWarp;
 inline constexpr int kMostTeams = 4;
 inline constexpr int kTileBytes = static_cast<int>(kPanelTileBytes);
 inline constexpr int kPairsBytes = static_cast<int>(kPanelHeight) * 4;  // of a panel's rows for one group
-inline constexpr int kTileColumns = static_cast<int>(kPanelColumns);
-inline constexpr int kTileVectors = 16;  // of 16 bytes, of a tile of one row of x
+inline constexpr int kTileVectors = 16;                                 // of 16 bytes, of a tile of one row of x
 
 /// What a task's panels have to do with each other.
 enum class PanelKind : std::uint8_t {

@@ -54,16 +54,9 @@ template <typename T, KvCodes kCodes>
 cudaError_t widen_prompts_of(const KernelContext& context, const AttentionWork& work, const DeviceBatch& batch,
                              std::byte* out) {
   const dim3 grid(static_cast<unsigned>(batch.prefill_block_count), static_cast<unsigned>(work.kv_heads));
-  const auto widen = [&]<int kDim>() {
+  return with_group_head_dim(work.head_dim, [&]<int kDim>() {
     return launch(context, widen_blocks<T, kCodes, kDim>, grid, kThreads, 0, work, batch.prefill_blocks, out);
-  };
-  switch (work.head_dim) {
-    case 64: return widen.template operator()<64>();
-    case 80: return widen.template operator()<80>();
-    case 96: return widen.template operator()<96>();
-    case 128: return widen.template operator()<128>();
-    default: return cudaErrorInvalidValue;
-  }
+  });
 }
 
 template <typename T>

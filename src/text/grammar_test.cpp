@@ -146,10 +146,6 @@ struct BadText {
   const char* says;
 };
 
-std::string nested(std::size_t depth, const std::string& text) {
-  return std::string(depth, '(') + text + std::string(depth, ')');
-}
-
 TEST(Grammar, SaysWhatIsWrongWithATextWithinASecond) {
   std::string deep;
   for (int i = 0; i < 300; ++i) deep += R"({"type":"array","items":)";
@@ -163,8 +159,9 @@ TEST(Grammar, SaysWhatIsWrongWithATextWithinASecond) {
       {GrammarKind::kJsonSchema, R"({"const":-1e300})", "too low"},
       {GrammarKind::kLark, R"(start: "a-" %json {"const":-9223372036854775808})", "too low"},
       {GrammarKind::kLark, R"(start: %json {"type":"integer","minimum":-1e19,"maximum":-1e19})", "too low"},
-      {GrammarKind::kLark, "start: " + nested(10'000, "\"a\""), "too deeply nested"},
-      {GrammarKind::kRegex, nested(10'000, "a"), "invalid regex"},
+      {GrammarKind::kLark, "start: " + std::string(10'000, '(') + "\"a\"" + std::string(10'000, ')'),
+       "too deeply nested"},
+      {GrammarKind::kRegex, std::string(10'000, '(') + "a" + std::string(10'000, ')'), "invalid regex"},
       {GrammarKind::kJsonSchema, "{", "no JSON"},
       {GrammarKind::kJsonSchema, "3", "is an object"},
       {GrammarKind::kJsonSchema, "false", ""},
@@ -203,8 +200,6 @@ TEST(Grammar, EndsWhatIsTooComplexInTime) {
       {GrammarKind::kJsonSchema, R"({"type":"object","properties":{)" + members + "}}", ""},
       {GrammarKind::kRegex, "((a{1,1000}){1,1000}b?){1,1000}c", ""},
       {GrammarKind::kRegex, "(.*a.{500}){20}", ""},
-      {GrammarKind::kLark, "start: " + nested(400'000, "\"a\""), ""},
-      {GrammarKind::kRegex, nested(400'000, "a"), ""},
   };
   const auto compiler = vocabulary();
   for (const BadText& text : texts) {

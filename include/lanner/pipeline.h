@@ -75,6 +75,7 @@ struct GenerationRequest {
                                        // "add_generation_prompt" and "continue_final_message" are those of Transformers
   std::vector<std::int32_t> prompt_ids{};         // instead of messages and prompt: tokens as they are, BOS among them
   std::shared_ptr<const TokenGrammar> grammar{};  // what every answer must be: Pipeline::compile_grammar()
+  RequestWants::Logits logits = RequestWants::Logits::kNone;
 };
 
 /// What the model thought of one delivered token, when GenerationConfig::logprobs asks.
@@ -92,6 +93,7 @@ struct Chunk {
   // Without the stop token, unless include_stop_str_in_output; generated_tokens counts it all the same.
   std::vector<std::int32_t> token_ids;
   std::vector<TokenLogprobs> logprobs;  // one a token id, or none
+  std::vector<float> logits;            // (rows, vocab), new ones, as GenerationRequest::logits asks
   bool final = false;                   // of the whole request; the fields below are then set
   std::vector<FinishReason> reasons;
   std::vector<std::string> stops;  // one a choice: the stop string that ended it; empty where none did

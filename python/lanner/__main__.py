@@ -1,7 +1,7 @@
 """The verbs that are written in Python; every other one is the native program's.
 
-    python -m lanner serve gradio URL
-    python -m lanner deploy --target hf-space DIR
+python -m lanner serve gradio URL
+python -m lanner deploy --target hf-space DIR
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = program_path()
     except LannerError as error:
         print(f"lanner: {error}", file=sys.stderr)
-        return 1
-    os.execv(program, [str(program), *words])
+    else:
+        os.execv(program, [str(program), *words])
+    return 1
 
 
 if __name__ == "__main__":

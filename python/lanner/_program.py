@@ -31,4 +31,6 @@ def program_path() -> Path:
     found = shutil.which("lanner")
     if found:
         return Path(found)
-    raise LannerError("the program lanner is not beside this package; install it with pip, or name it in LANNER_PROGRAM")
+    raise LannerError(
+        "the program lanner is not beside this package; install it with pip, or name it in LANNER_PROGRAM"
+    )

@@ -1,10 +1,10 @@
 // The program: a table of verbs. Each is one file of this folder.
 
-#include <algorithm>
 #include <array>
 #include <csignal>
 #include <exception>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,11 +22,8 @@ namespace {
 
 using AddVerb = void (*)(CLI::App& program, Run& run);
 
-constexpr std::array<AddVerb, 9> kVerbs{add_chat,    add_serve,     add_lite, add_eval,      add_benchmark,
-                                        add_convert, add_check_env, add_list, add_completion};
-
-// LMDeploy's other verbs: a row leaves when its verb joins kVerbs.
-constexpr std::array<std::string_view, 1> kVerbsToCome{"serve gradio"};
+constexpr std::array<AddVerb, 10> kVerbs{add_chat,      add_serve,   add_python_verbs, add_lite, add_eval,
+                                         add_benchmark, add_convert, add_check_env,    add_list, add_completion};
 
 constexpr const char* kDescription = "Lanner runs and measures large language models.";
 constexpr const char* kExamples = R"(Examples:
@@ -47,13 +44,7 @@ const CLI::App& chosen(const CLI::App& app) {
 }
 
 int run_program(const std::vector<std::string>& arguments) {
-  std::string named;
-  for (std::size_t i = 0; i < std::min<std::size_t>(arguments.size(), 2); ++i) {
-    named += (i > 0 ? " " : "") + arguments[i];
-    if (std::ranges::find(kVerbsToCome, named) == kVerbsToCome.end()) continue;
-    write_stderr("lanner " + named + ": not available yet in this version\n");
-    return kExitUsage;
-  }
+  if (const std::optional<int> code = run_python_verb(arguments)) return *code;
   CLI::App program(kDescription, "lanner");
   program.formatter(make_help_formatter());
   program.option_defaults()->always_capture_default();

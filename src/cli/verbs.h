@@ -20,8 +20,10 @@
 // called without a subcommand prints its help and ends with 0 when it sets no `run`.
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lanner/status.h"
 
@@ -51,12 +53,18 @@ void note(std::string_view message);
 /// matters.
 Status not_yet(const std::string& what);
 
+/// Runs a verb that is written in Python, in the place of this program; nothing for other verbs. Returns an exit code
+/// only where it cannot.
+std::optional<int> run_python_verb(const std::vector<std::string>& arguments);
+
 void add_chat(CLI::App& program, Run& run);
 void add_lite(CLI::App& program, Run& run);
 void add_eval(CLI::App& program, Run& run);
 void add_benchmark(CLI::App& program, Run& run);
 void add_convert(CLI::App& program, Run& run);
 void add_serve(CLI::App& program, Run& run);
+/// After add_serve.
+void add_python_verbs(CLI::App& program, Run& run);
 void add_check_env(CLI::App& program, Run& run);
 void add_list(CLI::App& program, Run& run);
 void add_completion(CLI::App& program, Run& run);

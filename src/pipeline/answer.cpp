@@ -21,6 +21,7 @@ bool Answer::take(const Event& event) {
     return false;
   }
   if (event.kind == Event::Kind::kToken) take_token(event);
+  if (event.kind == Event::Kind::kLogits) take_logits(event);
   if (cancelled_) return false;
   // A choice with a reason of ours is one that the engine would go on with.
   const bool stopped = std::ranges::any_of(choices_, [](const Choice& choice) { return choice.reason.has_value(); });
@@ -58,6 +59,14 @@ void Answer::take_token(const Event& event) {
     choice.ended = true;
   }
   if (!chunk.text.empty() || !chunk.token_ids.empty()) on_chunk_(std::move(chunk));
+}
+
+void Answer::take_logits(const Event& event) {
+  Chunk chunk;
+  chunk.request = event.request;
+  chunk.choice = event.choice;
+  chunk.logits.assign(event.values.begin(), event.values.end());
+  on_chunk_(std::move(chunk));
 }
 
 void Answer::add_text(Choice& choice, std::string_view text, Chunk& chunk) const {

@@ -50,6 +50,7 @@ class Answer {
   };
 
   void take_token(const Event& event);
+  void take_logits(const Event& event);
   void take_final(const Event& event);
   /// Adds what may be shown of `text` to the chunk; ends the choice at a stop string.
   void add_text(Choice& choice, std::string_view text, Chunk& chunk) const;

@@ -151,6 +151,7 @@ Result<RequestId> TextPipeline::submit(GenerationRequest request, std::function<
   inner.sampling = resolve_sampling(config, parts_.defaults);
   inner.stop_ids = stops.ids;
   inner.grammar = std::move(request.grammar);
+  inner.wants.logits = request.logits;
   // What the context has left bounds the answer; a prompt that leaves nothing is the engine's to refuse.
   const std::int64_t left = parts_.engine->session_len() - static_cast<std::int64_t>(inner.prompt.size());
   const auto cap = static_cast<std::int32_t>(std::max<std::int64_t>(left, 1));

@@ -27,14 +27,22 @@ def test_group_without_verb_prints_its_help(run):
     assert b"usage: lanner eval" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["serve gradio"])
-def test_verbs_to_come_say_so(run, verb):
-    for more in ([], ["model", "--server-port", "1"], ["--help"]):
-        done = run(*verb.split(), *more)
-        assert (done.returncode, done.stdout) == (2, b"")
-        assert done.stderr.decode() == f"lanner {verb}: not available yet in this version\n"
-    group = verb.split()[:-1]
-    assert verb.split()[-1] not in run(*group, "--help").stdout.decode()
+@pytest.mark.parametrize("verb", ["serve gradio", "deploy"])
+def test_verbs_of_the_python_package_go_to_the_python_beside_the_program(lanner, tmp_path, verb):
+    program = tmp_path / "lanner"
+    shutil.copy(lanner, program)
+    python = tmp_path / "python3"
+    python.write_text(f'#!{shutil.which("sh")}\necho "$LANNER_PROGRAM"\nshift 2\necho "$@"\nexit 7\n')
+    python.chmod(0o755)
+    words = [*verb.split(), "model", "--server-port", "1"]
+    done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{program}\n{' '.join(words)}\n", "")
+
+
+def test_without_the_python_package_a_line_says_how_to_install_it(run):
+    done = run("serve", "gradio", "http://127.0.0.1:1", environment={"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"})
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"lanner: error: this verb needs the Python package: pip install 'lanner[ui]'\n"
 
 
 @pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("lite",), ("lite", "auto_awq"), ("lite", "auto_gptq"), ("lite", "calibrate"), ("lite", "smooth_quant"), ("lite", "kv_qparams"), ("benchmark",),

@@ -39,7 +39,7 @@ fetch_model = $(PYTHON) scripts/fetch_default_model.py </dev/null
 room_tests  = $(foreach room,$(ROOMS),$(room)_test)
 
 ## Everyday
-.PHONY: all build chat test clients-test full
+.PHONY: all build chat test python-package clients-test full
 all: build ## the same as build
 
 build: $(BUILD)/.configured ## build the program, build/lanner
@@ -50,7 +50,7 @@ chat: ## talk to the default model (MODEL=path another one, CHAT_ARGS=... its fl
 	@$(MAKE) build </dev/null >&2
 	@model='$(MODEL)'; [[ -n $$model ]] || model=$$($(fetch_model)); exec $(BUILD)/lanner chat "$$model" $(CHAT_ARGS)
 
-test: layers build $(VENV)/.requirements-test ## run the tests but the long ones (CTEST_ARGS='-L unit' some, LONG=1 all)
+test: layers build python-package ## run the tests but the long ones (CTEST_ARGS='-L unit' some, LONG=1 all)
 	@model=$$($(fetch_model)); venv=$$PWD/$(VENV); schemas=$$($(VENV)/bin/python scripts/fetch_json_schema_tests.py); \
 	  folder=$$PWD/$(BUILD)/test-model; \
 	  $$venv/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \
@@ -58,6 +58,9 @@ test: layers build $(VENV)/.requirements-test ## run the tests but the long ones
 	    LANNER_TEST_JSON_SCHEMAS="$$schemas"; \
 	  PATH="$$venv/bin:$$PATH" ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -LE $(if $(filter 0,$(LONG)),'long|clients',clients) $(CTEST_ARGS) </dev/null
 	@$(VENV)/bin/python -m pytest -q tests/house </dev/null
+
+python-package: $(BUILD)/.configured-python ## build the Python package to import from build/python (PYTHONPATH); needs no pip install
+	@$(call compile,$(BUILD))
 
 clients-test: build $(VENV)/.requirements-test ## the tests with clients that are large, or not Python: langchain-openai, litellm, openai for JavaScript
 	@scripts/setup_clients.sh $(BUILD)/clients
@@ -102,7 +105,8 @@ format: setup-lint ## rewrite the C++ and Rust sources in the project's format
 format-check: setup-lint ## fail where format would change something
 	@scripts/format.sh --check
 
-lint: setup-lint $(BUILD)/.configured ## clang-tidy over the files that changed (FULL=1 all of them)
+lint: setup-lint $(BUILD)/.configured $(VENV)/.requirements-test ## ruff and pyright over the Python package, clang-tidy over the files that changed (FULL=1 all of them)
+	@$(VENV)/bin/ruff check --no-cache python && $(VENV)/bin/ruff format --check --no-cache python && $(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	@scripts/lint.sh $(BUILD) $(if $(filter-out 0,$(FULL)),--all) </dev/null
 
 layers: ## check that includes point down (ARCHITECTURE.md, "Layers")
@@ -136,6 +140,9 @@ configure = @scripts/with_cargo.sh cmake --preset $(1) $(CMAKE_ARGS) </dev/null 
 
 $(BUILD)/.configured: CMakePresets.json | setup-build
 	$(call configure,release)
+# The Python package needs nanobind, which the environment of the tests has.
+$(BUILD)/.configured-python: $(BUILD)/.configured $(VENV)/.requirements-test
+	@scripts/with_cargo.sh cmake -B $(BUILD) -DLANNER_BUILD_PYTHON=ON -DPython_EXECUTABLE=$$PWD/$(VENV)/bin/python >/dev/null </dev/null && touch $@
 # Another choice of architectures configures anew.
 $(CUDA_STAMP): CMakePresets.json cmake/LannerCuda.cmake | setup-build
 	@rm -f build-cuda/.configured*

@@ -49,19 +49,21 @@ auto without_gil(Call call) {
 }
 
 std::vector<double> ppl(OpenPipeline& self, const std::vector<Tokens>& prompts) {
-  return value_or_signal(without_gil([&] { return get_ppl(self.pipeline().engine(), prompts, signal_raised); }));
+  const auto open = self.pipeline();
+  return value_or_signal(without_gil([&] { return get_ppl(open->engine(), prompts, signal_raised); }));
 }
 
 std::vector<std::vector<float>> embeddings(OpenPipeline& self, const std::vector<Tokens>& prompts, bool mean,
                                            bool normalize) {
   const Pooling pooling = mean ? Pooling::kMean : Pooling::kLast;
-  return value_or_signal(without_gil(
-      [&] { return get_embeddings(self.pipeline().engine(), prompts, pooling, normalize, signal_raised); }));
+  const auto open = self.pipeline();
+  return value_or_signal(
+      without_gil([&] { return get_embeddings(open->engine(), prompts, pooling, normalize, signal_raised); }));
 }
 
 Array logits(OpenPipeline& self, const Tokens& prompt) {
-  auto made = std::make_unique<PromptLogits>(
-      value_of(without_gil([&] { return get_logits(self.pipeline().engine(), prompt); })));
+  const auto open = self.pipeline();
+  auto made = std::make_unique<PromptLogits>(value_of(without_gil([&] { return get_logits(open->engine(), prompt); })));
   float* values = made->values.as<float>();
   const std::size_t shape[] = {static_cast<std::size_t>(made->rows), static_cast<std::size_t>(made->vocab)};
   const nb::capsule owner(made.release(), [](void* kept) noexcept { delete static_cast<PromptLogits*>(kept); });
@@ -72,12 +74,12 @@ std::shared_ptr<TokenGrammar> compile_grammar(OpenPipeline& self, const std::str
   GrammarSource source{.kind = GrammarSource::Kind::kLark, .text = std::move(text)};
   if (kind == "json_schema") source.kind = GrammarSource::Kind::kJsonSchema;
   if (kind == "regex") source.kind = GrammarSource::Kind::kRegex;
-  return std::const_pointer_cast<TokenGrammar>(
-      value_of(without_gil([&] { return self.pipeline().compile_grammar(source); })));
+  const auto open = self.pipeline();
+  return std::const_pointer_cast<TokenGrammar>(value_of(without_gil([&] { return open->compile_grammar(source); })));
 }
 
 nb::dict memory_plan(OpenPipeline& self) {
-  const MemoryPlan plan = self.pipeline().engine().memory_plan();
+  const MemoryPlan plan = self.pipeline()->engine().memory_plan();
   nb::dict made;
   made["free_bytes"] = plan.free_bytes;
   made["weight_bytes"] = plan.weight_bytes;
@@ -92,7 +94,7 @@ nb::dict memory_plan(OpenPipeline& self) {
 }
 
 nb::dict stats(OpenPipeline& self) {
-  const EngineStats now = self.pipeline().engine().stats();
+  const EngineStats now = self.pipeline()->engine().stats();
   nb::dict made;
   made["running"] = now.running;
   made["waiting"] = now.waiting;
@@ -147,24 +149,31 @@ OpenPipeline::OpenPipeline(const std::string& model, PipelineOptions options, co
   pipeline_ = value_or_signal(without_gil([&] { return Pipeline::open(model, options); }));
 }
 
-OpenPipeline::~OpenPipeline() {
+void OpenPipeline::close() {
   if (getpid() != process_) {
-    static_cast<void>(pipeline_.release());
+    static_cast<void>(new std::shared_ptr<Pipeline>(std::move(pipeline_)));  // never freed: see the class
     return;
   }
+  std::shared_ptr<Pipeline> last = std::move(pipeline_);
   const nb::gil_scoped_release release;
-  pipeline_.reset();
+  last.reset();
+}
+
+std::shared_ptr<Pipeline> OpenPipeline::pipeline() const {
+  if (!pipeline_) raise(Status(StatusCode::kConflict, "the pipeline is closed"));
+  return pipeline_;
 }
 
 std::pair<RequestId, std::size_t> OpenPipeline::submit(GenerationRequest request, std::shared_ptr<Inbox> inbox,
                                                        std::uint64_t key, bool whole) {
   const Delivery delivery = whole ? Delivery::kWhole : Delivery::kPieces;
+  const auto open = pipeline();
   return value_of(without_gil([&]() -> Result<std::pair<RequestId, std::size_t>> {
-    LANNER_ASSIGN_OR_RETURN(request.prompt_ids, pipeline_->prompt_tokens(request));
+    LANNER_ASSIGN_OR_RETURN(request.prompt_ids, open->prompt_tokens(request));
     request.messages.clear();
     request.prompt.reset();
     const std::size_t prompt_tokens = request.prompt_ids.size();
-    LANNER_ASSIGN_OR_RETURN(const RequestId id, pipeline_->submit(std::move(request), [=](Chunk chunk) {
+    LANNER_ASSIGN_OR_RETURN(const RequestId id, open->submit(std::move(request), [=](Chunk chunk) {
       inbox->put(key, delivery, std::move(chunk));
     }));
     return std::pair{id, prompt_tokens};
@@ -178,30 +187,34 @@ void bind_pipeline(nb::module_& module) {
   nb::class_<Self>(module, "Pipeline")
       .def(nb::init<const std::string&, PipelineOptions, const nb::object&>(), nb::arg("model"), nb::arg("options"),
            nb::arg("load_progress").none())
+      .def("close", &Self::close)
       .def("submit", &Self::submit, nb::arg("request"), nb::arg("inbox"), nb::arg("key"), nb::arg("whole"))
-      .def("cancel", [](Self& self, RequestId id) { self.pipeline().cancel(id); })
+      .def("cancel", [](Self& self, RequestId id) { self.pipeline()->cancel(id); })
       .def("compile_grammar", compile_grammar, nb::arg("kind"), nb::arg("text"))
-      .def("encode", [](Self& self, const std::string& text,
-                        bool add_special_tokens) { return value_of(self.pipeline().encode(text, add_special_tokens)); })
+      .def("encode",
+           [](Self& self, const std::string& text, bool add_special_tokens) {
+             return value_of(self.pipeline()->encode(text, add_special_tokens));
+           })
       .def("decode",
            [](Self& self, const Tokens& ids, bool skip_special_tokens) {
-             return value_of(self.pipeline().decode(ids, skip_special_tokens));
+             return value_of(self.pipeline()->decode(ids, skip_special_tokens));
            })
-      .def(
-          "prompt_tokens",
-          [](Self& self, const GenerationRequest& request) { return value_of(self.pipeline().prompt_tokens(request)); })
+      .def("prompt_tokens",
+           [](Self& self, const GenerationRequest& request) {
+             return value_of(self.pipeline()->prompt_tokens(request));
+           })
       .def("get_ppl", ppl, nb::arg("prompts"))
       .def("get_logits", logits, nb::arg("prompt"))
       .def("get_embeddings", embeddings, nb::arg("prompts"), nb::arg("mean"), nb::arg("normalize"))
       .def("memory_plan", memory_plan)
       .def("stats", stats)
-      .def_prop_ro("session_len", [](Self& self) { return self.pipeline().engine().session_len(); })
-      .def_prop_ro("vocab_size", [](Self& self) { return self.pipeline().engine().vocab_size(); })
-      .def_prop_ro("model_name", [](Self& self) { return self.pipeline().model_name(); })
-      .def_prop_ro("architecture", [](Self& self) { return self.pipeline().architecture(); })
-      .def_prop_ro("device", [](Self& self) { return self.pipeline().device(); })
-      .def_prop_ro("loading", [](Self& self) { return self.pipeline().loading(); })
-      .def_prop_ro("notes", [](Self& self) { return self.pipeline().notes(); });
+      .def_prop_ro("session_len", [](Self& self) { return self.pipeline()->engine().session_len(); })
+      .def_prop_ro("vocab_size", [](Self& self) { return self.pipeline()->engine().vocab_size(); })
+      .def_prop_ro("model_name", [](Self& self) { return self.pipeline()->model_name(); })
+      .def_prop_ro("architecture", [](Self& self) { return self.pipeline()->architecture(); })
+      .def_prop_ro("device", [](Self& self) { return self.pipeline()->device(); })
+      .def_prop_ro("loading", [](Self& self) { return self.pipeline()->loading(); })
+      .def_prop_ro("notes", [](Self& self) { return self.pipeline()->notes(); });
 }
 
 }  // namespace lanner::python

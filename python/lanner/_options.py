@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from lanner import _core
-from lanner.errors import LannerError
+from lanner.errors import InvalidArgumentError, LannerError
 from lanner.messages import ChatTemplateConfig, EngineConfig, PytorchEngineConfig
 
 _logger = logging.getLogger("lanner")
@@ -37,7 +37,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 def _choose(table: dict[Any, Any], field: str, value: object) -> Any:
     if value not in table:
         known = ", ".join(repr(one) for one in table)
-        raise LannerError(f"{field} must be one of {known}, not {value!r}", "invalid_argument")
+        raise InvalidArgumentError(f"{field} must be one of {known}, not {value!r}")
     return table[value]
 
 

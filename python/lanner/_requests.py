@@ -23,8 +23,25 @@ def is_single(prompts: object) -> bool:
     return isinstance(cast("Sequence[object]", prompts)[0], Mapping)
 
 
+def _text_of(content: object) -> object:
+    """Parts of text joined by line ends, since many templates know texts alone; anything else as it is."""
+    if not isinstance(content, list):
+        return content
+    parts = cast("list[object]", content)
+    texts: list[str] = []
+    for part in parts:
+        if not isinstance(part, Mapping):
+            return parts
+        fields = cast("Mapping[str, object]", part)
+        text = fields.get("text")
+        if fields.get("type") != "text" or not isinstance(text, str):
+            return parts
+        texts.append(text)
+    return "\n".join(texts)
+
+
 def _message(message: Mapping[str, Any]) -> _core.Message:
-    role, content = message.get("role"), message.get("content")
+    role, content = message.get("role"), _text_of(message.get("content"))
     if not isinstance(role, str):
         raise InvalidArgumentError('a message needs a "role"')
     more = {name: value for name, value in message.items() if name not in ("role", "content")}

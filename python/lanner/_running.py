@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from lanner import _core
@@ -33,9 +33,8 @@ class Batch:
     Leaving it, by an exception or Ctrl-C too, cancels what still runs.
     """
 
-    def __init__(self, core: _core.Pipeline, is_closed: Callable[[], bool]) -> None:
+    def __init__(self, core: _core.Pipeline) -> None:
         self._core = core
-        self._is_closed = is_closed
         self._inbox = _core.Inbox()
         self._running: dict[int, Running] = {}
 
@@ -57,20 +56,19 @@ class Batch:
                     if chunk.final:
                         del self._running[letter.key]
                     yield running, chunk
-            if self._is_closed() and self._running:
-                raise LannerError("the pipeline was closed", "cancelled")
 
     def cancel(self) -> None:
         """Ends what still runs."""
         for running in self._running.values():
-            self._core.cancel(running.request_id)
+            with suppress(LannerError):  # closed meanwhile, which ended them
+                self._core.cancel(running.request_id)
         self._running.clear()
 
 
 @contextmanager
-def running_batch(core: _core.Pipeline, is_closed: Callable[[], bool]) -> Generator[Batch, None, None]:
+def running_batch(core: _core.Pipeline) -> Generator[Batch, None, None]:
     """A `Batch` that is cancelled at the end."""
-    batch = Batch(core, is_closed)
+    batch = Batch(core)
     try:
         yield batch
     finally:
@@ -101,7 +99,8 @@ class LoopInbox:
     def forget(self, key: int, running: Running) -> None:
         """Ends a request whose final chunk has not come; does nothing for another."""
         if key in self._queues:
-            self._core.cancel(running.request_id)
+            with suppress(LannerError):
+                self._core.cancel(running.request_id)
             self._remove(key)
 
     def _remove(self, key: int) -> None:

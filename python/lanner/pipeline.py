@@ -91,9 +91,11 @@ class Pipeline:
         self._always_raw = raw
         path = _find_model(os.fspath(model_path), config)
         with _share_bar("loading") as bar:
-            self._core: _core.Pipeline | None = _core.Pipeline(path, options, lambda share: bar.update(share - bar.n))
+            self._core = _core.Pipeline(path, options, lambda share: bar.update(share - bar.n))
         for note in self._core.notes:
             _logger.warning("%s", note)
+        self._vocab_size = self._core.vocab_size
+        self._closed = False
         self._process = os.getpid()
         self._sessions = itertools.count()
         self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()
@@ -196,7 +198,7 @@ class Pipeline:
         requests: list[tuple[int, Prompt, GenerationConfig | None]] = [
             (i, prompt, config) for i, (prompt, config) in enumerate(zip(prompts, configs, strict=True))
         ]
-        with running_batch(core, lambda: self._core is None) as batch:
+        with running_batch(core) as batch:
             for index, prompt, config in requests:
                 refused = self._submit(batch, index, prompt, config, preprocess, whole)
                 if refused is not None:
@@ -238,7 +240,7 @@ class Pipeline:
         answer = response_of(chunk, index, session_id, generated)
         rows = chunk.take_logits()
         if rows is not None:
-            answer.logits = np.reshape(rows, (-1, self._live().vocab_size))
+            answer.logits = np.reshape(rows, (-1, self._vocab_size))
         return answer
 
     @staticmethod
@@ -466,9 +468,13 @@ class Pipeline:
         return self._live().stats()
 
     def close(self) -> None:
-        """Ends what runs and frees the model and its device. A second call does nothing."""
-        self._core = None
-        self._inboxes = weakref.WeakKeyDictionary()
+        """Frees the model and its device. What runs ends with the finish reason "abort". A second call does nothing.
+
+        >>> closed = pipeline(MODEL, TurbomindEngineConfig(session_len=64))
+        >>> closed.close()
+        """
+        self._closed = True
+        self._core.close()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -483,7 +489,7 @@ class Pipeline:
             raise LannerError(
                 "this pipeline belongs to the process that opened it: open one after the fork", "conflict"
             )
-        if self._core is None:
+        if self._closed:
             raise LannerError("the pipeline is closed", "conflict")
         return self._core
 

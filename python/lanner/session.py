@@ -29,18 +29,36 @@ class Session:
         self.aborted = False
 
     def messages(self, prompt: Prompt) -> list[Message]:
-        """The conversation with a prompt behind it."""
+        """The conversation with a prompt behind it.
+
+        >>> Session(0).messages("Hi")
+        [{'role': 'user', 'content': 'Hi'}]
+        """
         said: list[Message] = []
         for user, assistant in self.history:
             said += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
         return [*said, {"role": "user", "content": prompt}] if isinstance(prompt, str) else [*said, *prompt]
 
     def begin(self, prompt: str) -> None:
-        """Something is said."""
+        """Something is said: what `lanner.Pipeline.chat` calls first.
+
+        >>> session = Session(0)
+        >>> session.begin("Hi")
+        >>> session.prompt
+        'Hi'
+        """
         self.prompt, self.response, self.aborted = prompt, None, False
 
     def take(self, piece: Response) -> None:
-        """A piece of the answer has come."""
+        """A piece of the answer has come.
+
+        >>> session = Session(0)
+        >>> session.begin("Hi")
+        >>> session.take(Response("Hel", 1, 9))
+        >>> session.take(Response("lo", 2, 9, finish_reason="stop"))
+        >>> session.response.text
+        'Hello'
+        """
         if self.response is None:
             self.response = Response("", 0, piece.input_token_len, self.session_id)
         answer = self.response
@@ -54,7 +72,15 @@ class Session:
         answer.error_code, answer.error_message = piece.error_code, piece.error_message
 
     def end(self) -> None:
-        """The answer is over; what came of it stays in the history, unless it failed."""
+        """The answer is over; what came of it stays in the history, unless it failed.
+
+        >>> session = Session(0)
+        >>> session.begin("Hi")
+        >>> session.take(Response("Hello", 2, 9, finish_reason="stop"))
+        >>> session.end()
+        >>> session.history
+        [('Hi', 'Hello')]
+        """
         if self.prompt is None or self.response is None or self.response.finish_reason == "error":
             return
         if self.response.finish_reason is None:

@@ -56,17 +56,31 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The highest token id + 1."""
+        """The highest token id + 1.
+
+        >>> Tokenizer(MODEL).vocab_size > 1000
+        True
+        """
         return self._core.vocab_size
 
     @property
     def bos_token_id(self) -> int | None:
-        """The token that begins a text; None where the model has none."""
+        """The token that begins a text; None where the model has none.
+
+        >>> tokenizer = Tokenizer(MODEL)
+        >>> tokenizer.bos_token_id is None or tokenizer.bos_token_id < tokenizer.vocab_size
+        True
+        """
         return self._core.bos_token_id
 
     @property
     def eos_token_id(self) -> int | None:
-        """The token that ends a text; None where the model has none."""
+        """The token that ends a text; None where the model has none.
+
+        >>> tokenizer = Tokenizer(MODEL)
+        >>> tokenizer.eos_token_id is None or tokenizer.eos_token_id < tokenizer.vocab_size
+        True
+        """
         return self._core.eos_token_id
 
     def get_vocab(self) -> dict[str, int]:
@@ -94,7 +108,12 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], offset: int | None = None, skip_special_tokens: bool = True) -> str:
-        """The text of token ids, from ``offset`` on."""
+        """The text of token ids, from ``offset`` on.
+
+        >>> tokenizer = Tokenizer(MODEL)
+        >>> tokenizer.decode(tokenizer.encode("Hello world"), offset=1)
+        ' world'
+        """
         return self._core.decode(list(ids[offset or 0 :]), skip_special_tokens)
 
     def detokenize_incrementally(

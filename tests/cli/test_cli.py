@@ -1,6 +1,7 @@
 """The command line without a model: help, exit codes, suggestions, what is not there."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -28,9 +29,9 @@ def test_group_without_verb_prints_its_help(run):
 
 
 @pytest.mark.parametrize("verb", ["serve gradio", "deploy"])
-def test_verbs_of_the_python_package_go_to_the_python_beside_the_program(lanner, tmp_path, verb):
+def test_verbs_of_the_python_package_go_to_the_python_beside_the_program(tmp_path, verb):
     program = tmp_path / "lanner"
-    shutil.copy(lanner, program)
+    shutil.copy(BINARY, program)
     python = tmp_path / "python3"
     python.write_text(f'#!{shutil.which("sh")}\necho "$LANNER_PROGRAM"\nshift 2\necho "$@"\nexit 7\n')
     python.chmod(0o755)
@@ -39,8 +40,10 @@ def test_verbs_of_the_python_package_go_to_the_python_beside_the_program(lanner,
     assert (done.returncode, done.stdout, done.stderr) == (7, f"{program}\n{' '.join(words)}\n", "")
 
 
-def test_without_the_python_package_a_line_says_how_to_install_it(run):
-    done = run("serve", "gradio", "http://127.0.0.1:1", environment={"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"})
+def test_without_the_python_package_a_line_says_how_to_install_it(run, environment, tmp_path):
+    (tmp_path / "lanner.py").write_text("raise ModuleNotFoundError")  # as where it was never installed
+    environment["PYTHONPATH"] = str(tmp_path)
+    done = run("serve", "gradio", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"lanner: error: this verb needs the Python package: pip install 'lanner[ui]'\n"
 

@@ -103,7 +103,7 @@ void bind_requests(nb::module_& module) {
       .def_rw("stop", &GenerationConfig::stop)
       .def_rw("stop_ids", &GenerationConfig::stop_ids)
       .def_rw("bad_words", &GenerationConfig::bad_words);
-  [[maybe_unused]] const nb::class_<TokenGrammar> grammar(module, "Grammar");
+  [[maybe_unused]] const nb::class_<TokenGrammar> grammar_class(module, "Grammar");
   nb::enum_<RequestWants::Logits>(module, "Logits")
       .value("NONE", RequestWants::Logits::kNone)
       .value("GENERATED", RequestWants::Logits::kGenerated)

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-from lanner.errors import InvalidArgumentError
+from lanner.errors import InvalidArgumentError, LannerError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+_NOT_BUILT = ("output_last_hidden_state", "return_ppl", "logits_processors", "repetition_ngram_size")
 
 
 def _check(holds: bool, text: str) -> None:
@@ -54,6 +57,8 @@ class GenerationConfig:
             ``{"type": "json_object"}`` or ``{"type": "regex_schema", "regex_schema": "..."}``.
         include_stop_str_in_output: keep the stop word that ended the answer.
         output_logits: "all" gives `Response.logits` of prompt and answer, "generation" those of the answer.
+        output_last_hidden_state, return_ppl, logits_processors, repetition_ngram_size, repetition_ngram_threshold:
+            of LMDeploy; a value that asks for something is refused.
 
     >>> GenerationConfig(top_k=40, top_p=0.8).do_sample
     True
@@ -82,8 +87,16 @@ class GenerationConfig:
     response_format: dict[str, Any] | None = None
     include_stop_str_in_output: bool = False
     output_logits: Literal["all", "generation"] | None = None
+    output_last_hidden_state: Literal["all", "generation"] | None = None
+    return_ppl: bool = False
+    logits_processors: list[Any] | None = None
+    repetition_ngram_size: int = 0
+    repetition_ngram_threshold: int = 0
 
     def __post_init__(self) -> None:
+        for name in _NOT_BUILT:
+            if getattr(self, name):
+                raise LannerError(f"{name} is not available in this version", "unsupported")
         if self.do_sample is None:
             self.do_sample = self.top_k is not None and self.top_k > 1
         self.top_p = 1.0 if self.top_p is None else self.top_p

@@ -20,9 +20,6 @@ class DetokenizeState:
     """
 
     ids_offset: int = 0
-    prev_tokens: list[str] | None = None
-    prefix_offset: int = 0
-    read_offset: int = 0
     detokenizer: Any = field(default=None, repr=False)
 
 

@@ -4,7 +4,10 @@ import asyncio
 import doctest
 import importlib
 import inspect
+import pathlib
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -44,3 +47,8 @@ def test_it_is_described_with_an_example(name):
     text = inspect.getdoc(THINGS[name]) or ""
     assert text, f"{name} has no docstring"
     assert ">>>" in text, f"{name} has no example"
+
+
+def test_the_reference_is_up_to_date():
+    script = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "make_python_reference.py"
+    subprocess.run([sys.executable, script, "--check"], check=True)

@@ -274,6 +274,8 @@ def test_what_cannot_be_done_is_refused(model, pipe):
         pipeline(model, speculative_config=lanner.SpeculativeConfig("eagle3"))
     with pytest.raises(LannerError, match="adapters"):
         pipe("Hi.", adapter_name="mine")
+    with pytest.raises(LannerError, match="return_ppl is not available"):
+        GenerationConfig(return_ppl=True)
     with pytest.raises(ValueError, match="n must be 1"):
         pipe("Hi.", gen_config=GenerationConfig(n=2))
     with pytest.raises(ValueError, match="dtype must be one of"):

@@ -70,7 +70,8 @@ class ServerProcess:
         command = [str(program_path()), "serve", "api_server"]
         if model is not None:
             command.append(os.fspath(model))
-        command += ["--server-name", host, "--server-port", str(port), "--drain-timeout", f"{drain_timeout_s:g}", *flags]
+        command += ["--server-name", host, "--server-port", str(port)]
+        command += ["--drain-timeout", f"{drain_timeout_s:g}", *flags]
         self._child = _Child(command, api_keys, show_output)
         self._finalizer = weakref.finalize(self, _end, self._child, os.getpid(), drain_timeout_s)
         try:
@@ -241,9 +242,7 @@ def _answers(url: str) -> bool:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=_PROBE_TIMEOUT_S) as reply:
             return reply.status == 200

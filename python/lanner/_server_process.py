@@ -188,6 +188,7 @@ class _Child:
         for line in self.process.stderr:
             self._take(line)
         self.announced.set()
+        self.process.wait()
 
     def _start(self) -> None:
         launcher = Path(__file__).with_name("_exec_with_parent.py")

@@ -20,7 +20,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from lanner.errors import InvalidArgumentError, LannerError, error_of
 
@@ -34,6 +34,9 @@ _CODES = {
     401: "unauthorized", 403: "unauthorized", 404: "not_found", 409: "conflict", 429: "resource_exhausted",
     501: "unsupported", 503: "unavailable",
 }  # fmt: skip
+
+_INTERACTIVE = "/v1/chat/interactive"
+_BROKEN_STREAM = "the stream broke off before its end"
 
 Json = dict[str, Any]
 
@@ -211,13 +214,12 @@ class APIClient:
         [{'text': 'Hello!', 'tokens': 3, 'input_tokens': 31, 'history_tokens': 0, 'finish_reason': 'stop'}]
         """
         body = {
-            "prompt": prompt, "image_url": image_url or None, "session_id": session_id,
-            "interactive_mode": interactive_mode, "stream": stream, "stop": stop,
-            "request_output_len": request_output_len, "top_p": top_p, "top_k": top_k, "temperature": temperature,
-            "repetition_penalty": repetition_penalty,
-            **_less_usual(-1, ignore_eos, skip_special_tokens), **more,
+            "prompt": prompt, "image_url": image_url or None, "interactive_mode": interactive_mode, "stream": stream,
+            "stop": stop, "request_output_len": request_output_len, "top_p": top_p, "top_k": top_k,
+            "temperature": temperature, "repetition_penalty": repetition_penalty,
+            **_less_usual(session_id, ignore_eos, skip_special_tokens), **more,
         }  # fmt: skip
-        yield from self._objects("/v1/chat/interactive", body, stream)
+        yield from self._objects(_INTERACTIVE, body, stream)
 
     def chat(
         self,
@@ -274,19 +276,22 @@ class APIClient:
         if not stream:
             yield self._ask(path, body)
             return
+        bare = path == _INTERACTIVE  # an object a line, and no mark at the end but a reason
+        ended = not bare
         with self._reply(path, body) as reply:
-            lines = _lines(reply)
-            texts = lines if path.endswith("/interactive") else _event_data(lines)
-            for text in texts:
+            for text in _lines(reply) if bare else _event_data(_lines(reply)):
                 if not text.strip():
                     continue
                 item = _object_of(text, self.api_server_url + path)
                 if item.get("error"):
                     raise _refusal(item, 500)
+                ended = ended or item.get("finish_reason") is not None
                 yield item
+        if not ended:
+            raise LannerError(_BROKEN_STREAM, "unavailable")
 
     @contextmanager
-    def _reply(self, path: str, body: Json | None) -> Generator[IO[bytes], None, None]:
+    def _reply(self, path: str, body: Json | None) -> Generator[http.client.HTTPResponse, None, None]:
         """The body of a reply with a status below 300."""
         headers = {"Accept": "application/json, text/event-stream", "User-Agent": "lanner"}
         data = None
@@ -358,14 +363,16 @@ def _is_this_machine(url: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _read_all(reply: IO[bytes]) -> bytes:
-    data = reply.read(_MAX_LINE_BYTES + 1)
+def _read_all(reply: http.client.HTTPResponse) -> bytes:
+    length = reply.length
+    # read() notices where a body is shorter than it was said to be, and read(most) does not.
+    data = reply.read() if length is not None and length <= _MAX_LINE_BYTES else reply.read(_MAX_LINE_BYTES + 1)
     if len(data) > _MAX_LINE_BYTES:
         raise LannerError(f"an answer has more than {_MAX_LINE_BYTES >> 20} MB", "corrupt")
     return data
 
 
-def _lines(reply: IO[bytes]) -> Iterator[bytes]:
+def _lines(reply: http.client.HTTPResponse) -> Iterator[bytes]:
     """Lines as they come, without their ends."""
     while line := reply.readline(_MAX_LINE_BYTES + 1):
         if len(line) > _MAX_LINE_BYTES:
@@ -386,7 +393,7 @@ def _event_data(lines: Iterator[bytes]) -> Iterator[bytes]:
         if event == b"[DONE]":
             return
         yield event
-    raise LannerError("the stream broke off before its end", "unavailable")
+    raise LannerError(_BROKEN_STREAM, "unavailable")
 
 
 def _object_of(text: bytes, url: str) -> Json:

@@ -494,6 +494,7 @@ def test_serve_takes_configurations_and_flags(model, monkeypatch):
         model, server_port=0, backend_config=config, chat_template_config=Template(), max_queue=5, access_log=True
     ) as client:
         assert client.available_models == [pathlib.Path(model).name]
+        assert client_of(f"http://0.0.0.0:{client.server.port}").available_models == client.available_models
         _, length = client.encode("Hi", do_preprocess=True)
         _, bare = client.encode("Speak, friend.")
         assert length > bare

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
 import ssl
-import subprocess
-import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 import weakref
-from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
+from lanner._child_process import ChildProcess
 from lanner._program import program_path
 from lanner.errors import LannerError
 
-_KEPT_LINES = 50
 _POLL_S = 0.05
 _PROBE_TIMEOUT_S = 5.0
 _LEAVE_S = 10.0  # what a server may take to end besides the answers under way
@@ -72,8 +65,8 @@ class ServerProcess:
             command.append(os.fspath(model))
         command += ["--server-name", host, "--server-port", str(port)]
         command += ["--drain-timeout", f"{drain_timeout_s:g}", *flags]
-        self._child = _Child(command, api_keys, show_output)
-        self._finalizer = weakref.finalize(self, _end, self._child, os.getpid(), drain_timeout_s)
+        self._child = _start(command, api_keys, show_output)
+        self._finalizer = weakref.finalize(self, self._child.end, drain_timeout_s + _LEAVE_S)
         try:
             self._url = self._wait_until_ready(host, ready_timeout_s)
         except BaseException:  # Ctrl-C too
@@ -130,10 +123,9 @@ class ServerProcess:
         url: str | None = None
         while True:
             if self._child.process.poll() is not None:
-                self._child.reader.join(_PROBE_TIMEOUT_S)  # which has the last lines then
-                raise LannerError(self._child.error_line(), "unavailable")
-            if url is None and self._child.announced.wait(_POLL_S) and self._child.address is not None:
-                scheme, port = self._child.address
+                raise LannerError(self._child.error(), "unavailable")
+            if url is None and self._child.announced.wait(_POLL_S) and self._child.announcement is not None:
+                scheme, port = self._child.announcement.groups()
                 reached = _WILDCARDS.get(host, host)
                 url = f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
             elif url is not None:
@@ -144,98 +136,16 @@ class ServerProcess:
                 raise LannerError(f"the server does not answer after {timeout_s:g} seconds", "timeout")
 
 
-class _Child:
-    """The process, and the thread that starts it and reads what it prints.
-
-    The kernel ends the child when the thread that started it ends, so that thread lives as long as the child does.
-    """
-
-    def __init__(self, command: Sequence[str], api_keys: Sequence[str], show_output: bool) -> None:
-        self.process: subprocess.Popen[str]
-        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self.address: tuple[str, int] | None = None  # scheme and port, once it listens
-        self.announced = threading.Event()  # it listens, or prints nothing more
-        self._started = threading.Event()
-        self._failure: OSError | None = None
-        self._command = command
-        self._keys = api_keys
-        self._show_output = show_output
-        self.reader = threading.Thread(target=self._run, name="lanner-server", daemon=True)
-        self.reader.start()
-        self._started.wait()
-        if self._failure is not None:
-            raise LannerError(f"{command[0]}: {self._failure.strerror}", "io")
-
-    def error_line(self) -> str:
-        """The line that says why it ended."""
-        for line in reversed(self.lines):
-            _, found, message = line.partition(" error: ")
-            if found:
-                return message
-        status = self.process.returncode
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        return f"the server {how}" + (f": {self.lines[-1]}" if self.lines else "")
-
-    def _run(self) -> None:
-        try:
-            self._start()
-        except OSError as error:
-            self._failure = error
-            return
-        finally:
-            self._started.set()
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._take(line)
-        self.announced.set()
-        self.process.wait()
-
-    def _start(self) -> None:
-        launcher = Path(__file__).with_name("_exec_with_parent.py")
-        command = [sys.executable, "-I", "-S", str(launcher), str(os.getpid()), *self._command]
-        with contextlib.ExitStack() as keys:
-            passed: list[int] = []
-            if self._keys:  # in memory: a command line is everybody's to read
-                passed.append(os.memfd_create("lanner-keys"))
-                keys.callback(os.close, passed[0])
-                os.write(passed[0], "".join(f"{key}\n" for key in self._keys).encode())
-                command += ["--api-key-file", f"/proc/self/fd/{passed[0]}"]
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                pass_fds=passed,
-                start_new_session=True,  # a terminal's Ctrl-C is this process's to answer
-            )
-
-    def _take(self, line: str) -> None:
-        self.lines.append(line.rstrip("\n"))
-        if self._show_output:
-            with contextlib.suppress(OSError, ValueError):  # a stderr that was closed loses lines, and nothing else
-                print(line, end="", file=sys.stderr, flush=True)
-        found = _ANNOUNCEMENT.search(line)
-        if found and not self.announced.is_set():
-            self.address = (found[1], int(found[2]))
-            self.announced.set()
-
-
-def _end(child: _Child, owner: int, drain_timeout_s: float) -> None:
-    """Ends the child in good order; a process that was forked off the owner leaves it alone."""
-    if os.getpid() != owner:
-        return
-    if child.process.poll() is None:
-        child.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
-            child.process.wait(drain_timeout_s + _LEAVE_S)
-    if child.process.poll() is None:
-        child.process.kill()
-        child.process.wait()
-    child.reader.join(_PROBE_TIMEOUT_S)
-    if child.process.stderr is not None:
-        child.process.stderr.close()
+def _start(command: list[str], api_keys: Sequence[str], show_output: bool) -> ChildProcess:
+    """The child, which reads its keys from memory: a command line is everybody's to read."""
+    if not api_keys:
+        return ChildProcess(command, _ANNOUNCEMENT, show_output)
+    keys = os.memfd_create("lanner-keys")
+    try:
+        os.write(keys, "".join(f"{key}\n" for key in api_keys).encode())
+        return ChildProcess([*command, "--api-key-file", f"/proc/self/fd/{keys}"], _ANNOUNCEMENT, show_output, [keys])
+    finally:
+        os.close(keys)
 
 
 def _answers(url: str) -> bool:

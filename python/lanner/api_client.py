@@ -320,7 +320,7 @@ class APIClient:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A key is for the server that was named, and for no other one."""
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
 
 

@@ -308,8 +308,6 @@ class APIClient:
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal_of_reply(error, url) from None
-        except LannerError:  # of which one is an OSError
-            raise
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             if isinstance(cause, TimeoutError):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import stat
@@ -12,6 +13,7 @@ import time
 
 import pytest
 
+from lanner._child_process import ChildProcess
 from lanner._server_process import ServerProcess
 from lanner.errors import LannerError
 
@@ -162,6 +164,7 @@ def test_a_program_that_is_not_there(model, monkeypatch):
     "text, message",
     [
         ("exit 3", r"^the server ended with status 3$"),
+        ("echo 'x: error: early' >&2; echo 'x: error: late' >&2; exit 1", r"^late$"),
         ("echo the last words >&2; kill -9 $$", r"^the server was killed by SIGKILL: the last words$"),
     ],
 )
@@ -175,7 +178,7 @@ def test_a_program_that_ends(fake_program, text, message):
     "text",
     [
         "exec sleep 60",
-        "exec sleep 60 2>&-",
+        "exec sleep 60 >&- 2>&-",
         "echo 'INFO: Lanner running on http://127.0.0.1:9' >&2; exec sleep 60",  # where nobody answers
     ],
 )
@@ -243,6 +246,22 @@ def test_a_fork_of_the_parent_leaves_the_server_alone(model):
         check=True,
         env={**os.environ, "PYTHONPATH": PACKAGE},
     )
+
+
+def test_a_fork_may_not_end_it_even_while_a_thread_waits_for_it():
+    child = ChildProcess(["/bin/sh", "-c", "exec >&- 2>&-; exec sleep 60"], re.compile("never"), False)
+    assert child.announced.wait(10)
+    time.sleep(0.2)  # the thread has begun to wait
+    forked = os.fork()
+    if forked == 0:
+        signal.alarm(5)
+        child.end(0)
+        os._exit(0)
+    assert os.waitpid(forked, 0)[1] == 0
+    time.sleep(0.2)
+    assert child.process.poll() is None
+    child.end(5)
+    assert child.process.returncode == -signal.SIGTERM
 
 
 def test_closed_from_another_thread(model):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lanner.errors import LannerError
@@ -30,13 +30,20 @@ class ChildProcess:
         announcement: what a line says once the child answers requests.
         show_output: whether its lines go to this process's stderr.
         passed: file descriptors that it inherits under their numbers; they may be closed when the constructor returns.
+        environment: its environment, where it is not this process's.
 
     Raises:
         LannerError: the program cannot be started.
     """
 
     def __init__(
-        self, command: Sequence[str], announcement: re.Pattern[str], show_output: bool, passed: Sequence[int] = ()
+        self,
+        command: Sequence[str],
+        announcement: re.Pattern[str],
+        *,
+        show_output: bool = True,
+        passed: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.process: subprocess.Popen[str]
         self.announcement: re.Match[str] | None = None
@@ -49,15 +56,15 @@ class ChildProcess:
         self._ending = threading.Lock()
         started = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(command, tuple(passed), started), name="lanner-child", daemon=True
+            target=self._run, args=(command, tuple(passed), environment, started), name="lanner-child", daemon=True
         )
         self._thread.start()
         started.wait()
         if self._failure is not None:
             raise LannerError(f"{sys.executable}: {self._failure.strerror}", "io")
 
-    def error(self) -> str:
-        """Of a child that has ended: the message of its last line with one, else how it ended."""
+    def error(self, name: str) -> str:
+        """Of a child that has ended: the message of its last line with one, else how it, ``name``, ended."""
         self._thread.join(_JOIN_S)
         for line in reversed(self.lines):
             _, found, message = line.partition(" error: ")
@@ -65,7 +72,7 @@ class ChildProcess:
                 return message
         status = self.process.returncode
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        return f"the server {how}" + (f": {self.lines[-1]}" if self.lines else "")
+        return f"{name} {how}" + (f": {self.lines[-1]}" if self.lines else "")
 
     def end(self, grace_s: float) -> None:
         """SIGTERM, and after ``grace_s`` seconds SIGKILL. A process that was forked off this one leaves it alone."""
@@ -81,7 +88,13 @@ class ChildProcess:
                 self.process.wait()
             self._thread.join(_JOIN_S)
 
-    def _run(self, command: Sequence[str], passed: Sequence[int], started: threading.Event) -> None:
+    def _run(
+        self,
+        command: Sequence[str],
+        passed: Sequence[int],
+        environment: Mapping[str, str] | None,
+        started: threading.Event,
+    ) -> None:
         launcher = Path(__file__).with_name("_exec_with_parent.py")
         try:
             self.process = subprocess.Popen(
@@ -92,6 +105,7 @@ class ChildProcess:
                 encoding="utf-8",
                 errors="replace",
                 pass_fds=passed,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:

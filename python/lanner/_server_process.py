@@ -123,7 +123,7 @@ class ServerProcess:
         url: str | None = None
         while True:
             if self._child.process.poll() is not None:
-                raise LannerError(self._child.error(), "unavailable")
+                raise LannerError(self._child.error("the server"), "unavailable")
             if url is None and self._child.announced.wait(_POLL_S) and self._child.announcement is not None:
                 scheme, port = self._child.announcement.groups()
                 reached = _WILDCARDS.get(host, host)
@@ -139,11 +139,12 @@ class ServerProcess:
 def _start(command: list[str], api_keys: Sequence[str], show_output: bool) -> ChildProcess:
     """The child, which reads its keys from memory: a command line is everybody's to read."""
     if not api_keys:
-        return ChildProcess(command, _ANNOUNCEMENT, show_output)
+        return ChildProcess(command, _ANNOUNCEMENT, show_output=show_output)
     keys = os.memfd_create("lanner-keys")
     try:
         os.write(keys, "".join(f"{key}\n" for key in api_keys).encode())
-        return ChildProcess([*command, "--api-key-file", f"/proc/self/fd/{keys}"], _ANNOUNCEMENT, show_output, [keys])
+        command = [*command, "--api-key-file", f"/proc/self/fd/{keys}"]
+        return ChildProcess(command, _ANNOUNCEMENT, show_output=show_output, passed=[keys])
     finally:
         os.close(keys)
 

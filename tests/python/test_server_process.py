@@ -249,7 +249,7 @@ def test_a_fork_of_the_parent_leaves_the_server_alone(model):
 
 
 def test_a_fork_may_not_end_it_even_while_a_thread_waits_for_it():
-    child = ChildProcess(["/bin/sh", "-c", "exec >&- 2>&-; exec sleep 60"], re.compile("never"), False)
+    child = ChildProcess(["/bin/sh", "-c", "exec >&- 2>&-; exec sleep 60"], re.compile("never"), show_output=False)
     assert child.announced.wait(10)
     time.sleep(0.2)  # the thread has begun to wait
     forked = os.fork()

@@ -48,36 +48,10 @@ def test_without_the_python_package_a_line_says_how_to_install_it(run, environme
     assert done.stderr == b"lanner: error: this verb needs the Python package: pip install 'lanner[ui]'\n"
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        (),
-        ("chat",),
-        ("eval",),
-        ("eval", "perplexity"),
-        ("eval", "compare"),
-        ("lite",),
-        ("lite", "auto_awq"),
-        ("lite", "auto_gptq"),
-        ("lite", "calibrate"),
-        ("lite", "smooth_quant"),
-        ("lite", "kv_qparams"),
-        ("benchmark",),
-        ("benchmark", "generation"),
-        ("benchmark", "kernels"),
-        ("benchmark", "memory"),
-        ("benchmark", "throughput"),
-        ("benchmark", "serving"),
-        ("serve",),
-        ("serve", "api_server"),
-        ("serve", "api_client"),
-        ("serve", "proxy"),
-        ("convert",),
-        ("check_env",),
-        ("list",),
-        ("completion",),
-    ],
-)
+@pytest.mark.parametrize("verb", [(), ("chat",), ("eval",), ("eval", "perplexity"), ("eval", "compare"), ("lite",), ("lite", "auto_awq"), ("lite", "auto_gptq"), ("lite", "calibrate"), ("lite", "smooth_quant"), ("lite", "kv_qparams"), ("benchmark",),
+                                  ("benchmark", "generation"), ("benchmark", "kernels"), ("benchmark", "memory"),
+                                  ("benchmark", "throughput"), ("benchmark", "serving"),
+                                  ("serve",), ("serve", "api_server"), ("serve", "api_client"), ("serve", "proxy"), ("convert",), ("check_env",), ("list",), ("completion",)])
 def test_a_flag_has_one_type(run, verb):
     text = run(*verb, "--help").stdout.decode()
     assert "usage: lanner" in text
@@ -118,23 +92,20 @@ def test_version_is_bare(run):
         assert done.stdout.decode().strip().replace(".", "").isdigit()
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["chta"], "unknown verb 'chta'; did you mean chat?"),
-        (["chat", "--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
-        (["chat", "--cache_max_entry_cuont", "1"], "did you mean --cache-max-entry-count?"),
-        (["chat", "--top", "1"], "ambiguous flag --top: could be"),
-        (["chat", "--seed"], "--seed needs a value"),
-        (["chat", "--seed", "--greedy"], "--seed needs a value"),
-        (["chat", "--seed", "tomorrow"], "--seed: 'tomorrow' is not a valid value"),
-        (["chat", "--dtype", "int3"], "'int3' is not one of auto|float16|bfloat16|float32"),
-        (["chat", "-x"], "unknown flag -x"),
-        (["chat", "one", "two"], "two"),
-        (["completion"], "SHELL is required"),
-        (["benchmark", "throughput", "model"], "--requests is required"),
-    ],
-)
+@pytest.mark.parametrize("arguments, message", [
+    (["chta"], "unknown verb 'chta'; did you mean chat?"),
+    (["chat", "--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
+    (["chat", "--cache_max_entry_cuont", "1"], "did you mean --cache-max-entry-count?"),
+    (["chat", "--top", "1"], "ambiguous flag --top: could be"),
+    (["chat", "--seed"], "--seed needs a value"),
+    (["chat", "--seed", "--greedy"], "--seed needs a value"),
+    (["chat", "--seed", "tomorrow"], "--seed: 'tomorrow' is not a valid value"),
+    (["chat", "--dtype", "int3"], "'int3' is not one of auto|float16|bfloat16|float32"),
+    (["chat", "-x"], "unknown flag -x"),
+    (["chat", "one", "two"], "two"),
+    (["completion"], "SHELL is required"),
+    (["benchmark", "throughput", "model"], "--requests is required"),
+])
 def test_usage_errors(run, arguments, message):
     done = run(*arguments)
     assert done.returncode == 2
@@ -145,20 +116,11 @@ def test_usage_errors(run, arguments, message):
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--tp", "2"],
-        ["--quant-policy", "fp8"],
-        ["--quant-policy", "42"],
-        ["--model-format", "fp8"],
-        ["--adapters", "a=b"],
-        ["--rope-scaling-factor", "2"],
-        ["--speculative-algorithm", "eagle"],
-        ["--device", "ascend"],
-        ["--cap", "python"],
-    ],
-)
+@pytest.mark.parametrize("flags", [
+    ["--tp", "2"], ["--quant-policy", "fp8"], ["--quant-policy", "42"], ["--model-format", "fp8"], ["--adapters", "a=b"],
+    ["--rope-scaling-factor", "2"], ["--speculative-algorithm", "eagle"],
+    ["--device", "ascend"], ["--cap", "python"],
+])
 def test_what_is_not_built_yet_is_an_error(run, flags):
     done = run("chat", "model", *flags)
     assert done.returncode == 1
@@ -177,34 +139,9 @@ def test_cuda_is_refused_where_the_program_has_none(run, tmp_path):
 
 def test_harmless_flags_are_accepted(run, tmp_path):
     # The missing model is reported, so the flags before it went through.
-    done = run(
-        "chat",
-        tmp_path / "none",
-        "--tp",
-        "1",
-        "--quant-policy",
-        "0",
-        "--w4-prefill-copy",
-        "off",
-        "--model-format",
-        "hf",
-        "--device",
-        "cpu",
-        "--async",
-        "0",
-        "--communicator",
-        "native",
-        "--trust-remote-code",
-        "--backend",
-        "pytorch",
-        "--eager-mode",
-        "--enable-prefix-caching",
-        "--language-model-only",
-        "--revision",
-        "main",
-        "--download-dir",
-        "x",
-    )
+    done = run("chat", tmp_path / "none", "--tp", "1", "--quant-policy", "0", "--w4-prefill-copy", "off", "--model-format", "hf", "--device", "cpu",
+               "--async", "0", "--communicator", "native", "--trust-remote-code", "--backend", "pytorch", "--eager-mode",
+               "--enable-prefix-caching", "--language-model-only", "--revision", "main", "--download-dir", "x")
     assert done.returncode == 1
     lines = done.stderr.decode().splitlines()
     assert lines[0].startswith("lanner: note: --backend pytorch")
@@ -221,20 +158,17 @@ def test_prefixes_and_underscores(run):
         assert done.stderr == b"lanner: error: --cache-max-entry-count must be between 0 and 1, both excluded\n"
 
 
-@pytest.mark.parametrize(
-    "flag, value, rule",
-    [
-        ("--cache-max-entry-count", "0", "between 0 and 1, both excluded"),
-        ("--cache-max-entry-count", "1", "between 0 and 1, both excluded"),
-        ("--session-len", "-1", "0 or more"),
-        ("--max-batch-size", "0", "between 1 and 4096"),
-        ("--max-batch-size", "4097", "between 1 and 4096"),
-        ("--max-prefill-token-num", "0", "between 1 and 65536"),
-        ("--max-prefill-token-num", "65537", "between 1 and 65536"),
-        ("--threads", "-1", "between 0 and 1024"),
-        ("--threads", "1025", "between 0 and 1024"),
-    ],
-)
+@pytest.mark.parametrize("flag, value, rule", [
+    ("--cache-max-entry-count", "0", "between 0 and 1, both excluded"),
+    ("--cache-max-entry-count", "1", "between 0 and 1, both excluded"),
+    ("--session-len", "-1", "0 or more"),
+    ("--max-batch-size", "0", "between 1 and 4096"),
+    ("--max-batch-size", "4097", "between 1 and 4096"),
+    ("--max-prefill-token-num", "0", "between 1 and 65536"),
+    ("--max-prefill-token-num", "65537", "between 1 and 65536"),
+    ("--threads", "-1", "between 0 and 1024"),
+    ("--threads", "1025", "between 0 and 1024"),
+])
 def test_ranges_are_those_of_the_engine(run, flag, value, rule):
     # There is no such model: the flag is refused before it is looked for.
     done = run("chat", "/no/such/model", flag, value)
@@ -242,48 +176,32 @@ def test_ranges_are_those_of_the_engine(run, flag, value, rule):
     assert done.stderr.decode() == f"lanner: error: {flag} must be {rule}\n"
 
 
-@pytest.mark.parametrize(
-    "flag, values",
-    [
-        ("--cache-max-entry-count", ("0.001", "0.999")),
-        ("--max-batch-size", ("1", "4096")),
-        ("--max-prefill-token-num", ("1", "65536")),
-        ("--threads", ("0", "1024")),
-    ],
-)
+@pytest.mark.parametrize("flag, values", [
+    ("--cache-max-entry-count", ("0.001", "0.999")), ("--max-batch-size", ("1", "4096")),
+    ("--max-prefill-token-num", ("1", "65536")), ("--threads", ("0", "1024")),
+])
 def test_the_ends_of_the_ranges_are_allowed(run, flag, values):
     for value in values:
         assert b"/no/such/model: is no local path" in run("chat", "/no/such/model", flag, value).stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--batch-sizes", "1", "4", "MODEL"],
-        ["--batch-sizes", "1", "4", "MODEL", "--output-tokens", "5"],
-        ["--batch-sizes=1", "MODEL", "--prompt-tokens", "8", "16"],
-        ["--prompt-tokens", "8", "--batch-sizes", "1", "4", "MODEL", "--seed", "1"],
-        ["--batch-sizes", "1", "4", "--", "MODEL"],
-        ["MODEL", "--batch-sizes", "1", "4"],
-    ],
-)
+@pytest.mark.parametrize("arguments", [
+    ["--batch-sizes", "1", "4", "MODEL"],
+    ["--batch-sizes", "1", "4", "MODEL", "--output-tokens", "5"],
+    ["--batch-sizes=1", "MODEL", "--prompt-tokens", "8", "16"],
+    ["--prompt-tokens", "8", "--batch-sizes", "1", "4", "MODEL", "--seed", "1"],
+    ["--batch-sizes", "1", "4", "--", "MODEL"],
+    ["MODEL", "--batch-sizes", "1", "4"],
+])
 def test_a_list_of_numbers_leaves_the_model_alone(run, arguments):
     done = run("benchmark", "generation", *arguments)
     assert done.returncode == 1
-    assert done.stderr == (
-        b"lanner: error: MODEL: is no local path, and no model of a hub (those are called ORGANIZATION/NAME)\n"
-    )
+    assert done.stderr == (b"lanner: error: MODEL: is no local path, and no model of a hub "
+                           b"(those are called ORGANIZATION/NAME)\n")
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        ("eval", "perplexity"),
-        ("eval", "compare"),
-        ("benchmark", "generation"),
-        ("benchmark", "throughput", "--requests", "r.json"),
-    ],
-)
+@pytest.mark.parametrize("verb", [("eval", "perplexity"), ("eval", "compare"), ("benchmark", "generation"),
+                                  ("benchmark", "throughput", "--requests", "r.json")])
 def test_verbs_that_measure_do_not_offer_what_they_settle(run, verb):
     for flag in ("--max-batch-size=1", "--enable-prefix-caching", "--disable-prefix-caching", "--chat-template=chatml"):
         done = run(*verb, "model", flag)
@@ -369,7 +287,7 @@ def test_list(run):
     lines = done.stdout.decode().splitlines()
     assert max(map(len, lines)) <= 100
     templates = lines.index("The supported chat template names are:")
-    assert "internlm2" in lines[templates + 1 :]
+    assert "internlm2" in lines[templates + 1:]
     section, rows = None, {}
     for line in lines[:templates]:
         if line.startswith("Compared: "):
@@ -387,15 +305,12 @@ def test_list(run):
     assert len({row[3] for row in rows.values()}) == len({row[4] for row in rows.values()}) == 1  # columns
 
 
-@pytest.mark.parametrize(
-    "line, expected",
-    [
-        ("lanner ch", ["chat", "check_env"]),
-        ("lanner eval perp", ["perplexity"]),
-        ("lanner chat --cache-m", ["--cache-max-entry-count"]),
-        ("lanner chat model --top-", ["--top-p", "--top-k"]),
-    ],
-)
+@pytest.mark.parametrize("line, expected", [
+    ("lanner ch", ["chat", "check_env"]),
+    ("lanner eval perp", ["perplexity"]),
+    ("lanner chat --cache-m", ["--cache-max-entry-count"]),
+    ("lanner chat model --top-", ["--top-p", "--top-k"]),
+])
 def test_bash_completion(run, tmp_path, line, expected):
     script = tmp_path / "lanner.bash"
     script.write_bytes(run("completion", "bash").stdout)
@@ -420,10 +335,6 @@ def test_full_disk_is_an_error(run):
 
 
 def test_reader_that_goes_away(environment):
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f"'{BINARY}' chat --help | head -c 1"],
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"'{BINARY}' chat --help | head -c 1"], env=environment,
+                          capture_output=True, check=False)
     assert done.returncode == 0 and done.stderr == b""

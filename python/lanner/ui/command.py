@@ -17,6 +17,8 @@ from lanner._program import program_path
 from lanner.errors import LannerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lanner.ui.native_server import NativeServer
     from lanner.ui.page import Page, Place
 
@@ -24,6 +26,7 @@ _HELP = """\
 URL is a server's (http://localhost:23333); MODEL is what `lanner serve api_server` takes, and is served with whatever
 flags of the engine stand beside it, until this program ends."""
 _POLL_SECONDS = 0.1
+_FIRST_SECONDS = 0.3
 
 
 class _Stopped(Exception):
@@ -42,6 +45,7 @@ class _Signals:
         self._come = True
 
     def check(self) -> None:
+        """Raises _Stopped once a signal has come."""
         if self._come:
             raise _Stopped
 
@@ -143,6 +147,18 @@ def _show(page: Page, place: Place, signals: _Signals, server: NativeServer | No
         page.close()
 
 
+def _await(server: NativeServer, done: Callable[[], bool], signals: _Signals) -> int:
+    """Waits until ``done``, and returns 0, or the status with which the server has ended meanwhile."""
+    while not done():
+        signals.check()
+        status = server.status()
+        if status is not None:
+            return status or 1
+        time.sleep(_POLL_SECONDS)
+    signals.check()
+    return 0
+
+
 def _serve_model(arguments: list[str], place: Place, signals: _Signals) -> int:
     """Starts the server of a model, shows the page over it, and ends it."""
     from lanner.ui import page
@@ -151,15 +167,14 @@ def _serve_model(arguments: list[str], place: Place, signals: _Signals) -> int:
 
     server = NativeServer(program_path(), arguments)
     try:
+        # What is wrong with the arguments shows at once. Gradio takes seconds, in which the model is loaded.
+        begin = time.monotonic()
+        status = _await(server, lambda: time.monotonic() - begin > _FIRST_SECONDS, signals)
+        if status:
+            return status
+        page.load_gradio()
         client = ChatClient(server.url, server.api_key)
-        page.load_gradio()  # takes seconds, in which the model is loaded
-        while not client.ready():
-            signals.check()
-            status = server.status()
-            if status is not None:
-                return status or 1
-            time.sleep(_POLL_SECONDS)
-        return _show(page.Page(client, client.model()), place, signals, server)
+        return _await(server, client.ready, signals) or _show(page.Page(client, client.model()), place, signals, server)
     finally:
         server.stop()
 

@@ -1,0 +1,188 @@
+"""The command `lanner serve gradio` without a browser: its flags, its errors, and the server that it starts."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from gradio_page import Scripted, Ui, alive, children, command, environment, missing, run, wait_for
+
+if missing(browser=False):
+    pytest.skip(missing(browser=False), allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def server():
+    started = Scripted()
+    yield started
+    started.end()
+
+
+def status_of(url, **headers):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_help():
+    done = run("--help")
+    assert done.returncode == 0 and "--server-port" in done.stdout and "6006" in done.stdout
+
+
+@pytest.mark.parametrize("arguments, line", [
+    (["http://127.0.0.1:1", "--auth", "ann"], "--auth: USER:PASSWORD is what it takes"),
+    (["http://127.0.0.1:1", "--auht", "ann:b"], "--auht: no flag of this page's; the server at http://127.0.0.1:1 has its own"),
+    (["--tp", "1", "http://127.0.0.1:1"], "--tp: no flag of this page's; the server at http://127.0.0.1:1 has its own"),
+    (["http://127.0.0.1:1", "--server-port", "70000"], "--server-port: a port is 0 to 65535"),
+    (["http://127.0.0.1:1", "--server-port", "x"], "argument --server-port: invalid int value: 'x'")])
+def test_a_mistake_ends_with_2(arguments, line):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"lanner serve gradio: error: {line}"
+
+
+@pytest.mark.parametrize("url, reason", [
+    ("http://127.0.0.1:1", "the server at 127.0.0.1:1 cannot be reached: connection refused"),
+    ("http://", "http:: this is no address of a server"),
+    ("http://127.0.0.1:99999", "http://127.0.0.1:99999: this is no address of a server")])
+def test_a_wrong_url_is_one_line(url, reason):
+    done = run(url, "--server-port", "0")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lanner: error: {reason}\n")
+
+
+def test_a_server_without_models():
+    server = Scripted()
+    handler = type("Handler", (server.RequestHandlerClass,), {"do_GET": lambda self: self.reply(200, b"[" * 100_000)})
+    server.RequestHandlerClass = handler
+    done = run(server.url)
+    server.end()
+    assert (done.returncode, done.stderr) == (1, f"lanner: error: the server at {server.url[7:]} lists no model (/v1/models)\n")
+
+
+def test_the_key_of_the_server(start_probe):
+    server = start_probe("--key", "secret")
+    done = run(server.url, "--api-key", "wrong", "--server-port", "0")
+    assert (done.returncode, done.stderr) == (1, "lanner: error: the server wants another key: Unauthorized.\n")
+    ui = Ui(server.url + "/v1/", "--api-key", "secret", LANNER_API_KEY="another")
+    assert ui.stop() == 0
+
+
+def test_a_port_in_use_is_one_line(server):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = run(server.url, "--server_port", port)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lanner: error: 127.0.0.1:{port}: in use\n")
+
+
+def test_without_gradio(tmp_path):
+    hide = ("import importlib.metadata as m, sys; sys.modules['gradio'] = None; old = m.version\n"
+            "def version(name):\n  if name == 'gradio': raise m.PackageNotFoundError(name)\n  return old(name)\n"
+            "m.version = version\nfrom lanner.__main__ import main\nsys.exit(main(sys.argv[1:]))")
+    done = subprocess.run([sys.executable, "-c", hide, "serve", "gradio", "http://127.0.0.1:1"], env=environment(), text=True,
+                          capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lanner: error: this page needs Gradio: pip install 'lanner[ui]'\n"
+
+
+def test_open_to_others_is_warned_of(server):
+    ui = Ui(server.url, "--server-name", "0.0.0.0")
+    assert status_of(ui.url.replace("0.0.0.0", "127.0.0.1"), Host="some.name") == 200
+    assert ui.stop() == 0
+    assert "lanner: warning: whoever reaches this page may use the model" in ui.stderr()
+    assert "warning" not in run("http://127.0.0.1:1", "--server-name", "0.0.0.0", "--auth", "ann:b", "--server-port", "0").stderr
+
+
+def test_what_the_page_does_not_need_is_closed(server):
+    ui = Ui(server.url)
+    assert status_of(ui.url) == 200
+    assert status_of(ui.url, Host="evil.example") == 403
+    for path in ["upload", "file=/etc/hostname", "proxy=http://127.0.0.1:1/", "vibe-edit/", "run-history/buckets"]:
+        assert status_of(f"{ui.url}/gradio_api/{path}") == 404, path
+    assert status_of(ui.url + "/monitoring") >= 400
+    with urllib.request.urlopen(ui.url) as reply:
+        assert "default-src 'self'" in reply.headers["Content-Security-Policy"]
+        assert b"googleapis" not in reply.read()
+    assert ui.stop() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_with_0(server, how):
+    ui = Ui(server.url)
+    assert ui.stop(how) == 0
+    assert ui.stderr() == ""
+
+
+@pytest.fixture
+def model_ui(model):
+    started = []
+
+    def start(*flags):
+        started.append(Ui(model, "--session-len", "1024", "--cache-max-entry-count", "0.05", *flags))
+        return started[-1]
+
+    yield start
+    for ui in started:
+        ui.stop(signal.SIGKILL)
+
+
+def test_a_model_is_served_and_its_server_ends_with_the_page(model_ui):
+    ui = model_ui("--model-name", "small")
+    (child,) = children(ui.process.pid)
+    with open(f"/proc/{child}/cmdline", "rb") as words:
+        arguments = words.read().decode().split("\0")
+    assert arguments[arguments.index("--model-name") + 1] == "small"
+    # It is there for the page alone: of this machine, and with a key that nobody sees.
+    assert arguments[arguments.index("--server-name") + 1] == "127.0.0.1"
+    assert status_of(f"http://127.0.0.1:{arguments[arguments.index('--server-port') + 1]}/v1/models") == 401
+    assert status_of(ui.url) == 200
+    assert ui.stop() == 0
+    assert not alive(child)
+
+
+def test_the_models_server_ends_when_the_page_is_killed(model_ui):
+    ui = model_ui()
+    (child,) = children(ui.process.pid)
+    ui.stop(signal.SIGKILL)
+    wait_for(lambda: not alive(child))
+
+
+def test_the_page_ends_when_the_models_server_does(model_ui):
+    ui = model_ui()
+    (child,) = children(ui.process.pid)
+    os.kill(child, signal.SIGKILL)
+    assert ui.process.wait(20) == 137
+    assert ui.stderr().splitlines()[-1] == "lanner: error: the model's server has ended"
+    assert not alive(child)
+
+
+def test_a_signal_while_the_model_is_loaded(model):
+    process = subprocess.Popen(command(model, "--server-port", "0"), env=environment(), stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: children(process.pid))
+    (child,) = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert not alive(child)
+
+
+def test_a_model_that_is_none():
+    done = run("/nowhere/model.gguf", "--server-port", "0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "lanner: error: /nowhere/model.gguf: is no local path, and no model of a hub (those are called ORGANIZATION/NAME)"]
+
+
+def test_the_engines_flags_are_the_engines_to_refuse(model):
+    done = run("--no-such-flag", "1", model, "--server-port", "0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "lanner serve api_server: error: unknown flag --no-such-flag"

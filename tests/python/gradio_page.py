@@ -1,5 +1,6 @@
 """What the tests of `lanner serve gradio` share: the program, its page in Chromium, and a server that does as it is told."""
 
+import functools
 import http.server
 import importlib.metadata
 import json
@@ -14,13 +15,17 @@ import tempfile
 import threading
 import time
 
-from server_process import BINARY, REPOSITORY
+from server_process import BINARY, BUILD
 
 CHROMIUM = os.environ.get("LANNER_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
+@functools.cache
 def missing(*, browser):
     """Why the tests cannot run here, or an empty text."""
+    package = subprocess.run([sys.executable, "-c", "import lanner"], env=environment(), capture_output=True, text=True, check=False)
+    if package.returncode != 0:
+        return "DID NOT RUN: the tests of lanner serve gradio need the Python package: " + package.stderr.strip().splitlines()[-1]
     try:
         importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError:
@@ -38,7 +43,8 @@ def wait_for(condition, seconds=20):
 
 
 def environment(**more):
-    path = os.pathsep.join(filter(None, [str(REPOSITORY / "python"), os.environ.get("PYTHONPATH")]))
+    # The package as it was built, unless the caller says where it is.
+    path = os.environ.get("PYTHONPATH") or str(BUILD / "python")
     return {**os.environ, "PYTHONPATH": path, "LANNER_PROGRAM": BINARY, **more}
 
 

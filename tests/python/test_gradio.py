@@ -257,7 +257,7 @@ def test_markdown(visitor, server, text, html):
 
 
 def test_code_and_links(visitor, server):
-    code = "if a < b && c:\n\n\tprint('```')\n    x = \"<b>\" &amp; '$$'"
+    code = "if a < b && c:\n\n  print('```')\n    x = \"<b>\" &amp; '$$'"
     listed = textwrap.indent(code, "   ")
     server.say = {"show": f"Look:\n1. first\n   ````python\n{listed}\n   ````\n2. [a](https://x.example/?a=1&b=2) and https://y.example/?c=3&d=4"
                   "\n\u2028\u0085end"}

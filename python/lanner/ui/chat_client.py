@@ -176,8 +176,13 @@ class ChatClient:
             LannerError: it cannot be reached, refuses, or lists none.
         """
         try:
-            reply = httpx.get(f"{self.url}/v1/models", headers=self._headers, timeout=_CONNECT_SECONDS,
-                              trust_env=self._use_proxies, verify=self._certificates)
+            reply = httpx.get(
+                f"{self.url}/v1/models",
+                headers=self._headers,
+                timeout=_CONNECT_SECONDS,
+                trust_env=self._use_proxies,
+                verify=self._certificates,
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _failure(error, self._host) from None
         if reply.status_code != 200:
@@ -198,12 +203,19 @@ class ChatClient:
         Raises:
             LannerError: the server cannot be reached, refuses, or breaks off.
         """
-        body = {"model": model, "messages": list(messages), "stream": True, "max_tokens": settings.max_tokens,
-                "top_p": settings.top_p, "temperature": settings.temperature}
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "max_tokens": settings.max_tokens,
+            "top_p": settings.top_p,
+            "temperature": settings.temperature,
+        }
         try:
             async with (
-                httpx.AsyncClient(headers=self._headers, timeout=self._timeout, trust_env=self._use_proxies,
-                                  verify=self._certificates) as client,
+                httpx.AsyncClient(
+                    headers=self._headers, timeout=self._timeout, trust_env=self._use_proxies, verify=self._certificates
+                ) as client,
                 client.stream("POST", f"{self.url}/v1/chat/completions", json=body) as response,
             ):
                 if response.status_code != 200:
@@ -230,4 +242,6 @@ def _piece(event: bytes) -> Piece:
     if _inside(said, "error") is not None:
         raise LannerError(f"the server failed: {_one_line(_words(said, 'error', 'message'))}", "internal")
     delta = _inside(said, "choices", 0, "delta")
-    return Piece(_words(delta, "content"), _words(delta, "reasoning_content"), _words(said, "choices", 0, "finish_reason"))
+    return Piece(
+        _words(delta, "content"), _words(delta, "reasoning_content"), _words(said, "choices", 0, "finish_reason")
+    )

@@ -55,16 +55,29 @@ def _error(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lanner serve gradio", usage="lanner serve gradio [options] URL|MODEL",
-                                     description="Serve a page to chat on", epilog=_HELP,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server-name", default="127.0.0.1", metavar="TEXT",
-                        help="Address to listen on; 0.0.0.0 is all of this machine's (default: 127.0.0.1)")
-    parser.add_argument("--server-port", type=int, default=6006, metavar="INT",
-                        help="Port; 0 takes any that is free (default: 6006)")
+    parser = argparse.ArgumentParser(
+        prog="lanner serve gradio",
+        usage="lanner serve gradio [options] URL|MODEL",
+        description="Serve a page to chat on",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--server-name",
+        default="127.0.0.1",
+        metavar="TEXT",
+        help="Address to listen on; 0.0.0.0 is all of this machine's (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--server-port", type=int, default=6006, metavar="INT", help="Port; 0 takes any that is free (default: 6006)"
+    )
     parser.add_argument("--share", action="store_true", help="Also reachable from everywhere, through Gradio's tunnel")
-    parser.add_argument("--auth", action="append", default=[], metavar="USER:PASSWORD", help="Who may come; may be given again")
-    parser.add_argument("--api-key", default="", metavar="TEXT", help="The key of the server at URL (default: LANNER_API_KEY)")
+    parser.add_argument(
+        "--auth", action="append", default=[], metavar="USER:PASSWORD", help="Who may come; may be given again"
+    )
+    parser.add_argument(
+        "--api-key", default="", metavar="TEXT", help="The key of the server at URL (default: LANNER_API_KEY)"
+    )
     return parser
 
 
@@ -188,8 +201,10 @@ def _run(flags: argparse.Namespace, url: str, others: list[str], signals: _Signa
     users = [(user, password) for user, _, password in (pair.partition(":") for pair in flags.auth)]
     place = Place(flags.server_name, _port(flags.server_name, flags.server_port), flags.share, users)
     if not users and (place.share or not is_loopback(place.host)):
-        print("lanner: warning: whoever reaches this page may use the model; --auth USER:PASSWORD asks for a password",
-              file=sys.stderr)
+        print(
+            "lanner: warning: whoever reaches this page may use the model; --auth USER:PASSWORD asks for a password",
+            file=sys.stderr,
+        )
     if not url:
         return _serve_model(others, place, signals)
     client = ChatClient(url, flags.api_key or os.environ.get("LANNER_API_KEY", ""))

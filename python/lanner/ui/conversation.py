@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from lanner.errors import LannerError
@@ -53,7 +53,9 @@ class Conversation:
         ]
         return [*said, {"role": "user", "content": question}]
 
-    async def ask(self, client: ChatClient, model: str, question: str, settings: Settings) -> AsyncIterator[None]:
+    async def ask(
+        self, client: ChatClient, model: str, question: str, settings: Settings
+    ) -> AsyncGenerator[None, None]:
         """Asks, and yields whenever there is something new to show; closing it ends the request.
 
         What goes wrong becomes the turn's note. Does nothing while another answer is under way.

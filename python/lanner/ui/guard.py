@@ -1,4 +1,4 @@
-"""What stands between the network and Gradio: it answers what a chat needs, and its pages load nothing from elsewhere."""
+"""What stands between the network and Gradio: a chat's requests are answered, and pages load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 # Routes of Gradio that take or fetch files, or change its program; the page has no use for them.
-_CLOSED = re.compile(r"/(upload|file|proxy|stream|process_recording|component_server|vibe|undo-vibe|run-history|custom_)")
+_CLOSED = re.compile(
+    "/(upload|file|proxy|stream|process_recording|component_server|vibe|undo-vibe|run-history|custom_component|dev)"
+)
 
 
 class Guard:
@@ -33,7 +35,8 @@ class Guard:
         hosts: names by which this server may be called, where only this machine may call it: a page of another web
             site that makes its own name lead here is refused. None: by any name.
 
-    >>> Guard(None, hosts=["localhost"]).allows(b"localhost:6006"), Guard(None, hosts=["localhost"]).allows(b"evil.example")
+    >>> guard = Guard(None, hosts=["localhost"])
+    >>> guard.allows(b"localhost:6006"), guard.allows(b"evil.example")
     (True, False)
     """
 

@@ -28,7 +28,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _end_with(parent: int) -> Callable[[], None] | None:
-    """What the new process does first, so that the kernel ends it together with this one, even where this one is killed."""
+    """What the new process does first, so that the kernel ends it with this one, even where this one is killed."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -56,8 +56,9 @@ class NativeServer:
         self.url = f"http://127.0.0.1:{self.port}"
         # In the environment, where other users of this machine do not see it.
         self.api_key = os.environ.get("LANNER_API_KEY") or secrets.token_hex(32)
+        address = ["--server-name", "127.0.0.1", "--server-port", str(self.port)]
         self._process = subprocess.Popen(
-            [str(program), "serve", "api_server", "--server-name", "127.0.0.1", "--server-port", str(self.port), *arguments],
+            [str(program), "serve", "api_server", *address, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             env={**os.environ, "LANNER_API_KEY": self.api_key},

@@ -25,7 +25,11 @@ _STYLE = """
 
 @dataclass(frozen=True)
 class Place:
-    """Where the page is: an address of this machine, a port, whether it is shared, and who may come (all, when empty)."""
+    """Where the page is: an address of this machine, a port, whether it is shared, and who may come (empty: all).
+
+    >>> Place("127.0.0.1", 6006).share
+    False
+    """
 
     host: str
     port: int
@@ -85,10 +89,23 @@ class Page:
         with gr.Blocks(title="Lanner Playground", analytics_enabled=False) as blocks:
             conversation = gr.State(Conversation())
             gr.Markdown(f"# Lanner Playground\n\n{plain(self._model)}", elem_classes="heading", latex_delimiters=[])
-            chat = gr.Chatbot(height=_CHAT_PIXELS, show_label=False, latex_delimiters=[], allow_tags=False, buttons=[],
-                              feedback_options=None, elem_id="chat")
-            instruction = gr.Textbox(label="Instruction", placeholder="Please input the instruction", lines=1, max_lines=8,
-                                     submit_btn=True, elem_id="instruction")
+            chat = gr.Chatbot(
+                height=_CHAT_PIXELS,
+                show_label=False,
+                latex_delimiters=[],
+                allow_tags=False,
+                buttons=[],
+                feedback_options=None,
+                elem_id="chat",
+            )
+            instruction = gr.Textbox(
+                label="Instruction",
+                placeholder="Please input the instruction",
+                lines=1,
+                max_lines=8,
+                submit_btn=True,
+                elem_id="instruction",
+            )
             with gr.Row():
                 cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", min_width=120)
                 reset = gr.Button("Reset", elem_id="reset", min_width=120)
@@ -99,20 +116,30 @@ class Page:
                     gr.Slider(0.01, 1.5, value=0.7, step=0.01, label="Temperature", min_width=200),
                 ]
             hidden = {"show_progress": "hidden", "api_visibility": "private"}
-            instruction.submit(self._send, [conversation, instruction, *sliders], [instruction, chat, cancel],
-                               concurrency_limit=None, **hidden)
+            instruction.submit(
+                self._send,
+                [conversation, instruction, *sliders],
+                [instruction, chat, cancel],
+                concurrency_limit=None,
+                **hidden,
+            )
             cancel.click(self._cancel, [conversation], None, queue=False, **hidden)
             gr.on([reset.click, chat.clear], self._reset, [conversation], [instruction, chat], queue=False, **hidden)
         return blocks.queue(default_concurrency_limit=None, api_open=False)
 
-    async def _send(self, conversation: Conversation, question: str, max_tokens: object, top_p: object,
-                    temperature: object) -> AsyncIterator[tuple[Any, ...]]:
+    async def _send(
+        self, conversation: Conversation, question: str, max_tokens: object, top_p: object, temperature: object
+    ) -> AsyncIterator[tuple[Any, ...]]:
         """Shows the answer to a question as it comes."""
         gr = self._gradio
         if not question.strip() or conversation.busy:
             yield gr.skip(), gr.skip(), gr.skip()
             return
-        settings = Settings(int(_limited(max_tokens, 1, 2048)), _limited(top_p, 0.01, 1), _limited(temperature, 0.01, 1.5))
+        settings = Settings(
+            max_tokens=int(_limited(max_tokens, 1, 2048)),
+            top_p=_limited(top_p, 0.01, 1),
+            temperature=_limited(temperature, 0.01, 1.5),
+        )
         text: Any = ""  # the box is emptied once; what is typed meanwhile stays
         answer = conversation.ask(self._client, self._model, question, settings)
         try:
@@ -120,7 +147,7 @@ class Page:
                 yield text, shown(conversation), gr.Button(interactive=conversation.busy)
                 text = gr.skip()
         finally:
-            await answer.aclose()  # type: ignore[attr-defined]
+            await answer.aclose()
 
     async def _cancel(self, conversation: Conversation) -> None:
         conversation.cancel()
@@ -139,10 +166,22 @@ class Page:
         middleware: Any = importlib.import_module("starlette.middleware").Middleware
         hosts = ["localhost", "127.0.0.1", "::1", place.host] if is_loopback(place.host) and not place.share else None
         _, _, shared = self._blocks.launch(
-            server_name=f"[{place.host}]" if ":" in place.host else place.host, server_port=place.port, share=place.share, auth=place.users or None, quiet=True,
-            prevent_thread_lock=True, inbrowser=False, footer_links=[], enable_monitoring=False, max_file_size=1,
-            ssr_mode=False, pwa=False, mcp_server=False, app_kwargs={"middleware": [middleware(Guard, hosts=hosts)]},
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]), css=_STYLE,
+            server_name=f"[{place.host}]" if ":" in place.host else place.host,
+            server_port=place.port,
+            share=place.share,
+            auth=place.users or None,
+            quiet=True,
+            prevent_thread_lock=True,
+            inbrowser=False,
+            footer_links=[],
+            enable_monitoring=False,
+            max_file_size=1,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            app_kwargs={"middleware": [middleware(Guard, hosts=hosts)]},
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css=_STYLE,
         )
         return shared or ""
 

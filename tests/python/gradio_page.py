@@ -184,8 +184,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         try:
-            if question == "wait":
-                self.event("begun")
+            if question in ("wait", "silent"):
+                if question == "wait":
+                    self.event("begun")
                 self.server.gate.wait(20)
                 self.event(" ended")
             elif question == "fail":

@@ -130,6 +130,14 @@ def test_two_visitors_at_once(visit, ui, server):
     assert [message["content"] for message in server.asked[-1]["messages"]] == ["Mine", "Echo: Mine", "More"]
 
 
+def test_a_wait_is_seen(visitor, server):
+    server.gate.clear()
+    visitor.send("silent")
+    wait_for(lambda: visitor.answers() == ["…"])
+    server.gate.set()
+    wait_for(lambda: visitor.idle() and visitor.answers() == ["ended"])
+
+
 def test_what_is_typed_meanwhile_stays(visitor, server):
     server.gate.clear()
     visitor.send("wait")

@@ -83,14 +83,22 @@ def test_a_port_in_use_is_one_line(server):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lanner: error: 127.0.0.1:{port}: in use\n")
 
 
-def test_without_gradio(tmp_path):
-    hide = ("import importlib.metadata as m, sys; sys.modules['gradio'] = None; old = m.version\n"
-            "def version(name):\n  if name == 'gradio': raise m.PackageNotFoundError(name)\n  return old(name)\n"
-            "m.version = version\nfrom lanner.__main__ import main\nsys.exit(main(sys.argv[1:]))")
-    done = subprocess.run([sys.executable, "-c", hide, "serve", "gradio", "http://127.0.0.1:1"], env=environment(), text=True,
-                          capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "lanner: error: this page needs Gradio: pip install 'lanner[ui]'\n"
+@pytest.mark.parametrize("version, line", [
+    (None, "this page needs Gradio: pip install 'lanner[ui]'"),
+    ("5.49.1", "this page needs another Gradio than 5.49.1: pip install 'lanner[ui]'"),
+    ("7.0.0b1", "this page needs another Gradio than 7.0.0b1: pip install 'lanner[ui]'")])
+def test_without_the_right_gradio(tmp_path, version, line):
+    # Gradio's metadata are found here first; without a version it is as if there were none.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\nfound = metadata.version\n"
+        "def version(name):\n"
+        "    if name != 'gradio': return found(name)\n"
+        f"    if {version!r} is None: raise metadata.PackageNotFoundError(name)\n"
+        f"    return {version!r}\n"
+        "metadata.version = version\n")
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    done = run("http://127.0.0.1:1", PYTHONPATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lanner: error: {line}\n")
 
 
 def test_open_to_others_is_warned_of(server):

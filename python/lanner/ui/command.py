@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _HELP = """\
 URL is a server's (http://localhost:23333); MODEL is what `lanner serve api_server` takes, and is served with whatever
 flags of the engine stand beside it, until this program ends."""
+# Older ones have no page for passwords that shows itself, or ask others for scripts.
+_GRADIO_FROM, _GRADIO_BELOW = (6, 20), (7, 0)
 _POLL_SECONDS = 0.1
 _FIRST_SECONDS = 0.3
 
@@ -115,13 +117,14 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, str, list[str]]:
 
 
 def _check_gradio() -> None:
-    """Raises LannerError where Gradio is not there, or not the version that the page is made for."""
+    """Raises LannerError where Gradio is not there, or not a version that the page is made for."""
     try:
         version = importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError:
         raise LannerError("this page needs Gradio: pip install 'lanner[ui]'") from None
-    if version.partition(".")[0] != "6":
-        raise LannerError(f"this page needs Gradio 6, and {version} is here: pip install 'lanner[ui]'")
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if not _GRADIO_FROM <= number < _GRADIO_BELOW:
+        raise LannerError(f"this page needs another Gradio than {version}: pip install 'lanner[ui]'")
 
 
 def _port(host: str, port: int) -> int:

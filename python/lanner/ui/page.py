@@ -20,6 +20,7 @@ _STYLE = """
 .heading p { margin: 0; opacity: 0.7; overflow-wrap: anywhere; }
 /* Gradio's own button to clear the chat area: there is Reset. */
 #chat [aria-label="Clear"] { display: none; }
+@media (max-width: 600px) { .gradio-container .main.app { padding: 12px !important; } }
 """
 
 
@@ -55,7 +56,8 @@ def shown(conversation: Conversation) -> list[dict[str, Any]]:
         if turn.thoughts:
             add("assistant", markdown(turn.thoughts), "Thoughts")
         note = f"*{plain(turn.note)}*" if turn.note else ""
-        answer = "\n\n".join(part for part in (markdown(turn.answer), note) if part)
+        waiting = conversation.busy and turn is conversation.turns[-1] and not turn.thoughts
+        answer = "\n\n".join(part for part in (markdown(turn.answer), note) if part) or ("…" if waiting else "")
         if answer:
             add("assistant", answer)
     return messages

@@ -10,6 +10,7 @@ The native program ``lanner`` comes with this package: ``lanner --help`` lists w
 from __future__ import annotations
 
 from lanner._core import __version__
+from lanner.api_client import APIClient
 from lanner.errors import InvalidArgumentError, LannerError, ModelNotFoundError
 from lanner.messages import (
     ChatTemplateConfig,
@@ -21,12 +22,14 @@ from lanner.messages import (
     VisionConfig,
 )
 from lanner.pipeline import Pipeline, pipeline
+from lanner.serving import client, serve
 from lanner.session import Session
 from lanner.tokenizer import DetokenizeState, Tokenizer
 
 version_info = tuple(int(part) for part in __version__.split("."))
 
 __all__ = [
+    "APIClient",
     "ChatTemplateConfig",
     "DetokenizeState",
     "GenerationConfig",
@@ -42,6 +45,8 @@ __all__ = [
     "TurbomindEngineConfig",
     "VisionConfig",
     "__version__",
+    "client",
     "pipeline",
+    "serve",
     "version_info",
 ]

@@ -1,9 +1,8 @@
 """A server of one's own from Python, and clients of servers that run already.
 
->>> with serve("/models/internlm2-chat-1_8b") as client:  # doctest: +SKIP
-...     for answer in client.chat_completions_v1(client.available_models[0], [{"role": "user", "content": "Hi"}]):
-...         print(answer["choices"][0]["message"]["content"])
-Hello! How can I help you?
+>>> with serve(MODEL, server_port=0) as api:
+...     len(api.available_models)
+1
 """
 
 from __future__ import annotations
@@ -80,7 +79,8 @@ class ServedClient(APIClient):
     def close(self) -> None:
         """Ends the server; what is being answered may finish first. Calling it again does nothing.
 
-        >>> client.close()  # doctest: +SKIP
+        >>> served = serve(MODEL, server_port=0)
+        >>> served.close()
         """
         self.server.close()
 
@@ -127,6 +127,10 @@ def serve(
 
     Raises:
         LannerError: the server ended before it answered; the message is its own.
+
+    >>> with serve(MODEL, server_port=0, api_keys="secret") as api:
+    ...     [len(answer["choices"]) for answer in api.completions_v1(api.available_models[0], "1, 2,", max_tokens=1)]
+    [1]
     """
     if backend not in ("turbomind", "pytorch"):
         raise InvalidArgumentError(f"backend must be 'turbomind' or 'pytorch', not {backend!r}")

@@ -1,8 +1,13 @@
 """One pipeline that tests share: the real model on the CPU."""
 
+import os
+
 import pytest
 
 from lanner import GenerationConfig, TurbomindEngineConfig, pipeline
+
+
+os.environ.setdefault("LANNER_PROGRAM", os.environ.get("LANNER_BINARY", "build/lanner"))
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,21 @@ import lanner
 
 MODULES = [
     name
-    for _, name, _ in pkgutil.iter_modules(lanner.__path__, "lanner.")
-    if not name.split(".")[-1].startswith("_") and name != "lanner.__main__"
+    for _, name, _ in pkgutil.walk_packages(lanner.__path__, "lanner.")
+    if name not in ("lanner._core", "lanner.__main__")
 ]
 
 
+@pytest.fixture(scope="module")
+def api(model):
+    with lanner.serve(model, server_port=0) as client:
+        yield client
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_hold(name, model, pipe):
+def test_examples_hold(name, model, pipe, api):
     module = importlib.import_module(name)
-    names = {"asyncio": asyncio, "pipe": pipe, "MODEL": model, **{one: getattr(lanner, one) for one in lanner.__all__}}
+    names = {"asyncio": asyncio, "pipe": pipe, "api": api, "MODEL": model, **{one: getattr(lanner, one) for one in lanner.__all__}}
     result = doctest.testmod(module, extraglobs=names, verbose=False)
     assert result.failed == 0
 

@@ -134,17 +134,20 @@ def model_ui(model):
     started = []
 
     def start(*flags):
-        started.append(Ui(model, "--session-len", "1024", "--cache-max-entry-count", "0.05", *flags))
-        return started[-1]
+        ui = Ui(model, "--session-len", "1024", "--cache-max-entry-count", "0.05", *flags)
+        (child,) = children(ui.process.pid)
+        started.append((ui, child))
+        return ui, child
 
     yield start
-    for ui in started:
+    for ui, child in started:
         ui.stop(signal.SIGKILL)
+        if alive(child):
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_model_is_served_and_its_server_ends_with_the_page(model_ui):
-    ui = model_ui("--model-name", "small")
-    (child,) = children(ui.process.pid)
+    ui, child = model_ui("--model-name", "small")
     with open(f"/proc/{child}/cmdline", "rb") as words:
         arguments = words.read().decode().split("\0")
     assert arguments[arguments.index("--model-name") + 1] == "small"
@@ -157,15 +160,13 @@ def test_a_model_is_served_and_its_server_ends_with_the_page(model_ui):
 
 
 def test_the_models_server_ends_when_the_page_is_killed(model_ui):
-    ui = model_ui()
-    (child,) = children(ui.process.pid)
+    ui, child = model_ui()
     ui.stop(signal.SIGKILL)
     wait_for(lambda: not alive(child))
 
 
 def test_the_page_ends_when_the_models_server_does(model_ui):
-    ui = model_ui()
-    (child,) = children(ui.process.pid)
+    ui, child = model_ui()
     os.kill(child, signal.SIGKILL)
     assert ui.process.wait(20) == 137
     assert ui.stderr().splitlines()[-1] == "lanner: error: the model's server has ended"

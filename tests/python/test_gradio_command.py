@@ -40,6 +40,7 @@ def test_help():
     (["http://127.0.0.1:1", "--auth", "ann"], "--auth: USER:PASSWORD is what it takes"),
     (["http://127.0.0.1:1", "--auht", "ann:b"], "--auht: no flag of this page's; the server at http://127.0.0.1:1 has its own"),
     (["--tp", "1", "http://127.0.0.1:1"], "--tp: no flag of this page's; the server at http://127.0.0.1:1 has its own"),
+    (["model", "--api-key", "x"], "--api-key: only a server at a URL needs it, the one of a MODEL has its own"),
     (["http://127.0.0.1:1", "--server-port", "70000"], "--server-port: a port is 0 to 65535"),
     (["http://127.0.0.1:1", "--server-port", "x"], "argument --server-port: invalid int value: 'x'")])
 def test_a_mistake_ends_with_2(arguments, line):
@@ -123,10 +124,11 @@ def test_what_the_page_does_not_need_is_closed(server):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_with_0(server, how):
-    ui = Ui(server.url)
+def test_a_signal_ends_it_with_0_and_leaves_nothing(server, how, tmp_path):
+    ui = Ui(server.url, TMPDIR=str(tmp_path))
     assert ui.stop(how) == 0
     assert ui.stderr() == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -107,6 +107,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, str, list[str]]:
     if url and len(others) > 1:
         others.remove(url)
         parser.error(f"{others[0]}: no flag of this page's; the server at {url} has its own")
+    if flags.api_key and not url:
+        parser.error("--api-key: only a server at a URL needs it, the one of a MODEL has its own")
     for pair in flags.auth:
         user, _, password = pair.partition(":")
         if not user or not password:

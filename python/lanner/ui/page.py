@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,9 +67,14 @@ def shown(conversation: Conversation) -> list[dict[str, Any]]:
     return messages
 
 
+@functools.cache
 def load_gradio() -> Any:
-    """Gradio, which then tells nobody that it is used. Takes seconds the first time."""
+    """Gradio, which then tells nobody that it is used, and leaves no file behind. Takes seconds the first time."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Its own folder would be one for all users of this machine.
+    folder = tempfile.mkdtemp(prefix="lanner-gradio-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder
     # It calls its own address once, and a proxy of the environment does not lead there.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,::1"]))

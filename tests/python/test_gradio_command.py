@@ -89,13 +89,12 @@ def test_a_port_in_use_is_one_line(server):
     ("5.49.1", "this page needs another Gradio than 5.49.1: pip install 'lanner[ui]'"),
     ("7.0.0b1", "this page needs another Gradio than 7.0.0b1: pip install 'lanner[ui]'")])
 def test_without_the_right_gradio(tmp_path, version, line):
-    # Gradio's metadata are found here first; without a version it is as if there were none.
     (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.metadata as metadata\nfound = metadata.version\n"
+        f"import importlib.metadata as metadata\nfound, told = metadata.version, {version!r}\n"
         "def version(name):\n"
         "    if name != 'gradio': return found(name)\n"
-        f"    if {version!r} is None: raise metadata.PackageNotFoundError(name)\n"
-        f"    return {version!r}\n"
+        "    if told is None: raise metadata.PackageNotFoundError(name)\n"
+        "    return told\n"
         "metadata.version = version\n")
     path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     done = run("http://127.0.0.1:1", PYTHONPATH=path)

@@ -24,7 +24,6 @@ _STYLE = """
 .heading p { margin: 0; opacity: 0.7; overflow-wrap: anywhere; }
 /* Gradio's own button to clear the chat area: there is Reset. */
 #chat [aria-label="Clear"] { display: none; }
-@media (max-width: 600px) { .gradio-container .main.app { padding: 12px !important; } }
 """
 
 

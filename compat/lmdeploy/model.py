@@ -1,0 +1,5 @@
+"""Chat templates."""
+
+from lanner.messages import ChatTemplateConfig
+
+__all__ = ["ChatTemplateConfig"]

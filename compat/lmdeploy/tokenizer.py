@@ -1,0 +1,5 @@
+"""The tokenizer."""
+
+from lanner.tokenizer import DetokenizeState, Tokenizer
+
+__all__ = ["DetokenizeState", "Tokenizer"]

@@ -11,6 +11,7 @@ import binascii
 import importlib
 import io
 import os
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -90,12 +91,14 @@ def _read(name: str, timeout_s: float) -> bytes:
             with urllib.request.urlopen(request, timeout=timeout_s) as reply:
                 data: bytes = reply.read(_MAX_BYTES + 1)
         else:
-            with open(name.removeprefix("file://"), "rb") as file:
+            path = urllib.request.url2pathname(name.removeprefix("file://")) if name.startswith("file://") else name
+            with open(path, "rb") as file:
                 data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise ModelNotFoundError(f"{name}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise LannerError(f"{_shown(name)}: {getattr(error, 'reason', None) or error}", "io") from error
+        cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
+        raise LannerError(f"{_shown(name)}: {cause}", "io") from error
     if len(data) > _MAX_BYTES:
         raise LannerError(f"{name}: has more than {_MAX_BYTES >> 20} MB", "corrupt")
     return data

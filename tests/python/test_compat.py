@@ -1,7 +1,7 @@
 """compat/: the name `lmdeploy`. The course's scripts and commands run as they are, but for the model's path.
 
-LANNER_TEST_GRADIO_5 names a folder with Gradio 5 (`pip install --target FOLDER 'gradio<6'`): the course's page shows pairs
-in a Chatbot, which Gradio 6 no longer takes.
+The course's page shows pairs in a Chatbot, which Gradio 6 no longer takes: its test runs with `-m peer` alone, and wants
+LANNER_TEST_GRADIO_5, a folder with Gradio 5 (`pip install --target FOLDER 'gradio<6'`).
 """
 
 import importlib
@@ -250,6 +250,7 @@ def test_speed(course, tiny):
     assert float(re.fullmatch(r"Speed: ([\d.]+) words/s", lines[5])[1]) > 0
 
 
+@pytest.mark.peer
 def test_page(environment, start, tmp_path, model):
     gradio = os.environ.get("LANNER_TEST_GRADIO_5")
     if not gradio:

@@ -126,6 +126,12 @@ def test_flags_of_the_page(tmp_path):
     assert ast.literal_eval(constants(tmp_path / "a")["FLAGS"]) == flags
 
 
+def test_where_the_package_comes_from(tmp_path):
+    package = "lanner[ui] @ https://example.com/lanner-0.1.0-cp312-cp312-manylinux_2_28_x86_64.whl"
+    assert main([str(tmp_path / "a"), "--target", "docker", "--model", HUB_ID, "--package", package]) == 0
+    assert (tmp_path / "a" / "requirements.txt").read_text() == package + "\n"
+
+
 def test_packages_are_those_of_the_projects_image(tmp_path):
     """What ldd shows of the program, and what deploy/docker installs for it, are the same."""
     wanted = set(re.search(r"install -y --no-install-recommends (.*?) \\\n && rm .*?\n && useradd",
@@ -185,6 +191,7 @@ def test_models_that_are_refused(tmp_path, local, capsys, words, message):
     (["--model", HUB_ID, "--target", "hf-space", "--port", "8000"], "hf-space expects the page on 7860"),
     (["--model", HUB_ID, "--target", "docker", "--port", "0"], "a port is 1 to 65535"),
     (["--model", HUB_ID, "--target", "docker", "--title", "a\nb"], "--title: is one line"),
+    (["--model", HUB_ID, "--target", "docker", "--package", "a\nb"], "--package: is one line"),
     (["--model", HUB_ID, "--target", "heroku"], "invalid choice"),
     (["--target", "docker"], "--model"),
     (["--model", HUB_ID], "--target"),

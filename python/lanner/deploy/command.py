@@ -39,6 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--title", default="", metavar="TEXT", help="Of the page's README (default: by the model's name)"
     )
+    parser.add_argument(
+        "--package",
+        default="",
+        metavar="TEXT",
+        help="What pip installs there: 'lanner[ui] @ https://HOST/lanner-….whl' (default: this version from PyPI)",
+    )
     parser.add_argument("--port", type=int, default=HOST_PORT, metavar="INT", help="Of docker alone (default: 7860)")
     parser.add_argument("--force", action="store_true", help="Replace this verb's files in a folder that is not empty")
     parser.add_argument("--check", action="store_true", help="Start the page here in the end, and ask it a question")
@@ -66,8 +72,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Plan]:
         parser.error(f"--port {asked.port}: {asked.target} expects the page on {HOST_PORT}")
     if not 0 < asked.port < 65536:
         parser.error(f"--port {asked.port}: a port is 1 to 65535")
-    if not asked.title.isprintable():
-        parser.error("--title: is one line of printable characters")
+    for name in ("title", "package"):
+        if not getattr(asked, name).isprintable():
+            parser.error(f"--{name}: is one line of printable characters")
     hub = asked.hub or ("modelscope" if asked.target == "modelscope" else "huggingface")
     return asked, Plan(
         target=asked.target,
@@ -76,6 +83,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Plan]:
         copy_model=asked.copy_model,
         hub=hub,
         title=asked.title,
+        package=asked.package,
         port=asked.port,
         flags=arguments[end + 1 :],
         force=asked.force,

@@ -38,6 +38,7 @@ class Plan:
         copy_model: put the local model into the folder.
         hub: "huggingface" or "modelscope": where a model that is named by its id is downloaded from.
         title: one line.
+        package: what pip installs there for this package; empty: this version of it, from PyPI.
         port: on which the page listens.
         flags: further flags of ``lanner serve gradio``.
         force: write into a folder that is not empty.
@@ -49,6 +50,7 @@ class Plan:
     copy_model: bool = False
     hub: str = "huggingface"
     title: str = ""
+    package: str = ""
     port: int = HOST_PORT
     flags: Sequence[str] = field(default_factory=list[str])
     force: bool = False
@@ -121,6 +123,7 @@ def _texts(plan: Plan, local: Path | None) -> dict[str, str]:
         "model_name": name,
         "flags": repr(list(plan.flags)),
         "from_modelscope": str(plan.hub == "modelscope"),
+        "package": plan.package or f"lanner[ui]=={__version__}",
         "port": str(plan.port),
         "title": title,
         "version": __version__,

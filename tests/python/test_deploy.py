@@ -325,7 +325,7 @@ def test_a_page_that_answers(tmp_path):
 def test_pages_that_do_not(tmp_path, change, message):
     with pytest.raises(check.LannerError, match=message):
         check.check_folder(app(tmp_path, SERVER.replace("CHANGE", change)), 3)
-    assert str(tmp_path / "app.py") not in subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True,
+    assert str(tmp_path / "app.py") not in subprocess.run(["ps", "-ww", "-eo", "args"], stdout=subprocess.PIPE, text=True,
                                                           check=True).stdout
 
 
@@ -338,7 +338,7 @@ def test_check_of_the_real_page(tmp_path, model, capsys):
     found = re.fullmatch(rf"{re.escape(str(place))}: the page answered after ([\d.]+) s: (.*)", line)
     assert found and 0 < float(found[1]) < time.monotonic() - began + 1
     assert "Paris" in found[2]
-    running = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    running = subprocess.run(["ps", "-ww", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert str(place) not in running
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lanner import _core
-from lanner.errors import InvalidArgumentError
+from lanner.errors import InvalidArgumentError, LannerError
 from lanner.messages import FinishReason, GenerationConfig, Prompt, Response
 
 _BANNED = -1000.0  # added to a logit
@@ -18,6 +18,8 @@ def is_single(prompts: object) -> bool:
     """Whether it is one prompt, not a list of them: a text, or a conversation (a list of dicts)."""
     if isinstance(prompts, str):
         return True
+    if isinstance(prompts, tuple):
+        raise LannerError("prompts with pictures are not available in this version", "unsupported")
     if not isinstance(prompts, Sequence) or not prompts:
         return False
     return isinstance(cast("Sequence[object]", prompts)[0], Mapping)
@@ -64,6 +66,8 @@ def native_request(prompt: Prompt, config: _core.GenerationConfig, preprocess: b
         else:
             request.prompt = prompt
         return request
+    if not is_single(prompt):
+        raise InvalidArgumentError("a prompt is a text or a list of messages")
     if not preprocess:
         raise InvalidArgumentError("without do_preprocess a prompt is a text, not a conversation")
     request.messages = [_message(message) for message in prompt]

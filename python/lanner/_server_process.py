@@ -19,7 +19,7 @@ from lanner.errors import LannerError
 _POLL_S = 0.05
 _PROBE_TIMEOUT_S = 5.0
 _LEAVE_S = 10.0  # what a server may take to end besides the answers under way
-_ANNOUNCEMENT = re.compile(r" running on (https?)://\S*:(\d+)")
+ANNOUNCEMENT = re.compile(r" running on (https?)://\S*:(\d+)")
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
@@ -139,12 +139,12 @@ class ServerProcess:
 def _start(command: list[str], api_keys: Sequence[str], show_output: bool) -> ChildProcess:
     """The child, which reads its keys from memory: a command line is everybody's to read."""
     if not api_keys:
-        return ChildProcess(command, _ANNOUNCEMENT, show_output=show_output)
+        return ChildProcess(command, ANNOUNCEMENT, show_output=show_output)
     keys = os.memfd_create("lanner-keys")
     try:
         os.write(keys, "".join(f"{key}\n" for key in api_keys).encode())
         command = [*command, "--api-key-file", f"/proc/self/fd/{keys}"]
-        return ChildProcess(command, _ANNOUNCEMENT, show_output=show_output, passed=[keys])
+        return ChildProcess(command, ANNOUNCEMENT, show_output=show_output, passed=[keys])
     finally:
         os.close(keys)
 

@@ -60,6 +60,11 @@ def test_conversations_are_prompts(pipe, short):
     assert pipe(parts, gen_config=short).text == both[1].text
     with pytest.raises(ValueError, match="role"):
         pipe([{"content": "Hi."}], gen_config=short)
+    with pytest.raises(ValueError, match="a text or a list of messages"):
+        pipe(["Hi.", 3], gen_config=short)
+    for picture in (("What is this?", object()), ["Hi.", ("What is this?", object())]):
+        with pytest.raises(LannerError, match="pictures are not available"):
+            pipe(picture, gen_config=short)
 
 
 def test_each_prompt_may_have_its_own_configuration(pipe):

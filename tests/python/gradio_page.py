@@ -83,6 +83,8 @@ class Ui:
                                         stdout=subprocess.PIPE, stderr=self.errors)
         line = self.process.stdout.readline()
         found = re.match(r"server is gonna mount on: (http://\S+:\d+)$", line)
+        if not found:
+            self.process.kill()
         assert found, line + self.stderr()
         self.url = found[1]
 

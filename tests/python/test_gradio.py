@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import textwrap
 import time
 
@@ -48,6 +49,20 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def open_ui():
+    """Starts the command; what a failed test has left of it ends with the test."""
+    started = []
+
+    def start(*arguments, **more):
+        started.append(Ui(*arguments, **more))
+        return started[-1]
+
+    yield start
+    for ui in started:
+        ui.stop(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -207,9 +222,9 @@ def test_an_error_is_a_line_and_the_next_message_works(visitor, server, question
     assert said == ([question, "before", "More"] if kept else ["More"])
 
 
-def test_a_server_that_goes_and_comes_back(visit):
+def test_a_server_that_goes_and_comes_back(visit, open_ui):
     server = Scripted()
-    ui = Ui(server.url)
+    ui = open_ui(server.url)
     visitor = visit(ui)
     server.end()
     visitor.ask("Hello")
@@ -284,8 +299,8 @@ def test_a_phone(visit, ui):
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_password(visit, server, browser):
-    ui = Ui(server.url, "--auth", "ann:a:b", "--auth", "bob:b")
+def test_a_password(visit, server, browser, open_ui):
+    ui = open_ui(server.url, "--auth", "ann:a:b", "--auth", "bob:b")
     context = browser.new_context()
     page = context.new_page()
     requests = []
@@ -308,8 +323,8 @@ def running(server):
     return int(re.search(rb"num_requests_running\S* (\d+)", server.ask("/metrics")[2])[1])
 
 
-def test_the_real_server(visit, real):
-    ui = Ui(real.url)
+def test_the_real_server(visit, real, open_ui):
+    ui = open_ui(real.url)
     visitor = visit(ui)
     assert visitor.page.inner_text(".heading p") == "small"
     visitor.set("Temperature", 0.01)

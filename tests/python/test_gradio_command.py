@@ -23,6 +23,20 @@ def server():
     started.end()
 
 
+@pytest.fixture
+def open_ui():
+    """Starts the command; what a failed test has left of it ends with the test."""
+    started = []
+
+    def start(*arguments, **more):
+        started.append(Ui(*arguments, **more))
+        return started[-1]
+
+    yield start
+    for ui in started:
+        ui.stop(signal.SIGKILL)
+
+
 def status_of(url, **headers):
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as reply:
@@ -67,11 +81,11 @@ def test_a_server_without_models():
     assert (done.returncode, done.stderr) == (1, f"lanner: error: the server at {server.url[7:]} lists no model (/v1/models)\n")
 
 
-def test_the_key_of_the_server(start_probe):
+def test_the_key_of_the_server(start_probe, open_ui):
     server = start_probe("--key", "secret")
     done = run(server.url, "--api-key", "wrong", "--server-port", "0")
     assert (done.returncode, done.stderr) == (1, "lanner: error: the server wants another key: Unauthorized.\n")
-    ui = Ui(server.url + "/v1/", "--api-key", "secret", LANNER_API_KEY="another")
+    ui = open_ui(server.url + "/v1/", "--api-key", "secret", LANNER_API_KEY="another")
     assert ui.stop() == 0
 
 
@@ -101,16 +115,16 @@ def test_without_the_right_gradio(tmp_path, version, line):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lanner: error: {line}\n")
 
 
-def test_open_to_others_is_warned_of(server):
-    ui = Ui(server.url, "--server-name", "0.0.0.0")
+def test_open_to_others_is_warned_of(server, open_ui):
+    ui = open_ui(server.url, "--server-name", "0.0.0.0")
     assert status_of(ui.url.replace("0.0.0.0", "127.0.0.1"), Host="some.name") == 200
     assert ui.stop() == 0
     assert "lanner: warning: whoever reaches this page may use the model" in ui.stderr()
     assert "warning" not in run("http://127.0.0.1:1", "--server-name", "0.0.0.0", "--auth", "ann:b", "--server-port", "0").stderr
 
 
-def test_what_the_page_does_not_need_is_closed(server):
-    ui = Ui(server.url)
+def test_what_the_page_does_not_need_is_closed(server, open_ui):
+    ui = open_ui(server.url)
     assert status_of(ui.url) == 200
     assert status_of(ui.url, Host="evil.example") == 403
     for path in ["upload", "file=/etc/hostname", "proxy=http://127.0.0.1:1/", "vibe-edit/", "run-history/buckets"]:
@@ -123,8 +137,8 @@ def test_what_the_page_does_not_need_is_closed(server):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_with_0_and_leaves_nothing(server, how, tmp_path):
-    ui = Ui(server.url, TMPDIR=str(tmp_path))
+def test_a_signal_ends_it_with_0_and_leaves_nothing(server, how, tmp_path, open_ui):
+    ui = open_ui(server.url, TMPDIR=str(tmp_path))
     assert ui.stop(how) == 0
     assert ui.stderr() == ""
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ def missing(*, browser):
     try:
         importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError:
-        return "DID NOT RUN: the tests of lanner serve gradio need Gradio, and there is none (pip install 'gradio>=6,<7')"
+        return "DID NOT RUN: the tests of lanner serve gradio need Gradio, and there is none (pip install 'gradio>=6.20,<7')"
     if browser and not CHROMIUM:
         return "DID NOT RUN: the tests of Gradio's page need Chromium, and there is none (apt-get install chromium)"
     return ""

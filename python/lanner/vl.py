@@ -1,8 +1,4 @@
-"""Images for prompts: from the network, a file or base64 to Pillow, and to base64. Needs Pillow.
-
->>> load_image("data:image/png;base64," + encode_image_base64(image)).size  # doctest: +SKIP
-(640, 480)
-"""
+"""Images for prompts: from the network, a file or base64 to Pillow, and to base64. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -35,6 +31,10 @@ def load_image(image_url: str | os.PathLike[str] | Image.Image, timeout_s: float
     Raises:
         ModelNotFoundError: there is no such file.
         LannerError: it cannot be fetched, or is no image.
+
+    >>> from PIL import Image
+    >>> load_image("data:image/png;base64," + encode_image_base64(Image.new("L", (4, 2)))).mode
+    'RGB'
     """
     pillow = _pillow()
     if not isinstance(image_url, (str, os.PathLike)):
@@ -52,7 +52,8 @@ def load_image(image_url: str | os.PathLike[str] | Image.Image, timeout_s: float
 def encode_image_base64(image: str | os.PathLike[str] | Image.Image) -> str:
     """An image as PNG in base64: what stands behind ``data:image/png;base64,``. Takes what `load_image` takes.
 
-    >>> encode_image_base64("photo.jpg")[:8]  # doctest: +SKIP
+    >>> from PIL import Image
+    >>> encode_image_base64(Image.new("RGB", (4, 2)))[:8]
     'iVBORw0K'
     """
     buffer = io.BytesIO()

@@ -1,7 +1,7 @@
 """`pipeline`: a model that answers prompts, one or a thousand at once.
 
 >>> with pipeline(MODEL) as pipe:
-...     answer = pipe("What is the capital of France?")
+...     answer = pipe("What is the capital of France?", gen_config=GenerationConfig(max_new_tokens=16))
 >>> "Paris" in answer.text
 True
 """

@@ -37,8 +37,7 @@ void bind_options(nb::module_& module) {
       .def_rw("max_prefill_token_num", &EngineOptions::max_prefill_token_num)
       .def_rw("enable_prefix_caching", &EngineOptions::enable_prefix_caching)
       .def_rw("deterministic", &EngineOptions::deterministic)
-      .def_rw("threads", &EngineOptions::threads)
-      .def_rw("pin_threads", &EngineOptions::pin_threads);
+      .def_rw("threads", &EngineOptions::threads);
   nb::class_<PipelineOptions>(module, "PipelineOptions")
       .def(nb::init<>())
       .def_rw("engine", &PipelineOptions::engine)

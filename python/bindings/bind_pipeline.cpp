@@ -1,16 +1,17 @@
 // Class Pipeline: opening, submitting, and what else may be asked of an open model. Each waits without the GIL.
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "net/hub.h"
 #include "open_pipeline.h"
 #include "status_error.h"
+#include "without_gil.h"
 
 namespace nb = nanobind;
 
@@ -29,12 +31,6 @@ namespace {
 using Tokens = std::vector<std::int32_t>;
 using Array = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
-/// Whether Ctrl-C was pressed, or another signal's handler raised; the exception stays set.
-bool signal_raised() {
-  const nb::gil_scoped_acquire acquire;
-  return PyErr_CheckSignals() != 0;
-}
-
 /// The value of a call that was made without the GIL, unless a signal ended it.
 template <typename T>
 T value_or_signal(Result<T> result) {
@@ -42,44 +38,45 @@ T value_or_signal(Result<T> result) {
   return value_of(std::move(result));
 }
 
-template <typename Call>
-auto without_gil(Call call) {
-  const nb::gil_scoped_release release;
-  return call();
-}
-
 std::vector<double> ppl(OpenPipeline& self, const std::vector<Tokens>& prompts) {
-  const auto open = self.pipeline();
-  return value_or_signal(without_gil([&] { return get_ppl(open->engine(), prompts, signal_raised); }));
+  return value_or_signal(self.use(
+      [&](Pipeline& pipeline) { return get_ppl(pipeline.engine(), prompts, [&] { return self.is_unwanted(); }); }));
 }
 
 std::vector<std::vector<float>> embeddings(OpenPipeline& self, const std::vector<Tokens>& prompts, bool mean,
                                            bool normalize) {
   const Pooling pooling = mean ? Pooling::kMean : Pooling::kLast;
-  const auto open = self.pipeline();
-  return value_or_signal(
-      without_gil([&] { return get_embeddings(open->engine(), prompts, pooling, normalize, signal_raised); }));
+  return value_or_signal(self.use([&](Pipeline& pipeline) {
+    return get_embeddings(pipeline.engine(), prompts, pooling, normalize, [&] { return self.is_unwanted(); });
+  }));
 }
 
 Array logits(OpenPipeline& self, const Tokens& prompt) {
-  const auto open = self.pipeline();
-  auto made = std::make_unique<PromptLogits>(value_of(without_gil([&] { return get_logits(open->engine(), prompt); })));
+  auto made = std::make_unique<PromptLogits>(value_or_signal(self.use(
+      [&](Pipeline& pipeline) { return get_logits(pipeline.engine(), prompt, [&] { return self.is_unwanted(); }); })));
   float* values = made->values.as<float>();
   const std::size_t shape[] = {static_cast<std::size_t>(made->rows), static_cast<std::size_t>(made->vocab)};
   const nb::capsule owner(made.release(), [](void* kept) noexcept { delete static_cast<PromptLogits*>(kept); });
   return {values, 2, shape, owner};
 }
 
-std::shared_ptr<TokenGrammar> compile_grammar(OpenPipeline& self, const std::string& kind, std::string text) {
+GrammarHandle compile_grammar(OpenPipeline& self, const std::string& kind, std::string text) {
   GrammarSource source{.kind = GrammarSource::Kind::kLark, .text = std::move(text)};
   if (kind == "json_schema") source.kind = GrammarSource::Kind::kJsonSchema;
   if (kind == "regex") source.kind = GrammarSource::Kind::kRegex;
-  const auto open = self.pipeline();
-  return std::const_pointer_cast<TokenGrammar>(value_of(without_gil([&] { return open->compile_grammar(source); })));
+  return {value_of(self.use([&](Pipeline& pipeline) { return pipeline.compile_grammar(source); }))};
+}
+
+Tokens encode(OpenPipeline& self, const std::string& text, bool add_special_tokens) {
+  return value_of(self.use([&](Pipeline& pipeline) { return pipeline.encode(text, add_special_tokens); }));
+}
+
+std::string decode(OpenPipeline& self, const Tokens& ids, bool skip_special_tokens) {
+  return value_of(self.use([&](Pipeline& pipeline) { return pipeline.decode(ids, skip_special_tokens); }));
 }
 
 nb::dict memory_plan(OpenPipeline& self) {
-  const MemoryPlan plan = self.pipeline()->engine().memory_plan();
+  const MemoryPlan plan = self.use([](Pipeline& pipeline) { return pipeline.engine().memory_plan(); });
   nb::dict made;
   made["free_bytes"] = plan.free_bytes;
   made["weight_bytes"] = plan.weight_bytes;
@@ -94,7 +91,7 @@ nb::dict memory_plan(OpenPipeline& self) {
 }
 
 nb::dict stats(OpenPipeline& self) {
-  const EngineStats now = self.pipeline()->engine().stats();
+  const EngineStats now = self.use([](Pipeline& pipeline) { return pipeline.engine().stats(); });
   nb::dict made;
   made["running"] = now.running;
   made["waiting"] = now.waiting;
@@ -154,28 +151,50 @@ void OpenPipeline::close() {
     static_cast<void>(new std::shared_ptr<Pipeline>(std::move(pipeline_)));  // never freed: see the class
     return;
   }
+  closing_ = true;
   std::shared_ptr<Pipeline> last = std::move(pipeline_);
   const nb::gil_scoped_release release;
+  // Calls that wait see `closing_` soon. They should have left before an interpreter that ends takes the GIL away.
+  for (int i = 0; i < 1000 && last.use_count() > 1; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   last.reset();
 }
 
-std::shared_ptr<Pipeline> OpenPipeline::pipeline() const {
+void OpenPipeline::check() const {
+  if (getpid() != process_) {
+    raise(
+        Status(StatusCode::kConflict, "this pipeline belongs to the process that opened it: open one after the fork"));
+  }
   if (!pipeline_) raise(Status(StatusCode::kConflict, "the pipeline is closed"));
-  return pipeline_;
 }
 
-std::pair<RequestId, std::size_t> OpenPipeline::submit(GenerationRequest request, std::shared_ptr<Inbox> inbox,
+bool OpenPipeline::is_unwanted() const {
+  if (closing_) return true;
+  const nb::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
+}
+
+void OpenPipeline::cancel(RequestId id) {
+  if (getpid() == process_ && pipeline_) pipeline_->cancel(id);
+}
+
+void OpenPipeline::cancel_all(const InboxHandle& handle) {
+  if (getpid() != process_) return;  // the inbox may be locked for ever
+  for (const RequestId id : handle.inbox->running()) cancel(id);
+}
+
+std::pair<RequestId, std::size_t> OpenPipeline::submit(GenerationRequest request, const InboxHandle& handle,
                                                        std::uint64_t key, bool whole) {
   const Delivery delivery = whole ? Delivery::kWhole : Delivery::kPieces;
-  const auto open = pipeline();
-  return value_of(without_gil([&]() -> Result<std::pair<RequestId, std::size_t>> {
-    LANNER_ASSIGN_OR_RETURN(request.prompt_ids, open->prompt_tokens(request));
+  const std::shared_ptr<Inbox> inbox = handle.inbox;
+  return value_of(use([&](Pipeline& pipeline) -> Result<std::pair<RequestId, std::size_t>> {
+    LANNER_ASSIGN_OR_RETURN(request.prompt_ids, pipeline.prompt_tokens(request));
     request.messages.clear();
     request.prompt.reset();
     const std::size_t prompt_tokens = request.prompt_ids.size();
-    LANNER_ASSIGN_OR_RETURN(const RequestId id, open->submit(std::move(request), [=](Chunk chunk) {
+    LANNER_ASSIGN_OR_RETURN(const RequestId id, pipeline.submit(std::move(request), [=](Chunk chunk) {
       inbox->put(key, delivery, std::move(chunk));
     }));
+    inbox->started(key, id);
     return std::pair{id, prompt_tokens};
   }));
 }
@@ -188,33 +207,25 @@ void bind_pipeline(nb::module_& module) {
       .def(nb::init<const std::string&, PipelineOptions, const nb::object&>(), nb::arg("model"), nb::arg("options"),
            nb::arg("load_progress").none())
       .def("close", &Self::close)
+      .def("check", &Self::check)
       .def("submit", &Self::submit, nb::arg("request"), nb::arg("inbox"), nb::arg("key"), nb::arg("whole"))
-      .def("cancel", [](Self& self, RequestId id) { self.pipeline()->cancel(id); })
+      .def("cancel", &Self::cancel)
+      .def("cancel_all", &Self::cancel_all)
       .def("compile_grammar", compile_grammar, nb::arg("kind"), nb::arg("text"))
-      .def("encode",
-           [](Self& self, const std::string& text, bool add_special_tokens) {
-             return value_of(self.pipeline()->encode(text, add_special_tokens));
-           })
-      .def("decode",
-           [](Self& self, const Tokens& ids, bool skip_special_tokens) {
-             return value_of(self.pipeline()->decode(ids, skip_special_tokens));
-           })
-      .def("prompt_tokens",
-           [](Self& self, const GenerationRequest& request) {
-             return value_of(self.pipeline()->prompt_tokens(request));
-           })
+      .def("encode", encode)
+      .def("decode", decode)
       .def("get_ppl", ppl, nb::arg("prompts"))
       .def("get_logits", logits, nb::arg("prompt"))
       .def("get_embeddings", embeddings, nb::arg("prompts"), nb::arg("mean"), nb::arg("normalize"))
       .def("memory_plan", memory_plan)
       .def("stats", stats)
-      .def_prop_ro("session_len", [](Self& self) { return self.pipeline()->engine().session_len(); })
-      .def_prop_ro("vocab_size", [](Self& self) { return self.pipeline()->engine().vocab_size(); })
-      .def_prop_ro("model_name", [](Self& self) { return self.pipeline()->model_name(); })
-      .def_prop_ro("architecture", [](Self& self) { return self.pipeline()->architecture(); })
-      .def_prop_ro("device", [](Self& self) { return self.pipeline()->device(); })
-      .def_prop_ro("loading", [](Self& self) { return self.pipeline()->loading(); })
-      .def_prop_ro("notes", [](Self& self) { return self.pipeline()->notes(); });
+      .def_prop_ro("session_len",
+                   [](Self& self) { return self.use([](Pipeline& p) { return p.engine().session_len(); }); })
+      .def_prop_ro("vocab_size",
+                   [](Self& self) { return self.use([](Pipeline& p) { return p.engine().vocab_size(); }); })
+      .def_prop_ro("model_name", [](Self& self) { return self.use([](Pipeline& p) { return p.model_name(); }); })
+      .def_prop_ro("device", [](Self& self) { return self.use([](Pipeline& p) { return p.device(); }); })
+      .def_prop_ro("notes", [](Self& self) { return self.use([](Pipeline& p) { return p.notes(); }); });
 }
 
 }  // namespace lanner::python

@@ -11,14 +11,15 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include "inbox.h"
 #include "lanner/pipeline.h"
 #include "open_pipeline.h"
 #include "status_error.h"
+#include "without_gil.h"
 
 namespace nb = nanobind;
 
@@ -69,9 +70,12 @@ nb::object take_logits(Chunk& chunk) {
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<1>>(values, {count}, owner));
 }
 
-std::vector<Letter> take(Inbox& inbox, double seconds) {
-  const nb::gil_scoped_release release;
-  return inbox.take(seconds);
+std::vector<Letter> take(InboxHandle& handle, double seconds) {
+  if (getpid() != handle.process) {
+    raise(Status(StatusCode::kConflict,
+                 "this request belongs to the process that was forked: open a pipeline after the fork"));
+  }
+  return without_gil([&] { return handle.inbox->take(seconds); });
 }
 
 }  // namespace
@@ -103,7 +107,7 @@ void bind_requests(nb::module_& module) {
       .def_rw("stop", &GenerationConfig::stop)
       .def_rw("stop_ids", &GenerationConfig::stop_ids)
       .def_rw("bad_words", &GenerationConfig::bad_words);
-  [[maybe_unused]] const nb::class_<TokenGrammar> grammar_class(module, "Grammar");
+  [[maybe_unused]] const nb::class_<GrammarHandle> grammar_class(module, "Grammar");
   nb::enum_<RequestWants::Logits>(module, "Logits")
       .value("NONE", RequestWants::Logits::kNone)
       .value("GENERATED", RequestWants::Logits::kGenerated)
@@ -114,11 +118,9 @@ void bind_requests(nb::module_& module) {
       .def_rw("prompt", &GenerationRequest::prompt, nb::arg().none())
       .def_rw("prompt_ids", &GenerationRequest::prompt_ids)
       .def_rw("config", &GenerationRequest::config)
-      .def_rw("chat_template_kwargs", &GenerationRequest::chat_template_kwargs)
       .def_rw("logits", &GenerationRequest::logits)
-      .def("set_grammar", [](GenerationRequest& request, std::shared_ptr<TokenGrammar> grammar) {
-        request.grammar = std::move(grammar);
-      });
+      .def("set_grammar",
+           [](GenerationRequest& request, const GrammarHandle& handle) { request.grammar = handle.grammar; });
 
   nb::class_<Chunk>(module, "Chunk")
       .def_ro("choice", &Chunk::choice)
@@ -133,10 +135,10 @@ void bind_requests(nb::module_& module) {
       .def_ro("cached_tokens", &Chunk::cached_tokens)
       .def_ro("generated_tokens", &Chunk::generated_tokens);
   nb::class_<Letter>(module, "Letter").def_ro("key", &Letter::key).def_ro("chunks", &Letter::chunks);
-  nb::class_<Inbox>(module, "Inbox")
-      .def(nb::init<>())
+  nb::class_<InboxHandle>(module, "Inbox")
+      .def("__init__", [](InboxHandle* self) { new (self) InboxHandle{value_of(Inbox::open()), getpid()}; })
       .def("take", take, nb::arg("seconds"))
-      .def("fileno", &Inbox::descriptor);
+      .def("fileno", [](const InboxHandle& handle) { return handle.inbox->descriptor(); });
 }
 
 }  // namespace lanner::python

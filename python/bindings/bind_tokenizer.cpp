@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nanobind/nanobind.h>
@@ -15,6 +16,7 @@
 #include "status_error.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer.h"
+#include "without_gil.h"
 
 namespace nb = nanobind;
 
@@ -29,8 +31,11 @@ struct ModelTokenizer {
 };
 
 ModelTokenizer open(const std::string& path) {
-  const auto checkpoint = value_of(model::open_checkpoint(path, {}));
-  return {.tokenizer = value_of(checkpoint->tokenizer()), .special = checkpoint->special_tokens()};
+  return value_of(without_gil([&]() -> Result<ModelTokenizer> {
+    LANNER_ASSIGN_OR_RETURN(const auto checkpoint, model::open_checkpoint(path, {}));
+    LANNER_ASSIGN_OR_RETURN(auto tokenizer, checkpoint->tokenizer());
+    return ModelTokenizer{.tokenizer = std::move(tokenizer), .special = checkpoint->special_tokens()};
+  }));
 }
 
 std::optional<std::string> piece(const ModelTokenizer& self, std::int32_t id) {
@@ -47,14 +52,14 @@ void bind_tokenizer(nb::module_& module) {
       .def("__init__", [](Self* self, const std::string& path) { new (self) Self(open(path)); })
       .def("encode",
            [](const Self& self, const std::string& text, bool add_special_tokens) {
-             return value_of(self.tokenizer->encode(text, {.add_special_tokens = add_special_tokens}));
+             return value_of(
+                 without_gil([&] { return self.tokenizer->encode(text, {.add_special_tokens = add_special_tokens}); }));
            })
       .def("decode",
            [](const Self& self, const Tokens& ids, bool skip_special_tokens) {
-             return value_of(self.tokenizer->decode(ids, skip_special_tokens));
+             return value_of(without_gil([&] { return self.tokenizer->decode(ids, skip_special_tokens); }));
            })
       .def("piece", piece)
-      .def("token_id", [](const Self& self, const std::string& text) { return self.tokenizer->token_id(text); })
       .def_prop_ro("vocab_size", [](const Self& self) { return self.tokenizer->vocab_size(); })
       .def_prop_ro("bos_token_id", [](const Self& self) { return self.tokenizer->token_id(self.special.bos); })
       .def_prop_ro("eos_token_id", [](const Self& self) { return self.tokenizer->token_id(self.special.eos); });
@@ -63,8 +68,7 @@ void bind_tokenizer(nb::module_& module) {
            [](IncrementalDetokenizer* self, const Self& tokenizer, bool skip_special_tokens) {
              new (self) IncrementalDetokenizer(tokenizer.tokenizer, skip_special_tokens);
            })
-      .def("push", [](IncrementalDetokenizer& self, std::int32_t id) { return value_of(self.push(id)); })
-      .def("finish", &IncrementalDetokenizer::finish);
+      .def("push", [](IncrementalDetokenizer& self, std::int32_t id) { return value_of(self.push(id)); });
 }
 
 }  // namespace lanner::python

@@ -1,37 +1,49 @@
 #include "inbox.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <iterator>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "core/check.h"
-
 namespace lanner::python {
 namespace {
 
 /// Puts `next` behind `chunk`, of the same choice.
 void append(Chunk& chunk, Chunk next) {
-  next.text.insert(0, chunk.text);
-  next.token_ids.insert(next.token_ids.begin(), chunk.token_ids.begin(), chunk.token_ids.end());
-  next.logprobs.insert(next.logprobs.begin(), std::make_move_iterator(chunk.logprobs.begin()),
-                       std::make_move_iterator(chunk.logprobs.end()));
-  next.logits.insert(next.logits.begin(), chunk.logits.begin(), chunk.logits.end());
+  chunk.text += next.text;
+  chunk.token_ids.insert(chunk.token_ids.end(), next.token_ids.begin(), next.token_ids.end());
+  std::ranges::move(next.logprobs, std::back_inserter(chunk.logprobs));
+  chunk.logits.insert(chunk.logits.end(), next.logits.begin(), next.logits.end());
+  if (!next.final) return;
+  next.text = std::move(chunk.text);
+  next.token_ids = std::move(chunk.token_ids);
+  next.logprobs = std::move(chunk.logprobs);
+  next.logits = std::move(chunk.logits);
   chunk = std::move(next);
 }
 
 }  // namespace
 
-Inbox::Inbox() : descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { LANNER_CHECK(descriptor_ >= 0); }
+Result<std::shared_ptr<Inbox>> Inbox::open() {
+  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (descriptor < 0) {
+    return resource_exhausted("a request needs a file descriptor: " + std::generic_category().message(errno));
+  }
+  return std::shared_ptr<Inbox>(new Inbox(descriptor));
+}
 
 Inbox::~Inbox() { close(descriptor_); }
 
 void Inbox::put(std::uint64_t key, Delivery delivery, Chunk chunk) {
   const std::lock_guard lock(mutex_);
+  if (chunk.final && running_.erase(key) == 0) ended_before_started_.insert(key);
   Pending& pending = pending_[key];
   const bool ready = delivery == Delivery::kPieces || chunk.final;
   const auto same = std::ranges::find(pending.chunks, chunk.choice, &Chunk::choice);
@@ -45,6 +57,18 @@ void Inbox::put(std::uint64_t key, Delivery delivery, Chunk chunk) {
   pending.ready = true;
   ready_.push_back(key);
   if (ready_.size() == 1) eventfd_write(descriptor_, 1);
+}
+
+void Inbox::started(std::uint64_t key, RequestId id) {
+  const std::lock_guard lock(mutex_);
+  if (ended_before_started_.erase(key) == 0) running_[key] = id;
+}
+
+std::vector<RequestId> Inbox::running() {
+  const std::lock_guard lock(mutex_);
+  std::vector<RequestId> ids;
+  for (const auto& [key, id] : running_) ids.push_back(id);
+  return ids;
 }
 
 std::vector<Letter> Inbox::take(double seconds) {

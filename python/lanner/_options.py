@@ -80,8 +80,9 @@ def native_options(config: EngineConfig, template: ChatTemplateConfig | None) ->
     engine.max_prefill_token_num = config.max_prefill_token_num or None
     engine.enable_prefix_caching = config.enable_prefix_caching is not False
     if isinstance(config, PytorchEngineConfig):
-        # Where LMDeploy says "cuda" by default a script that never chose must run on a CPU as well.
-        engine.device = _choose(_DEVICES, "device_type", config.device_type)
+        # "cuda" is what LMDeploy's scripts say without having chosen.
+        wanted = "auto" if config.device_type == "cuda" else config.device_type
+        engine.device = _choose(_DEVICES, "device_type", wanted)
     else:
         engine.device = _choose(_DEVICES, "device", config.device)
         engine.threads = config.threads

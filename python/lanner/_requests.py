@@ -14,10 +14,24 @@ _BANNED = -1000.0  # added to a logit
 _NO_LIMIT = 2**31 - 1
 
 
+class BrokenTextError(InvalidArgumentError):
+    """A prompt's text is no Unicode."""
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BrokenTextError(f"the prompt has half a character: {text[error.start]!a}") from None
+    return text
+
+
 def is_single(prompts: object) -> bool:
     """Whether it is one prompt, not a list of them: a text, or a conversation (a list of dicts)."""
     if isinstance(prompts, str):
         return True
+    if isinstance(prompts, Mapping):
+        raise InvalidArgumentError("a prompt is a text or a list of messages, not a dict")
     if isinstance(prompts, tuple):
         raise LannerError("prompts with pictures are not available in this version", "unsupported")
     if not isinstance(prompts, Sequence) or not prompts:
@@ -53,7 +67,7 @@ def _message(message: Mapping[str, Any]) -> _core.Message:
         text = json.dumps(more, ensure_ascii=False) if more else ""
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"a message cannot be written as JSON: {error}") from None
-    return _core.Message(role, content if isinstance(content, str) else "", text)
+    return _core.Message(_whole(role), _whole(content) if isinstance(content, str) else "", _whole(text))
 
 
 def native_request(prompt: Prompt, config: _core.GenerationConfig, preprocess: bool) -> _core.GenerationRequest:
@@ -62,9 +76,9 @@ def native_request(prompt: Prompt, config: _core.GenerationConfig, preprocess: b
     request.config = config
     if isinstance(prompt, str):
         if preprocess:
-            request.messages = [_core.Message("user", prompt)]
+            request.messages = [_core.Message("user", _whole(prompt))]
         else:
-            request.prompt = prompt
+            request.prompt = _whole(prompt)
         return request
     if not is_single(prompt):
         raise InvalidArgumentError("a prompt is a text or a list of messages")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lanner import _core
-from lanner.errors import LannerError
 
 _LOOK_SECONDS = 0.2  # how long Ctrl-C may wait where the waiting thread is not the one that gets the signal
 
@@ -17,7 +16,7 @@ _LOOK_SECONDS = 0.2  # how long Ctrl-C may wait where the waiting thread is not 
 class Running:
     """One request of one prompt."""
 
-    index: int  # of the prompt
+    index: int  # of the prompt, or its key
     request_id: int
     prompt_tokens: int
     generated: int = 0  # tokens in the pieces so far
@@ -59,9 +58,7 @@ class Batch:
 
     def cancel(self) -> None:
         """Ends what still runs."""
-        for running in self._running.values():
-            with suppress(LannerError):  # closed meanwhile, which ended them
-                self._core.cancel(running.request_id)
+        self._core.cancel_all(self._inbox)
         self._running.clear()
 
 
@@ -78,35 +75,40 @@ def running_batch(core: _core.Pipeline) -> Generator[Batch, None, None]:
 class LoopInbox:
     """Requests of one event loop, which is told of their chunks by a descriptor: no thread stands between."""
 
-    def __init__(self, core: _core.Pipeline, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, core: _core.Pipeline, loop: asyncio.AbstractEventLoop, on_idle: Callable[[], object]) -> None:
         self._core = core
         self._loop = loop
+        self._on_idle = on_idle  # called when the last request has ended
         self._inbox = _core.Inbox()
         self._next_key = 0
         self._queues: dict[int, asyncio.Queue[_core.Chunk]] = {}
 
-    def submit(self, request: _core.GenerationRequest, whole: bool) -> tuple[int, Running, asyncio.Queue[_core.Chunk]]:
-        """Starts a request; its key, and the queue in which its chunks arrive."""
+    def submit(self, request: _core.GenerationRequest, whole: bool) -> tuple[Running, asyncio.Queue[_core.Chunk]]:
+        """Starts a request; its chunks arrive in the queue."""
         key = self._next_key
         self._next_key += 1
-        request_id, prompt_tokens = self._core.submit(request, self._inbox, key, whole)
         if not self._queues:
             self._loop.add_reader(self._inbox.fileno(), self._deliver)
         queue: asyncio.Queue[_core.Chunk] = asyncio.Queue()
         self._queues[key] = queue
-        return key, Running(key, request_id, prompt_tokens), queue
-
-    def forget(self, key: int, running: Running) -> None:
-        """Ends a request whose final chunk has not come; does nothing for another."""
-        if key in self._queues:
-            with suppress(LannerError):
-                self._core.cancel(running.request_id)
+        try:
+            request_id, prompt_tokens = self._core.submit(request, self._inbox, key, whole)
+        except BaseException:
             self._remove(key)
+            raise
+        return Running(key, request_id, prompt_tokens), queue
+
+    def forget(self, running: Running) -> None:
+        """Ends a request whose final chunk has not come; does nothing for another."""
+        if running.index in self._queues:
+            self._core.cancel(running.request_id)
+            self._remove(running.index)
 
     def _remove(self, key: int) -> None:
         del self._queues[key]
         if not self._queues:
             self._loop.remove_reader(self._inbox.fileno())
+            self._on_idle()
 
     def _deliver(self) -> None:
         for letter in self._inbox.take(0):

@@ -109,7 +109,10 @@ class GenerationConfig:
         _check(0 <= self.min_p <= 1, f"min_p must be from 0 to 1, not {self.min_p}")
         _check(0 <= self.temperature <= 2, f"temperature must be from 0 to 2, not {self.temperature}")
         _check(self.logprobs is None or 0 <= self.logprobs <= 1024, "logprobs must be from 0 to 1024")
-        _check(self.max_new_tokens is None or self.max_new_tokens >= 0, "max_new_tokens must not be negative")
+        _check(
+            self.max_new_tokens is None or 0 <= self.max_new_tokens < 2**31, "max_new_tokens must be from 0 to 2**31"
+        )
+        _check(self.random_seed is None or 0 <= self.random_seed < 2**64, "random_seed must be from 0 to 2**64")
 
 
 @dataclass
@@ -183,8 +186,8 @@ class TurbomindEngineConfig:
 class PytorchEngineConfig:
     """LMDeploy's other configuration, for scripts that use it; the engine is the same as `TurbomindEngineConfig`'s.
 
-    Fields that both have mean the same; ``device_type`` is "cuda", "cpu" or "auto", and "cuda" falls back to the CPU
-    with a logged line where there is no device. The others are accepted.
+    Fields that both have mean the same. ``device_type`` is "cpu", or "cuda", which is LMDeploy's default and means
+    "auto" here: a device where there is one. The others are accepted.
 
     >>> PytorchEngineConfig(session_len=4096).block_size
     64

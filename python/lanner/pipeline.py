@@ -13,7 +13,6 @@ import atexit
 import itertools
 import logging
 import os
-import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -24,8 +23,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from lanner import _core
+from lanner._loading import find_model, share_bar
 from lanner._options import native_options
-from lanner._requests import grammar_of, is_single, native_config, native_request, response_of
+from lanner._requests import BrokenTextError, grammar_of, is_single, native_config, native_request, response_of
 from lanner._running import Batch, LoopInbox, running_batch
 from lanner.errors import InvalidArgumentError, LannerError
 from lanner.messages import (
@@ -42,31 +42,10 @@ from lanner.session import Session
 _logger = logging.getLogger("lanner")
 _Config = TypeVar("_Config")
 
+# Failures of a submission that are its prompt's.
+_OF_ONE_PROMPT = ("invalid_argument", "too_long", "unsupported")
+
 GenConfigs = GenerationConfig | Sequence[GenerationConfig] | None
-
-
-def _share_bar(what: str) -> tqdm[Any]:
-    """A progress bar over shares from 0 to 1 on stderr, where that is a terminal."""
-    return tqdm(
-        total=1.0,
-        desc=what,
-        disable=not sys.stderr.isatty(),
-        leave=False,
-        bar_format="{desc} {percentage:3.0f}% {bar} {remaining}",
-    )
-
-
-def _find_model(model: str, config: EngineConfig) -> str:
-    with _share_bar("downloading") as bar:
-
-        def to(share: float) -> None:
-            bar.update(share - bar.n)
-
-        def note(line: str) -> None:
-            bar.clear()
-            print(f"lanner: {line}", file=sys.stderr)
-
-        return _core.find_model(model, config.revision or "", config.download_dir or "", to, note)
 
 
 class Pipeline:
@@ -89,16 +68,14 @@ class Pipeline:
         options = native_options(config, chat_template_config)
         raw = chat_template_config is not None and chat_template_config.capability == "completion"
         self._always_raw = raw
-        path = _find_model(os.fspath(model_path), config)
-        with _share_bar("loading") as bar:
+        path = find_model(os.fspath(model_path), config)
+        with share_bar("loading") as bar:
             self._core = _core.Pipeline(path, options, lambda share: bar.update(share - bar.n))
         for note in self._core.notes:
             _logger.warning("%s", note)
         self._vocab_size = self._core.vocab_size
-        self._closed = False
-        self._process = os.getpid()
         self._sessions = itertools.count()
-        self._inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()
+        self._inboxes: dict[asyncio.AbstractEventLoop, LoopInbox] = {}  # of loops with requests under way
         _open_pipelines.add(self)
 
     # Asking
@@ -195,11 +172,8 @@ class Pipeline:
             raise LannerError("adapters are not available in this version", "unsupported")
         configs = self._spread(self._config_of(gen_config, kwargs), len(prompts))
         session_ids = [next(self._sessions) for _ in prompts]
-        requests: list[tuple[int, Prompt, GenerationConfig | None]] = [
-            (i, prompt, config) for i, (prompt, config) in enumerate(zip(prompts, configs, strict=True))
-        ]
         with running_batch(core) as batch:
-            for index, prompt, config in requests:
+            for index, (prompt, config) in enumerate(zip(prompts, configs, strict=True)):
                 refused = self._submit(batch, index, prompt, config, preprocess, whole)
                 if refused is not None:
                     refused.session_id = session_ids[index]
@@ -214,15 +188,22 @@ class Pipeline:
         self, batch: Batch, index: int, prompt: Prompt, config: GenerationConfig | None, preprocess: bool, whole: bool
     ) -> Response | None:
         """Starts one prompt. What is wrong with it alone becomes its answer."""
-        request = self._request(prompt, config, preprocess)
+        try:
+            request = self._request(prompt, config, preprocess)
+        except BrokenTextError as error:
+            return self._failure(error, index)
         try:
             batch.submit(request, index, whole)
         except LannerError as error:
-            _logger.warning("prompt %d: %s", index, error)
-            return Response(
-                "", 0, 0, finish_reason="error", index=index, error_code=error.code, error_message=str(error)
-            )
+            if error.code not in _OF_ONE_PROMPT:
+                raise
+            return self._failure(error, index)
         return None
+
+    @staticmethod
+    def _failure(error: LannerError, index: int) -> Response:
+        _logger.warning("prompt %d: %s", index, error)
+        return Response("", 0, 0, finish_reason="error", index=index, error_code=error.code, error_message=str(error))
 
     def _request(self, prompt: Prompt, config: GenerationConfig | None, preprocess: bool) -> _core.GenerationRequest:
         request = native_request(
@@ -263,6 +244,8 @@ class Pipeline:
     def _spread(configs: GenConfigs, count: int) -> list[GenerationConfig | None]:
         if configs is None or isinstance(configs, GenerationConfig):
             return [configs] * count
+        if not isinstance(cast("object", configs), Sequence):
+            raise InvalidArgumentError("gen_config is a GenerationConfig, or a list of them")
         if len(configs) != count:
             raise InvalidArgumentError(f"{len(configs)} gen_configs for {count} prompts")
         return list(configs)
@@ -359,15 +342,20 @@ class Pipeline:
     ) -> AsyncIterator[Response]:
         core = self._live()
         session_id = next(self._sessions)
-        loop = asyncio.get_running_loop()
-        inbox = self._inboxes.get(loop)
-        if inbox is None:
-            inbox = self._inboxes[loop] = LoopInbox(core, loop)
-        request = self._request(prompt, gen_config, preprocess)
+        inbox: LoopInbox | None = None
         try:
-            key, running, queue = inbox.submit(request, whole)
+            if gen_config is not None and gen_config.response_format is not None:  # a grammar takes its time
+                request = await asyncio.to_thread(self._request, prompt, gen_config, preprocess)
+            else:
+                request = self._request(prompt, gen_config, preprocess)
+            inbox = self._inbox_of(core, asyncio.get_running_loop())
+            running, queue = inbox.submit(request, whole)
         except LannerError as error:
-            yield Response("", 0, 0, session_id, "error", error_code=error.code, error_message=str(error))
+            if not isinstance(error, BrokenTextError) and (inbox is None or error.code not in _OF_ONE_PROMPT):
+                raise
+            answer = self._failure(error, 0)
+            answer.session_id = session_id
+            yield answer
             return
         try:
             while True:
@@ -379,7 +367,14 @@ class Pipeline:
                 if chunk.final:
                     return
         finally:
-            inbox.forget(key, running)
+            inbox.forget(running)
+
+    def _inbox_of(self, core: _core.Pipeline, loop: asyncio.AbstractEventLoop) -> LoopInbox:
+        """That of a loop, which is kept while it has requests under way."""
+        inbox = self._inboxes.get(loop)
+        if inbox is None:
+            inbox = self._inboxes[loop] = LoopInbox(core, loop, lambda: self._inboxes.pop(loop, None))
+        return inbox
 
     # What a model makes of prompts
 
@@ -473,7 +468,6 @@ class Pipeline:
         >>> closed = pipeline(MODEL, TurbomindEngineConfig(session_len=64))
         >>> closed.close()
         """
-        self._closed = True
         self._core.close()
 
     def __enter__(self) -> Pipeline:
@@ -485,12 +479,8 @@ class Pipeline:
         self.close()
 
     def _live(self) -> _core.Pipeline:
-        if os.getpid() != self._process:
-            raise LannerError(
-                "this pipeline belongs to the process that opened it: open one after the fork", "conflict"
-            )
-        if self._closed:
-            raise LannerError("the pipeline is closed", "conflict")
+        """The native pipeline; raises where it is closed, or belongs to another process."""
+        self._core.check()
         return self._core
 
 
@@ -532,10 +522,11 @@ def pipeline(
     model_path: str,
     backend_config: EngineConfig | str | None = None,
     chat_template_config: ChatTemplateConfig | EngineConfig | None = None,
-    log_level: str = "WARNING",
-    max_log_len: int | None = None,
+    log_level: str | ChatTemplateConfig | None = "WARNING",
+    max_log_len: int | str | None = None,
     trust_remote_code: bool = False,
     speculative_config: object | None = None,
+    allowed_media_domains: object | None = None,
     *,
     model_name: str | None = None,
     tp: int | None = None,
@@ -546,13 +537,13 @@ def pipeline(
     Args:
         model_path: a Hugging Face folder (AWQ and GPTQ too), a GGUF file, or ``ORG/NAME`` on a hub, which is downloaded
             once.
-        backend_config: how the engine is set up. A text is LMDeploy 0.3's ``model_name``, behind which the
-            configuration may follow.
+        backend_config: how the engine is set up. A text is LMDeploy 0.3's ``model_name``, behind which
+            configuration, chat template and log level follow.
         chat_template_config: a chat template in place of the model's own.
         log_level: of the logger "lanner".
         model_name: a chat template's name, as in LMDeploy 0.3.
         tp: devices that share the model; only 1 in this version.
-        max_log_len, trust_remote_code, vision_config: accepted; no code of a model ever runs.
+        max_log_len, trust_remote_code, allowed_media_domains, vision_config: accepted; no code of a model ever runs.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -562,20 +553,23 @@ def pipeline(
     ...     pipe.session_len
     512
     """
-    if isinstance(backend_config, str):
-        model_name = backend_config
-        if isinstance(chat_template_config, ChatTemplateConfig):
-            backend_config, template = None, chat_template_config
-        else:
-            backend_config, template = chat_template_config, None
+    if isinstance(backend_config, str) or isinstance(chat_template_config, EngineConfig):
+        # LMDeploy 0.3: model_name, backend_config, chat_template_config, log_level
+        model_name = backend_config if isinstance(backend_config, str) else model_name
+        config = chat_template_config if isinstance(chat_template_config, EngineConfig) else None
+        template = log_level if isinstance(log_level, ChatTemplateConfig) else None
+        level = max_log_len if isinstance(max_log_len, str) else log_level if isinstance(log_level, str) else "WARNING"
     else:
-        template = cast("ChatTemplateConfig | None", chat_template_config)
+        config = backend_config
+        template, level = chat_template_config, log_level
+    if not isinstance(level, str) or not isinstance(cast("object", template), ChatTemplateConfig | None):
+        raise InvalidArgumentError("the arguments are model_path, backend_config, chat_template_config, log_level")
     if tp not in (None, 1):
         raise LannerError(f"tp={tp} is not available in this version", "unsupported")
     if speculative_config is not None:
         raise LannerError("speculative decoding is not available in this version", "unsupported")
-    _logger.setLevel(log_level)
-    return Pipeline(model_path, backend_config, template or _named_template(model_name))
+    _logger.setLevel(level.upper())
+    return Pipeline(model_path, config, template or _named_template(model_name))
 
 
 def _named_template(model_name: str | None) -> ChatTemplateConfig | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, cast
 
+import numpy as np
+
 from lanner.messages import Message, Prompt, Response
 
 
@@ -66,6 +68,8 @@ class Session:
         answer.token_ids += piece.token_ids
         if piece.logprobs is not None:
             answer.logprobs = [*(answer.logprobs or []), *piece.logprobs]
+        if piece.logits is not None:
+            answer.logits = piece.logits if answer.logits is None else np.concatenate([answer.logits, piece.logits])
         answer.generate_token_len = piece.generate_token_len
         answer.finish_reason = piece.finish_reason
         answer.cached_tokens = piece.cached_tokens

@@ -45,7 +45,10 @@ bool begins_with(const std::vector<std::string>& arguments, const PythonVerb& ve
 }
 
 // A package that lacks this verb's own dependencies says so itself.
+// The current folder may be anybody's: nothing is imported from it.
 constexpr const char* kRun = R"(import sys
+if sys.path and sys.path[0] == "":
+    del sys.path[0]
 try:
     from lanner.__main__ import main
 except ModuleNotFoundError:

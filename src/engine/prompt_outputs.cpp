@@ -79,21 +79,24 @@ void scale_to_length_one(std::vector<float>& values) {
 
 }  // namespace
 
-Status for_each_logits_row(Engine& engine, std::span<const std::int32_t> prompt, const UseRow& use_row) {
+Status for_each_logits_row(Engine& engine, std::span<const std::int32_t> prompt, const UseRow& use_row,
+                           const Unwanted& unwanted) {
   const std::vector<std::int32_t> copy(prompt.begin(), prompt.end());
   const auto reader = std::make_unique<RowReader>(static_cast<std::int64_t>(prompt.size()),
                                                   static_cast<std::size_t>(engine.vocab_size()), use_row);
-  return read_rows(engine, std::span(&copy, 1), std::span(&reader, 1));
+  return read_rows(engine, std::span(&copy, 1), std::span(&reader, 1), unwanted);
 }
 
-Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> prompt) {
+Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> prompt, const Unwanted& unwanted) {
   PromptLogits result{.rows = static_cast<std::int64_t>(prompt.size()), .vocab = engine.vocab_size(), .values = {}};
   LANNER_ASSIGN_OR_RETURN(result.values, AlignedBuffer::allocate(result.rows * result.vocab * 4, "a prompt's logits"));
   auto* values = result.values.as<float>();
   LANNER_RETURN_IF_ERROR(for_each_logits_row(
-      engine, prompt, [values, vocab = result.vocab](std::int64_t row, std::span<const float> logits) {
+      engine, prompt,
+      [values, vocab = result.vocab](std::int64_t row, std::span<const float> logits) {
         std::copy(logits.begin(), logits.end(), values + row * vocab);
-      }));
+      },
+      unwanted));
   return result;
 }
 

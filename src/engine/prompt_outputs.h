@@ -24,7 +24,8 @@ namespace lanner {
 /// use_row(i, logits) gets each row once, in ascending order, on the engine's thread; row i, (vocab) and valid during
 /// the call, predicts what follows token i.
 Status for_each_logits_row(Engine& engine, std::span<const std::int32_t> prompt,
-                           const std::function<void(std::int64_t, std::span<const float>)>& use_row);
+                           const std::function<void(std::int64_t, std::span<const float>)>& use_row,
+                           const Unwanted& unwanted = {});
 
 struct PromptLogits {
   std::int64_t rows = 0;  // one a prompt token
@@ -32,7 +33,7 @@ struct PromptLogits {
   AlignedBuffer values;  // (rows, vocab) fp32
 };
 /// Takes rows x vocab x 4 bytes; kResourceExhausted where the system has not as many.
-Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> prompt);
+Result<PromptLogits> get_logits(Engine& engine, std::span<const std::int32_t> prompt, const Unwanted& unwanted = {});
 
 /// Of each prompt the mean cross-entropy, in nats, of its tokens 1.. given those before them: what LMDeploy's get_ppl
 /// returns, whose exponential is the perplexity. The prompts run together. kInvalidArgument for one of fewer than two

@@ -92,6 +92,29 @@ def test_a_refused_prompt_is_an_answer(pipe):
     assert (answer.finish_reason, answer.error_code) == ("error", "too_long")
 
 
+def test_loops_leave_nothing_behind(pipe):
+    async def one():
+        answers = await asyncio.gather(*(pipe.async_infer("Hi.", GenerationConfig(max_new_tokens=1)) for _ in range(3)))
+        return [answer.generate_token_len for answer in answers]
+
+    assert asyncio.run(one()) == [1, 1, 1]
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        asyncio.run(one())
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not pipe._inboxes
+
+
+def test_a_grammar_is_compiled_beside_the_loop(pipe):
+    wanted = {"type": "regex_schema", "regex_schema": "(yes|no)"}
+    answer = asyncio.run(pipe.async_infer("Yes or no?", GenerationConfig(response_format=wanted)))
+    assert answer.text in ("yes", "no")
+    with pytest.raises(ValueError, match="response_format"):
+        asyncio.run(pipe.async_infer("Hi.", GenerationConfig(response_format={"type": "xml"})))
+
+
 def test_a_closed_pipeline_says_so(model):
     with pipeline(model, TurbomindEngineConfig(session_len=256)) as one:
         pass

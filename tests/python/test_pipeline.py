@@ -92,6 +92,28 @@ def test_one_bad_prompt_fails_alone(pipe, short, caplog):
     assert "prompt 1: " in caplog.text
 
 
+def test_broken_values_are_told_in_a_line(pipe, short):
+    answers = pipe(["Hi.", "\ud800", [{"role": "user", "content": "\udfff"}]], gen_config=short)
+    assert [answer.finish_reason == "error" for answer in answers] == [False, True, True]
+    assert answers[1].error_message == "the prompt has half a character: '\\ud800'"
+    for fields in ({"random_seed": -1}, {"max_new_tokens": 2**31}):
+        with pytest.raises(ValueError, match=next(iter(fields))):
+            GenerationConfig(**fields)
+    with pytest.raises(ValueError, match="not a dict"):
+        pipe({"role": "user", "content": "x"})
+    with pytest.raises(ValueError, match="gen_config is a GenerationConfig"):
+        pipe("Hi.", gen_config=5)
+
+
+def test_the_order_of_lmdeploy_0_3_is_understood(model):
+    config, template = TurbomindEngineConfig(session_len=256), ChatTemplateConfig(capability="completion")
+    for arguments in (("chatml", config), (None, config), ("chatml", config, None, "error"), ("chatml", config, template)):
+        with pipeline(model, *arguments) as one:
+            assert one.session_len == 256
+    with pytest.raises(ValueError, match="the arguments are"):
+        pipeline(model, config, 7)
+
+
 def test_streamed_pieces_make_the_answer(pipe):
     pieces = list(pipe.stream_infer(PARIS, gen_config=GREEDY))
     assert "".join(piece.text for piece in pieces) == "The capital of France is Paris."

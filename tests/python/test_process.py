@@ -1,6 +1,5 @@
 """A pipeline in the life of a process: Ctrl-C, fork, garbage collection, exit, threads."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -42,6 +41,104 @@ def test_ctrl_c_interrupts_a_call_and_the_pipeline_goes_on(run):
         print(pipe("Hi.", gen_config=GenerationConfig(max_new_tokens=2)).generate_token_len)
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n2\n", "")
+
+
+def test_ctrl_c_while_prompts_are_submitted_leaves_none_behind(run):
+    done = run("""
+        prompts = ["word " * 1500 + str(i) for i in range(300)]
+        for delay in (0.02, 0.05, 0.1):
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            try:
+                pipe(prompts, gen_config=LONG)
+            except KeyboardInterrupt:
+                print("interrupted")
+        for _ in range(1000):
+            left = pipe.stats()
+            if left["running"] + left["waiting"] == 0:
+                break
+            time.sleep(0.01)
+        print(left["running"] + left["waiting"])
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n" * 3 + "0\n", "")
+
+
+def test_ctrl_c_ends_a_long_prompt_of_logits(run):
+    done = run("""
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        start = time.time()
+        try:
+            pipe.get_logits(list(range(1, 2000)))
+        except KeyboardInterrupt:
+            print("interrupted", time.time() - start < 2)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n", "")
+
+
+def test_close_ends_what_other_threads_wait_for(run):
+    done = run("""
+        stream = pipe.stream_infer("Tell a story.", gen_config=LONG)
+        next(stream)
+        def wait():
+            try:
+                pipe.get_ppl([list(range(1, 2000))] * 50)
+            except LannerError as error:
+                print(error.code)
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        pipe.close()
+        waiting.join(10)
+        print(waiting.is_alive())
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cancelled\nFalse\n", "")
+
+
+def test_the_engine_waits_for_no_python_thread(run):
+    """A request that ends while another thread holds the GIL must not stop those that go on."""
+    done = run("""
+        long = pipe.stream_infer("Tell a story.", gen_config=LONG)
+        short = pipe.stream_infer("Hi.", gen_config=GenerationConfig(max_new_tokens=4, ignore_eos=True))
+        next(long), next(short)
+        sys.setswitchinterval(60)
+        end = time.time() + 1.5
+        while time.time() < end:  # the GIL is held
+            pass
+        print(next(long).generate_token_len > 30)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_without_descriptors_a_call_fails_and_the_next_works(run):
+    done = run("""
+        import resource
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            pipe("Hi.")
+        except LannerError as error:
+            print(error.code)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(pipe("Hi.", gen_config=GenerationConfig(max_new_tokens=1)).generate_token_len)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "resource_exhausted\n1\n", "")
+
+
+def test_a_stream_of_before_a_fork_is_told(run):
+    done = run("""
+        stream = pipe.stream_infer("Tell a story.", gen_config=LONG)
+        next(stream)
+        child = os.fork()
+        if child == 0:
+            try:
+                list(stream)
+            except LannerError as error:
+                print(error, flush=True)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(next(stream).finish_reason)
+    """)
+    assert done.stdout == "this request belongs to the process that was forked: open a pipeline after the fork\n0\nNone\n"
 
 
 def test_ctrl_c_ends_a_program_with_its_usual_status(run):
@@ -95,6 +192,7 @@ def test_a_program_ends_while_a_request_runs(run, end):
     """)
     assert done.returncode == (3 if "exit" in end else 1 if "raise" in end else 0)
     assert ("mine" in done.stderr) == ("mine" in end)
+    assert "ignored" not in done.stderr
 
 
 def test_a_daemon_thread_that_waits_does_not_keep_the_program(run):
@@ -126,4 +224,3 @@ def test_threads_share_a_pipeline_and_others_run_meanwhile(pipe, short):
 def test_a_bar_shows_progress(pipe, capsys):
     pipe(["One.", "Two."], gen_config=GenerationConfig(max_new_tokens=2), use_tqdm=True)
     assert "2/2" in capsys.readouterr().err
-    assert os.getpid() == pipe._process

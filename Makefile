@@ -132,8 +132,8 @@ help: ## this list
 	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 # Setting up. A setup check takes a tenth of a second, so it runs every time; the rest leaves a stamp.
-.PHONY: setup-build setup-test setup-lint setup-fuzz
-setup-build setup-test setup-lint setup-fuzz: setup-%:
+.PHONY: setup-build setup-test setup-python setup-lint setup-fuzz
+setup-build setup-test setup-python setup-lint setup-fuzz: setup-%:
 	@$(setup) --for $* </dev/null
 
 configure = @scripts/with_cargo.sh cmake --preset $(1) $(CMAKE_ARGS) </dev/null && touch $@
@@ -141,7 +141,7 @@ configure = @scripts/with_cargo.sh cmake --preset $(1) $(CMAKE_ARGS) </dev/null 
 $(BUILD)/.configured: CMakePresets.json | setup-build
 	$(call configure,release)
 # The Python package needs nanobind, which the environment of the tests has.
-$(BUILD)/.configured-python: $(BUILD)/.configured $(VENV)/.requirements-test
+$(BUILD)/.configured-python: $(BUILD)/.configured $(VENV)/.requirements-test | setup-python
 	@scripts/with_cargo.sh cmake -B $(BUILD) -DLANNER_BUILD_PYTHON=ON -DPython_EXECUTABLE=$$PWD/$(VENV)/bin/python >/dev/null </dev/null && touch $@
 # Another choice of architectures configures anew.
 $(CUDA_STAMP): CMakePresets.json cmake/LannerCuda.cmake | setup-build

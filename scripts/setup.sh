@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what Lanner needs and this machine lacks. Does nothing, in well under a second, where all is there.
 #
-#   scripts/setup.sh [--for build|test|lint|fuzz]...      (default: build)
+#   scripts/setup.sh [--for build|test|python|lint|fuzz]...      (default: build)
 #
 # On Debian and its relatives missing packages come from apt-get, with sudo only where you are not root. A cargo that is
 # new enough is kept; else a distribution package is taken if that is new enough, else rustup's installer.
@@ -39,6 +39,11 @@ END
 openssl certificates of the tests of HTTPS
 END
       ;;
+    python)
+      cat <<'END'
+python3-dev headers that the Python package is built with
+END
+      ;;
     lint)
       cat <<'END'
 git finds the files that changed
@@ -64,8 +69,8 @@ while (($#)); do
   case $1 in
     --for)
       case ${2:-} in
-        build | test | lint | fuzz) wanted+=("$2") ;;
-        *) fail "--for takes build, test, lint or fuzz, not '${2:-}'" ;;
+        build | test | python | lint | fuzz) wanted+=("$2") ;;
+        *) fail "--for takes build, test, python, lint or fuzz, not '${2:-}'" ;;
       esac
       shift 2
       ;;

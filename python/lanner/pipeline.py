@@ -16,7 +16,7 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,6 @@ from lanner.messages import (
 from lanner.session import Session
 
 _logger = logging.getLogger("lanner")
-_Config = TypeVar("_Config")
 
 # Failures of a submission that are its prompt's.
 _OF_ONE_PROMPT = ("invalid_argument", "too_long", "unsupported")

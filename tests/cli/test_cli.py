@@ -59,13 +59,13 @@ def test_a_flag_has_one_type(run, verb):
         assert doubled not in text
 
 
-def test_help_lists_no_verb_that_the_test_above_leaves_out(run):
+def test_help_lists_no_verb_that_the_test_above_leaves_out(run):  # nor those of the Python package
     def verbs(*group):
         lines = run(*group, "--help").stdout.decode().split("\nVerbs:\n")[1].split("\n\n")[0].splitlines()
         return {line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")}
 
-    assert verbs() == {"chat", "serve", "lite", "eval", "benchmark", "convert", "check_env", "list", "completion"}
-    assert verbs("serve") == {"api_server", "api_client", "proxy"}
+    assert verbs() == {"chat", "serve", "lite", "eval", "benchmark", "convert", "check_env", "list", "completion", "deploy"}
+    assert verbs("serve") == {"api_server", "api_client", "proxy", "gradio"}
     assert verbs("lite") == {"auto_awq", "auto_gptq", "calibrate", "kv_qparams", "smooth_quant"}
     assert verbs("eval") == {"perplexity", "compare"}
     assert verbs("benchmark") == {"generation", "kernels", "memory", "throughput", "serving"}

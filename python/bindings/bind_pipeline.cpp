@@ -38,6 +38,21 @@ T value_or_signal(Result<T> result) {
   return value_of(std::move(result));
 }
 
+/// Calls Python from within a call that was made without the GIL. What it raises, or a signal's handler, stays set for
+/// value_or_signal(): false from then on.
+template <typename Call>
+bool call_python(const Call& call) {
+  const nb::gil_scoped_acquire acquire;
+  if (PyErr_Occurred() != nullptr) return false;
+  try {
+    call();
+  } catch (nb::python_error& error) {
+    error.restore();
+    return false;
+  }
+  return PyErr_CheckSignals() == 0;
+}
+
 std::vector<double> ppl(OpenPipeline& self, const std::vector<Tokens>& prompts) {
   return value_or_signal(self.use(
       [&](Pipeline& pipeline) { return get_ppl(pipeline.engine(), prompts, [&] { return self.is_unwanted(); }); }));
@@ -110,20 +125,11 @@ std::string find_model(const std::string& model, const std::string& revision, co
                        const nb::object& progress, const nb::object& note) {
   std::atomic<bool> cancelled = false;
   net::ModelRequest request{.model = model, .revision = revision, .download_dir = download_dir};
-  // Neither may throw through find_model(): what they raise ends the download, and goes on from here.
-  const auto call = [&](const auto& body) {
-    const nb::gil_scoped_acquire acquire;
-    if (cancelled) return;
-    try {
-      body();
-      cancelled = PyErr_CheckSignals() != 0;
-    } catch (nb::python_error& error) {
-      error.restore();
-      cancelled = true;
-    }
+  const auto tell = [&](const auto& call) {
+    if (!call_python(call)) cancelled = true;
   };
-  request.progress = [&](const net::DownloadProgress& done) { call([&] { progress(done.share()); }); };
-  request.note = [&](std::string_view text) { call([&] { note(std::string(text)); }); };
+  request.progress = [&](const net::DownloadProgress& done) { tell([&] { progress(done.share()); }); };
+  request.note = [&](std::string_view text) { tell([&] { note(std::string(text)); }); };
   request.cancelled = &cancelled;
   return value_or_signal(without_gil([&] { return net::find_model(request); }));
 }
@@ -133,15 +139,7 @@ std::string find_model(const std::string& model, const std::string& revision, co
 OpenPipeline::OpenPipeline(const std::string& model, PipelineOptions options, const nb::object& load_progress)
     : process_(getpid()) {
   if (!load_progress.is_none()) {
-    options.load_progress = [&](double share) {
-      const nb::gil_scoped_acquire acquire;
-      if (PyErr_Occurred() != nullptr) return;
-      try {
-        load_progress(share);
-      } catch (nb::python_error& error) {
-        error.restore();
-      }
-    };
+    options.load_progress = [&](double share) { call_python([&] { load_progress(share); }); };
   }
   pipeline_ = value_or_signal(without_gil([&] { return Pipeline::open(model, options); }));
 }
@@ -168,9 +166,7 @@ void OpenPipeline::check() const {
 }
 
 bool OpenPipeline::is_unwanted() const {
-  if (closing_) return true;
-  const nb::gil_scoped_acquire acquire;
-  return PyErr_CheckSignals() != 0;
+  return closing_ || !call_python([] {});
 }
 
 void OpenPipeline::cancel(RequestId id) {

@@ -131,7 +131,6 @@ void bind_requests(nb::module_& module) {
       .def_ro("final", &Chunk::final)
       .def_prop_ro("reasons", reason_names)
       .def_prop_ro("error", error_of)
-      .def_ro("prompt_tokens", &Chunk::prompt_tokens)
       .def_ro("cached_tokens", &Chunk::cached_tokens)
       .def_ro("generated_tokens", &Chunk::generated_tokens);
   nb::class_<Letter>(module, "Letter").def_ro("key", &Letter::key).def_ro("chunks", &Letter::chunks);

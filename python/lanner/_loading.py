@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -11,7 +12,7 @@ from lanner import _core
 from lanner.messages import EngineConfig
 
 
-def share_bar(what: str) -> tqdm[Any]:
+def _share_bar(what: str) -> tqdm[Any]:
     """A progress bar over shares from 0 to 1 on stderr, where that is a terminal."""
     return tqdm(
         total=1.0,
@@ -22,15 +23,22 @@ def share_bar(what: str) -> tqdm[Any]:
     )
 
 
+def _move(bar: tqdm[Any]) -> Callable[[float], object]:
+    return lambda share: bar.update(share - bar.n)
+
+
 def find_model(model: str, config: EngineConfig) -> str:
     """The path of a model, which may be downloaded."""
-    with share_bar("downloading") as bar:
-
-        def to(share: float) -> None:
-            bar.update(share - bar.n)
+    with _share_bar("downloading") as bar:
 
         def note(line: str) -> None:
             bar.clear()
             print(f"lanner: {line}", file=sys.stderr)
 
-        return _core.find_model(model, config.revision or "", config.download_dir or "", to, note)
+        return _core.find_model(model, config.revision or "", config.download_dir or "", _move(bar), note)
+
+
+def load_model(path: str, options: _core.PipelineOptions) -> _core.Pipeline:
+    """The model at a path, loaded."""
+    with _share_bar("loading") as bar:
+        return _core.Pipeline(path, options, _move(bar))

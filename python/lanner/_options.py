@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
-from typing import Any
+import os
+from typing import Any, cast
 
 from lanner import _core
 from lanner.errors import InvalidArgumentError, LannerError
@@ -51,16 +53,27 @@ def _look_through(config: EngineConfig) -> None:
             _logger.warning("%s has no meaning here and is ignored", one.name)
 
 
-def template_option(template: ChatTemplateConfig | None) -> str:
-    """What ``--chat-template`` would be given."""
+def template_option(template: object | None) -> str:
+    """What ``--chat-template`` would be given for a name, a path, JSON text, or a `ChatTemplateConfig`; else nothing.
+
+    Raises:
+        InvalidArgumentError: it is none of these.
+    """
     if template is None:
         return ""
-    if template.model_path is not None:
-        return template.model_path
-    given = {one.name for one in dataclasses.fields(template) if getattr(template, one.name) is not None}
-    if given == {"model_name"}:
-        return str(template.model_name)
-    return template.to_json() if given else ""
+    if isinstance(template, (str, os.PathLike)):
+        return os.fspath(template)
+    path = getattr(template, "model_path", None)
+    if path is not None:
+        return str(path)
+    if not hasattr(template, "to_json"):
+        raise InvalidArgumentError(f"chat_template_config: a {type(template).__name__} is no chat template")
+    text = str(cast("Any", template).to_json())
+    given = json.loads(text)
+    if not given:
+        return ""
+    # A built-in template's name alone: where there is none of that name, the message says which ones there are.
+    return str(given["model_name"]) if set(given) == {"model_name"} else text
 
 
 def native_options(config: EngineConfig, template: ChatTemplateConfig | None) -> _core.PipelineOptions:
@@ -71,7 +84,6 @@ def native_options(config: EngineConfig, template: ChatTemplateConfig | None) ->
     """
     _look_through(config)
     engine = _core.EngineOptions()
-    engine.model_format = config.model_format or "" if not isinstance(config, PytorchEngineConfig) else ""
     engine.dtype = _choose(_DTYPES, "dtype", config.dtype)
     engine.quant_policy = _choose(_POLICIES, "quant_policy", config.quant_policy)
     engine.cache_max_entry_count = config.cache_max_entry_count
@@ -85,6 +97,7 @@ def native_options(config: EngineConfig, template: ChatTemplateConfig | None) ->
         engine.device = _choose(_DEVICES, "device_type", wanted)
     else:
         engine.device = _choose(_DEVICES, "device", config.device)
+        engine.model_format = config.model_format or ""
         engine.threads = config.threads
         engine.deterministic = config.deterministic
     options = _core.PipelineOptions()

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lanner import _core
+from lanner._running import Running
 from lanner.errors import InvalidArgumentError, LannerError
-from lanner.messages import FinishReason, GenerationConfig, Prompt, Response
+from lanner.messages import FinishReason, GenerationConfig, Prompt, Prompts, Response
 
 _BANNED = -1000.0  # added to a logit
 _NO_LIMIT = 2**31 - 1
@@ -37,6 +38,11 @@ def is_single(prompts: object) -> bool:
     if not isinstance(prompts, Sequence) or not prompts:
         return False
     return isinstance(cast("Sequence[object]", prompts)[0], Mapping)
+
+
+def listed(prompts: Prompt | Prompts) -> list[Prompt]:
+    """The prompts as a list, of one too."""
+    return [cast("Prompt", prompts)] if is_single(prompts) else list(cast("list[Prompt]", prompts))
 
 
 def _text_of(content: object) -> object:
@@ -134,16 +140,16 @@ def grammar_of(response_format: Mapping[str, Any]) -> tuple[str, str] | None:
     raise InvalidArgumentError("response_format.type must be text, json_object, json_schema or regex_schema")
 
 
-def response_of(chunk: _core.Chunk, index: int, session_id: int, generated: int) -> Response:
-    """A response of one chunk; ``generated`` counts the tokens of earlier ones."""
-    reason = cast("FinishReason", chunk.reasons[0]) if chunk.final else None
+def response_of(chunk: _core.Chunk, running: Running, index: int, session_id: int) -> Response:
+    """A response of one chunk of a request, whose tokens it counts."""
     error = chunk.error
+    running.generated += len(chunk.token_ids)
     return Response(
         text=chunk.text,
-        generate_token_len=chunk.generated_tokens if chunk.final else generated + len(chunk.token_ids),
-        input_token_len=chunk.prompt_tokens,
+        generate_token_len=chunk.generated_tokens if chunk.final else running.generated,
+        input_token_len=running.prompt_tokens,
         session_id=session_id,
-        finish_reason=reason,
+        finish_reason=cast("FinishReason", chunk.reasons[0]) if chunk.final else None,
         token_ids=chunk.token_ids,
         logprobs=[dict(pairs) for pairs in chunk.logprobs] or None,
         index=index,

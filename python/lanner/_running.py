@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lanner import _core
@@ -25,7 +24,7 @@ class Running:
 class Batch:
     """Requests of one thread, which waits for them.
 
-        with running_batch(core) as batch:
+        with Batch(core) as batch:
             batch.submit(request, index=0, whole=True)
             for running, chunk in batch.chunks(): ...
 
@@ -36,6 +35,12 @@ class Batch:
         self._core = core
         self._inbox = _core.Inbox()
         self._running: dict[int, Running] = {}
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._core.cancel_all(self._inbox)
 
     def submit(self, request: _core.GenerationRequest, index: int, whole: bool) -> None:
         """Starts a request; ``whole``: all chunks of it are one.
@@ -55,21 +60,6 @@ class Batch:
                     if chunk.final:
                         del self._running[letter.key]
                     yield running, chunk
-
-    def cancel(self) -> None:
-        """Ends what still runs."""
-        self._core.cancel_all(self._inbox)
-        self._running.clear()
-
-
-@contextmanager
-def running_batch(core: _core.Pipeline) -> Generator[Batch, None, None]:
-    """A `Batch` that is cancelled at the end."""
-    batch = Batch(core)
-    try:
-        yield batch
-    finally:
-        batch.cancel()
 
 
 class LoopInbox:

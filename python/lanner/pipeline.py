@@ -23,10 +23,10 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from lanner import _core
-from lanner._loading import find_model, share_bar
+from lanner._loading import find_model, load_model
 from lanner._options import native_options
-from lanner._requests import BrokenTextError, grammar_of, is_single, native_config, native_request, response_of
-from lanner._running import Batch, LoopInbox, running_batch
+from lanner._requests import BrokenTextError, grammar_of, is_single, listed, native_config, native_request, response_of
+from lanner._running import Batch, LoopInbox, Running
 from lanner.errors import InvalidArgumentError, LannerError
 from lanner.messages import (
     ChatTemplateConfig,
@@ -65,11 +65,8 @@ class Pipeline:
     ) -> None:
         config = backend_config or TurbomindEngineConfig()
         options = native_options(config, chat_template_config)
-        raw = chat_template_config is not None and chat_template_config.capability == "completion"
-        self._always_raw = raw
-        path = find_model(os.fspath(model_path), config)
-        with share_bar("loading") as bar:
-            self._core = _core.Pipeline(path, options, lambda share: bar.update(share - bar.n))
+        self._always_raw = chat_template_config is not None and chat_template_config.capability == "completion"
+        self._core = load_model(find_model(os.fspath(model_path), config), options)
         for note in self._core.notes:
             _logger.warning("%s", note)
         self._vocab_size = self._core.vocab_size
@@ -113,15 +110,14 @@ class Pipeline:
         >>> [answer.index for answer in answers]
         [0, 1]
         """
-        single = is_single(prompts)
-        asked = [cast("Prompt", prompts)] if single else list(cast("list[Prompt]", prompts))
+        asked = listed(prompts)
         answers: list[Response | None] = [None] * len(asked)
         with tqdm(total=len(asked), disable=not use_tqdm) as bar:
             for answer in self._answers(asked, gen_config, do_preprocess, adapter_name, kwargs, whole=True):
                 answers[answer.index] = answer
                 bar.update()
         done = cast("list[Response]", answers)
-        return done[0] if single else done
+        return done[0] if is_single(prompts) else done
 
     __call__ = infer
 
@@ -137,8 +133,7 @@ class Pipeline:
         >>> len(pipe.batch_infer("Hello", gen_config=GenerationConfig(max_new_tokens=2)))
         1
         """
-        asked = [cast("Prompt", prompts)] if is_single(prompts) else list(cast("list[Prompt]", prompts))
-        return self.infer(asked, gen_config, do_preprocess, **kwargs)
+        return self.infer(listed(prompts), gen_config, do_preprocess, **kwargs)
 
     def stream_infer(
         self, prompts: Prompt | Prompts, sessions: Session | Sequence[Session] | None = None,
@@ -153,7 +148,7 @@ class Pipeline:
         >>> [piece.finish_reason for piece in pieces][-1] in ("stop", "length")
         True
         """
-        asked = [cast("Prompt", prompts)] if is_single(prompts) else list(cast("list[Prompt]", prompts))
+        asked = listed(prompts)
         given = [sessions] if isinstance(sessions, Session) else list(sessions or [])
         if given:
             if len(given) != len(asked):
@@ -171,38 +166,28 @@ class Pipeline:
             raise LannerError("adapters are not available in this version", "unsupported")
         configs = self._spread(self._config_of(gen_config, kwargs), len(prompts))
         session_ids = [next(self._sessions) for _ in prompts]
-        with running_batch(core) as batch:
+        with Batch(core) as batch:
             for index, (prompt, config) in enumerate(zip(prompts, configs, strict=True)):
-                refused = self._submit(batch, index, prompt, config, preprocess, whole)
+                refused = self._submit(batch, index, session_ids[index], prompt, config, preprocess, whole)
                 if refused is not None:
-                    refused.session_id = session_ids[index]
                     yield refused
             for running, chunk in batch.chunks():
-                answer = self._response(running.index, session_ids[running.index], chunk, running.generated)
-                running.generated += len(chunk.token_ids)
-                answer.input_token_len = running.prompt_tokens
-                yield answer
+                yield self._response(chunk, running, running.index, session_ids[running.index])
 
     def _submit(
-        self, batch: Batch, index: int, prompt: Prompt, config: GenerationConfig | None, preprocess: bool, whole: bool
-    ) -> Response | None:
+        self, batch: Batch, index: int, session_id: int, prompt: Prompt, config: GenerationConfig | None,
+        preprocess: bool, whole: bool,
+    ) -> Response | None:  # fmt: skip
         """Starts one prompt. What is wrong with it alone becomes its answer."""
         try:
             request = self._request(prompt, config, preprocess)
         except BrokenTextError as error:
-            return self._failure(error, index)
+            return _failure(error, index, session_id)
         try:
             batch.submit(request, index, whole)
         except LannerError as error:
-            if error.code not in _OF_ONE_PROMPT:
-                raise
-            return self._failure(error, index)
+            return _failure(error, index, session_id)
         return None
-
-    @staticmethod
-    def _failure(error: LannerError, index: int) -> Response:
-        _logger.warning("prompt %d: %s", index, error)
-        return Response("", 0, 0, finish_reason="error", index=index, error_code=error.code, error_message=str(error))
 
     def _request(self, prompt: Prompt, config: GenerationConfig | None, preprocess: bool) -> _core.GenerationRequest:
         request = native_request(
@@ -216,8 +201,8 @@ class Pipeline:
             request.logits = _core.Logits.ALL if config.output_logits == "all" else _core.Logits.GENERATED
         return request
 
-    def _response(self, index: int, session_id: int, chunk: _core.Chunk, generated: int) -> Response:
-        answer = response_of(chunk, index, session_id, generated)
+    def _response(self, chunk: _core.Chunk, running: Running, index: int, session_id: int) -> Response:
+        answer = response_of(chunk, running, index, session_id)
         rows = chunk.take_logits()
         if rows is not None:
             answer.logits = np.reshape(rows, (-1, self._vocab_size))
@@ -341,30 +326,26 @@ class Pipeline:
     ) -> AsyncIterator[Response]:
         core = self._live()
         session_id = next(self._sessions)
-        inbox: LoopInbox | None = None
         try:
             if gen_config is not None and gen_config.response_format is not None:  # a grammar takes its time
                 request = await asyncio.to_thread(self._request, prompt, gen_config, preprocess)
             else:
                 request = self._request(prompt, gen_config, preprocess)
-            inbox = self._inbox_of(core, asyncio.get_running_loop())
+        except BrokenTextError as error:
+            yield _failure(error, 0, session_id)
+            return
+        inbox = self._inbox_of(core, asyncio.get_running_loop())
+        try:
             running, queue = inbox.submit(request, whole)
         except LannerError as error:
-            if not isinstance(error, BrokenTextError) and (inbox is None or error.code not in _OF_ONE_PROMPT):
-                raise
-            answer = self._failure(error, 0)
-            answer.session_id = session_id
-            yield answer
+            yield _failure(error, 0, session_id)
             return
         try:
-            while True:
+            final = False
+            while not final:
                 chunk = await queue.get()
-                answer = self._response(0, session_id, chunk, running.generated)
-                running.generated += len(chunk.token_ids)
-                answer.input_token_len = running.prompt_tokens
-                yield answer
-                if chunk.final:
-                    return
+                final = chunk.final
+                yield self._response(chunk, running, 0, session_id)
         finally:
             inbox.forget(running)
 
@@ -500,6 +481,14 @@ class PipelineTokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids."""
         return self._core.decode(list(ids), skip_special_tokens)
+
+
+def _failure(error: LannerError, index: int, session_id: int) -> Response:
+    """The answer to a prompt that cannot be answered; raises what is not that prompt's fault."""
+    if error.code not in _OF_ONE_PROMPT:
+        raise error
+    _logger.warning("prompt %d: %s", index, error)
+    return Response("", 0, 0, session_id, "error", index=index, error_code=error.code, error_message=str(error))
 
 
 def _lists_of_ids(input_ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:

@@ -16,6 +16,7 @@ from ssl import PROTOCOL_TLS_CLIENT, VERIFY_X509_PARTIAL_CHAIN, SSLContext
 from types import TracebackType
 from typing import Any, cast
 
+from lanner._options import template_option
 from lanner._server_process import ServerProcess
 from lanner.api_client import APIClient
 from lanner.errors import InvalidArgumentError, LannerError
@@ -138,7 +139,8 @@ def serve(
     words = ["--log-level", log_level, *engine_flags(backend_config)]
     if model_name is not None:
         words += ["--model-name", model_name]
-    words += _template_flags(chat_template_config)
+    template = template_option(chat_template_config)
+    words += ["--chat-template", template] if template else []
     for name, value in flags.items():
         words += _flag("--" + name.replace("_", "-"), value)
     context = None
@@ -215,25 +217,6 @@ def _fields_that_say_something(config: object) -> list[tuple[str, Any]]:
     names = list(defaults) or [*_VALUES, *_SWITCHES]
     values = [(name, getattr(config, name, None)) for name in names]
     return [(name, value) for name, value in values if value is not None and value != defaults.get(name)]
-
-
-def _template_flags(template: object | None) -> list[str]:
-    """``--chat-template`` for a name, a path, JSON text, or a `ChatTemplateConfig`."""
-    if template is None:
-        return []
-    if isinstance(template, (str, os.PathLike)):
-        return ["--chat-template", os.fspath(template)]
-    path = getattr(template, "model_path", None)
-    if path is not None:
-        return ["--chat-template", str(path)]
-    if not hasattr(template, "to_json"):
-        raise InvalidArgumentError(f"chat_template_config: a {type(template).__name__} is no chat template")
-    text = str(cast("Any", template).to_json())
-    given = json.loads(text)
-    if not given:
-        return []
-    # The server takes a built-in template by its name alone too, and then says which ones there are where it is none.
-    return ["--chat-template", given["model_name"] if set(given) == {"model_name"} else text]
 
 
 def _flag(flag: str, value: Any) -> list[str]:

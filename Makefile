@@ -50,7 +50,7 @@ chat: ## talk to the default model (MODEL=path another one, CHAT_ARGS=... its fl
 	@$(MAKE) build </dev/null >&2
 	@model='$(MODEL)'; [[ -n $$model ]] || model=$$($(fetch_model)); exec $(BUILD)/lanner chat "$$model" $(CHAT_ARGS)
 
-test: layers build python-package ## run the tests but the long ones (CTEST_ARGS='-L unit' some, LONG=1 all)
+test: layers python-package ## run the tests but the long ones (CTEST_ARGS='-L unit' some, LONG=1 all)
 	@model=$$($(fetch_model)); venv=$$PWD/$(VENV); schemas=$$($(VENV)/bin/python scripts/fetch_json_schema_tests.py); \
 	  folder=$$PWD/$(BUILD)/test-model; \
 	  $$venv/bin/python tests/model/make_model_folder.py "$$model" "$$folder"; \

@@ -47,28 +47,23 @@ def described(thing):
     return "\n".join(lines)
 
 
-def section(level, name, thing):
-    return f"{'#' * level} `{signature(name, thing)}`\n\n{described(thing)}\n"
-
-
-def members(kind):
-    for name, value in vars(kind).items():
-        if name.startswith("_"):
-            continue
-        thing = value.__func__ if isinstance(value, classmethod) else value
-        if inspect.isfunction(thing) or isinstance(thing, property):
-            yield name, thing
-
-
-def page():
-    parts = [HEAD]
+def public_things():
+    """Name and object of all that the package offers: classes and functions, and behind each class its members."""
     for name in lanner.__all__:
         thing = getattr(lanner, name)
         if not (inspect.isclass(thing) or inspect.isfunction(thing)):
             continue
-        parts.append(section(2, name, thing))
-        if inspect.isclass(thing):
-            parts += [section(3, f"{name}.{member}", value) for member, value in members(thing)]
+        yield name, thing
+        for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+            value = value.__func__ if isinstance(value, classmethod) else value
+            if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+                yield f"{name}.{member}", value
+
+
+def page():
+    parts = [HEAD]
+    for name, thing in public_things():
+        parts.append(f"{'###' if '.' in name else '##'} `{signature(name, thing)}`\n\n{described(thing)}\n")
     return "\n".join(parts)
 
 

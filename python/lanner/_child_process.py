@@ -6,17 +6,23 @@ import contextlib
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lanner.errors import LannerError
 
 _KEPT_LINES = 50
 _JOIN_S = 5.0
+_POLL_S = 0.05
+_PROBE_TIMEOUT_S = 5.0
 
 
 class ChildProcess:
@@ -62,6 +68,37 @@ class ChildProcess:
         started.wait()
         if self._failure is not None:
             raise LannerError(f"{sys.executable}: {self._failure.strerror}", "io")
+
+    def wait_for_answer(
+        self,
+        url_of: Callable[[re.Match[str]], str],
+        path: str,
+        timeout_s: float | None,
+        *,
+        program: str,
+        what: str,
+    ) -> str:
+        """The URL that the announcement tells, once a GET of its ``path`` is answered with 200.
+
+        Args:
+            url_of: makes it of the announcement.
+            timeout_s: seconds until then at most; None waits as long as the child lives.
+            program, what: what ends, and what does not answer, in the messages.
+
+        Raises:
+            LannerError: the child ended before, or did not answer in time.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if self.process.poll() is not None:
+                raise LannerError(self.error(program), "unavailable")
+            if self.announced.wait(_POLL_S) and self.announcement is not None:
+                url = url_of(self.announcement)
+                if _answers(url + path):
+                    return url
+                time.sleep(_POLL_S)
+            if until is not None and time.monotonic() > until:
+                raise LannerError(f"{what} does not answer after {timeout_s:g} seconds", "timeout")
 
     def error(self, name: str) -> str:
         """Of a child that has ended: the message of its last line with one, else how it, ``name``, ended."""
@@ -129,3 +166,16 @@ class ChildProcess:
         if found:
             self.announcement = found
             self.announced.set()
+
+
+def _answers(url: str) -> bool:
+    """Whether a GET is answered with 200; the child's own certificate is not doubted."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with opener.open(url, timeout=_PROBE_TIMEOUT_S) as reply:
+            return reply.status == 200
+    except (urllib.error.URLError, OSError):
+        return False

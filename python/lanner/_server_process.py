@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
-import time
-import urllib.error
-import urllib.request
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
 
 from lanner._child_process import ChildProcess
 from lanner._program import program_path
-from lanner.errors import LannerError
 
-_POLL_S = 0.05
-_PROBE_TIMEOUT_S = 5.0
 _LEAVE_S = 10.0  # what a server may take to end besides the answers under way
 ANNOUNCEMENT = re.compile(r" running on (https?)://\S*:(\d+)")
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
@@ -68,7 +61,15 @@ class ServerProcess:
         self._child = _start(command, api_keys, show_output)
         self._finalizer = weakref.finalize(self, self._child.end, drain_timeout_s + _LEAVE_S)
         try:
-            self._url = self._wait_until_ready(host, ready_timeout_s)
+            reached = _WILDCARDS.get(host, host)
+            reached = f"[{reached}]" if ":" in reached else reached
+            self._url = self._child.wait_for_answer(
+                lambda announced: f"{announced[1]}://{reached}:{announced[2]}",
+                "/health/ready",
+                ready_timeout_s,
+                program="the server",
+                what="the server",
+            )
         except BaseException:  # Ctrl-C too
             self.close()
             raise
@@ -118,23 +119,6 @@ class ServerProcess:
     ) -> None:
         self.close()
 
-    def _wait_until_ready(self, host: str, timeout_s: float | None) -> str:
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        url: str | None = None
-        while True:
-            if self._child.process.poll() is not None:
-                raise LannerError(self._child.error("the server"), "unavailable")
-            if url is None and self._child.announced.wait(_POLL_S) and self._child.announcement is not None:
-                scheme, port = self._child.announcement.groups()
-                reached = _WILDCARDS.get(host, host)
-                url = f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
-            elif url is not None:
-                if _answers(url + "/health/ready"):
-                    return url
-                time.sleep(_POLL_S)
-            if until is not None and time.monotonic() > until:
-                raise LannerError(f"the server does not answer after {timeout_s:g} seconds", "timeout")
-
 
 def _start(command: list[str], api_keys: Sequence[str], show_output: bool) -> ChildProcess:
     """The child, which reads its keys from memory: a command line is everybody's to read."""
@@ -147,16 +131,3 @@ def _start(command: list[str], api_keys: Sequence[str], show_output: bool) -> Ch
         return ChildProcess(command, ANNOUNCEMENT, show_output=show_output, passed=[keys])
     finally:
         os.close(keys)
-
-
-def _answers(url: str) -> bool:
-    """Whether a GET is answered with 200; the child's own certificate is not doubted."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    try:
-        with opener.open(url, timeout=_PROBE_TIMEOUT_S) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False

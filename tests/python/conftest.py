@@ -1,6 +1,7 @@
 """One pipeline that tests share: the real model on the CPU."""
 
 import os
+import signal
 
 import pytest
 
@@ -20,3 +21,19 @@ def pipe(model):
 def short():
     """A few tokens, greedy."""
     return GenerationConfig(max_new_tokens=12)
+
+
+@pytest.fixture
+def open_ui():
+    """Starts `lanner serve gradio`; what a failed test has left of it ends with the test."""
+    from gradio_page import Ui
+
+    started = []
+
+    def start(*arguments, **more):
+        started.append(Ui(*arguments, **more))
+        return started[-1]
+
+    yield start
+    for ui in started:
+        ui.stop(signal.SIGKILL)

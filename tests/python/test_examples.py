@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import runpy
 import subprocess
 import sys
 
@@ -34,18 +35,8 @@ def test_examples_hold(name, model, pipe, api):
     assert result.failed == 0
 
 
-def public_things():
-    for name in lanner.__all__:
-        thing = getattr(lanner, name)
-        if inspect.isclass(thing) or inspect.isfunction(thing):
-            yield name, thing
-        if inspect.isclass(thing):
-            for method, value in vars(thing).items():
-                if not method.startswith("_") and (inspect.isfunction(value) or isinstance(value, (property, classmethod))):
-                    yield f"{name}.{method}", value
-
-
-THINGS = dict(public_things())
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "make_python_reference.py"
+THINGS = dict(runpy.run_path(str(SCRIPT))["public_things"]())
 
 
 @pytest.mark.parametrize("name", THINGS)
@@ -56,5 +47,4 @@ def test_it_is_described_with_an_example(name):
 
 
 def test_the_reference_is_up_to_date():
-    script = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "make_python_reference.py"
-    subprocess.run([sys.executable, script, "--check"], check=True)
+    subprocess.run([sys.executable, SCRIPT, "--check"], check=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import textwrap
 import time
 
@@ -49,20 +48,6 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         yield chromium
         chromium.close()
-
-
-@pytest.fixture
-def open_ui():
-    """Starts the command; what a failed test has left of it ends with the test."""
-    started = []
-
-    def start(*arguments, **more):
-        started.append(Ui(*arguments, **more))
-        return started[-1]
-
-    yield start
-    for ui in started:
-        ui.stop(signal.SIGKILL)
 
 
 @pytest.fixture

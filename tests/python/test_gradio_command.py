@@ -1,10 +1,10 @@
 """The command `lanner serve gradio` without a browser: its flags, its errors, and the server that it starts."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 
@@ -21,20 +21,6 @@ def server():
     started = Scripted()
     yield started
     started.end()
-
-
-@pytest.fixture
-def open_ui():
-    """Starts the command; what a failed test has left of it ends with the test."""
-    started = []
-
-    def start(*arguments, **more):
-        started.append(Ui(*arguments, **more))
-        return started[-1]
-
-    yield start
-    for ui in started:
-        ui.stop(signal.SIGKILL)
 
 
 def status_of(url, **headers):
@@ -168,7 +154,8 @@ def test_a_model_is_served_and_its_server_ends_with_the_page(model_ui):
     assert arguments[arguments.index("--model-name") + 1] == "small"
     # It is there for the page alone: of this machine, and with a key that nobody sees.
     assert arguments[arguments.index("--server-name") + 1] == "127.0.0.1"
-    assert status_of(f"http://127.0.0.1:{arguments[arguments.index('--server-port') + 1]}/v1/models") == 401
+    port = re.search(r" running on http://127\.0\.0\.1:(\d+)", ui.stderr())[1]
+    assert status_of(f"http://127.0.0.1:{port}/v1/models") == 401
     assert status_of(ui.url) == 200
     assert ui.stop() == 0
     assert not alive(child)

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from lanner.errors import LannerError
 _QUESTION = "What is the capital of France?"
 _TOKENS = 32
 _ANNOUNCEMENT = re.compile(r"server is gonna mount on: (http://\S+)")
-_POLL_S = 0.1
 _REQUEST_S = 60.0
 _GRACE_S = 20.0
 
@@ -38,26 +36,10 @@ def check_folder(folder: Path, timeout_s: float) -> str:
     command = [sys.executable, str(app), "--server-name", "127.0.0.1", "--server-port", "0"]
     child = ChildProcess(command, _ANNOUNCEMENT, environment={**os.environ, "PYTHONPATH": path})
     try:
-        url = _wait_for_page(child, time.monotonic() + timeout_s, timeout_s)
+        url = child.wait_for_answer(lambda told: told[1], "", timeout_s, program="app.py", what="the page")
         return _ask(url, _QUESTION)
     finally:
         child.end(_GRACE_S)
-
-
-def _wait_for_page(child: ChildProcess, until: float, timeout_s: float) -> str:
-    while True:
-        if child.process.poll() is not None:
-            raise LannerError(child.error("app.py"), "unavailable")
-        if child.announced.wait(_POLL_S) and child.announcement is not None:
-            url = child.announcement[1]
-            try:
-                with _open(url) as reply:
-                    if reply.status == 200:
-                        return url
-            except OSError:
-                time.sleep(_POLL_S)
-        if time.monotonic() > until:
-            raise LannerError(f"the page does not answer after {timeout_s:g} seconds", "timeout")
 
 
 def _ask(url: str, question: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from lanner._arguments import split_arguments
 from lanner.deploy.check import check_folder
 from lanner.deploy.folder import HOST_PORT, TARGETS, Plan, write_folder
 from lanner.errors import LannerError
@@ -58,16 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _our_spelling(word: str) -> str:
-    """``--copy_model`` as ``--copy-model``."""
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if word.startswith("--") else word
-
-
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Plan]:
     parser = _parser()
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    asked = parser.parse_args([_our_spelling(word) for word in arguments[:end]])
+    words, behind = split_arguments(arguments)
+    asked = parser.parse_args(words)
     if asked.port != HOST_PORT and asked.target != "docker":
         parser.error(f"--port {asked.port}: {asked.target} expects the page on {HOST_PORT}")
     if not 0 < asked.port < 65536:
@@ -85,7 +80,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Plan]:
         title=asked.title,
         package=asked.package,
         port=asked.port,
-        flags=arguments[end + 1 :],
+        flags=behind[1:],
         force=asked.force,
     )
 

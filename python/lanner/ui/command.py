@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from lanner._arguments import split_arguments
 from lanner._program import program_path
 from lanner.errors import LannerError
 
@@ -83,12 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _our_spelling(word: str) -> str:
-    """``--server_port=1`` as ``--server-port=1``."""
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if word.startswith("--") else word
-
-
 def _url_among(words: list[str]) -> str:
     """The word that is a server's address, and not the value of a flag of the engine; or an empty one."""
     for before, word in zip(["", *words], words, strict=False):
@@ -100,9 +95,9 @@ def _url_among(words: list[str]) -> str:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, str, list[str]]:
     """The flags of this verb, the server's address if there is one, and all else."""
     parser = _parser()
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags, others = parser.parse_known_args([_our_spelling(word) for word in arguments[:end]])
-    others += arguments[end:]
+    words, behind = split_arguments(arguments)
+    flags, others = parser.parse_known_args(words)
+    others += behind
     url = _url_among(others)
     if url and len(others) > 1:
         others.remove(url)
@@ -191,6 +186,9 @@ def _serve_model(arguments: list[str], place: Place, signals: _Signals) -> int:
         if status:
             return status
         page.load_gradio()
+        status = _await(server, lambda: server.url != "", signals)
+        if status:
+            return status
         client = ChatClient(server.url, server.api_key)
         return _await(server, client.ready, signals) or _show(page.Page(client, client.model()), place, signals, server)
     finally:

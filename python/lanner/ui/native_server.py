@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from pathlib import Path
 
 from lanner._child_process import ChildProcess
 from lanner._server_process import ANNOUNCEMENT
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens at the moment.
-
-    >>> 0 < free_port() < 65536
-    True
-    """
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 class NativeServer:
-    """``lanner serve api_server``, on a port of this machine that only this program knows the key of.
+    """``lanner serve api_server``, on a free port of this machine that only this program knows the key of.
 
-    The constructor does not wait until it answers. Its words go to this program's stderr.
+    The constructor does not wait until it listens. Its words go to this program's stderr.
 
     Args:
         program: the native program.
@@ -33,16 +21,20 @@ class NativeServer:
     """
 
     def __init__(self, program: Path, arguments: list[str]) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         # In the environment, where other users of this machine do not see it.
         self.api_key = os.environ.get("LANNER_API_KEY") or secrets.token_hex(32)
-        address = ["--server-name", "127.0.0.1", "--server-port", str(self.port)]
+        address = ["--server-name", "127.0.0.1", "--server-port", "0"]
         self._child = ChildProcess(
             [str(program), "serve", "api_server", *address, *arguments],
             ANNOUNCEMENT,
             environment={**os.environ, "LANNER_API_KEY": self.api_key},
         )
+
+    @property
+    def url(self) -> str:
+        """Where it listens; empty before it does."""
+        announced = self._child.announcement
+        return f"http://127.0.0.1:{announced[2]}" if announced else ""
 
     def status(self) -> int | None:
         """None while it runs, else its exit status as a shell has it."""
